@@ -1,0 +1,1 @@
+//! Leno's control plane: registry, authority, configuration server

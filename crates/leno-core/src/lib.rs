@@ -1,0 +1,21 @@
+//! Leno's decisions. This crate takes facts (an input and the time) and returns actions and reasons.
+//!
+//! It never does I/O, logs, sleeps, spawns, reads a clock or rolls unseeded dice, so every rule of routing,
+//! balancing and retrying runs in a simulator at full speed and replays from a seed. The crate is `no_std`: it
+//! could not open a socket if it wanted to.
+//!
+//! Read [`exchange`] first: it is one request from head to outcome.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod edit;
+pub mod head;
+pub mod name;
+pub mod peer;
+pub mod rng;
+pub mod spec;
+pub mod time;

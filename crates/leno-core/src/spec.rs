@@ -1,0 +1,208 @@
+//! What operators declare, validated: the one model that every dialect is translated into, that the control plane
+//! stores and sends, and that a proxy builds its snapshot from. Nothing here is `Serialize`; the edges translate.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use crate::name::{Label, ServiceId};
+use crate::peer::SpiffeId;
+use crate::time::Duration;
+
+/// A service as its owner declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// Its full name.
+    pub id: ServiceId,
+    /// What its instances speak.
+    pub protocol: Protocol,
+    /// How one of several endpoints is chosen.
+    pub balance: Balance,
+    /// Where requests for this service go, first match wins; a request that no rule matches goes to every
+    /// endpoint of the service.
+    pub rules: Vec<RuleSpec>,
+    /// The services that its instances call; what their sidecars subscribe to at start.
+    pub calls: Vec<ServiceId>,
+    /// How the sidecar beside an instance finds out whether it works; `None`: it is taken to work.
+    pub health: Option<HealthSpec>,
+    /// From the whole request head received to the end of the response; `None`: only the idle limit bounds it.
+    pub timeout: Option<Duration>,
+}
+
+/// What an instance speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+}
+
+/// How an endpoint is chosen among the healthy ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn, by weight.
+    RoundRobin,
+    /// By chance, by weight.
+    Random,
+    /// Two by chance (by weight), the one with fewer requests under way.
+    #[default]
+    LeastRequest,
+}
+
+/// One rule of an ordered list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSpec {
+    /// Shown in logs, metrics and `explain`; unique in its list.
+    pub name: Arc<str>,
+    /// All of it must hold.
+    pub when: MatchSpec,
+    /// What then happens.
+    pub then: ActionSpec,
+    /// Overrides the service's timeout.
+    pub timeout: Option<Duration>,
+}
+
+/// What a request must look like; an empty one matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MatchSpec {
+    /// One of these; empty: any.
+    pub hosts: Vec<HostMatch>,
+    /// The path without its query.
+    pub path: Option<PathMatch>,
+    /// One of these; empty: any.
+    pub methods: Vec<Arc<str>>,
+    /// All of these.
+    pub headers: Vec<HeaderMatch>,
+}
+
+/// A host pattern, lower case, without a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostMatch {
+    /// This host.
+    Exact(Arc<str>),
+    /// Any host below this suffix: `*.example.com` is kept as `.example.com`.
+    Suffix(Arc<str>),
+}
+
+/// A path pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// This path.
+    Exact(Arc<str>),
+    /// This path and everything below it, by whole segments: `/a` covers `/a` and `/a/b`, never `/ab`.
+    Prefix(Arc<str>),
+}
+
+/// A header pattern; the name in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderMatch {
+    /// The field's name.
+    pub name: Arc<str>,
+    /// What its value must be; `None`: it is enough that it is there.
+    pub value: Option<Arc<str>>,
+}
+
+/// What a rule does with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActionSpec {
+    /// Send it to one of these, by weight. The sum of the weights is not 0.
+    Split(Vec<TargetSpec>),
+    /// Hand it to the service's own rules: what a gateway's rule does.
+    Service(ServiceId),
+}
+
+/// One target of a split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetSpec {
+    /// The service whose endpoints take the request.
+    pub service: ServiceId,
+    /// Only endpoints of this version.
+    pub version: Option<Label>,
+    /// Its share of the requests is this over the sum.
+    pub weight: u32,
+}
+
+/// How a sidecar checks the instance beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSpec {
+    /// What is asked.
+    pub probe: Probe,
+    /// Between the starts of two checks. Default 1 s.
+    pub interval: Duration,
+    /// How long one check may take. Default 1 s.
+    pub timeout: Duration,
+    /// So many good answers in a row make it healthy. Default 1.
+    pub healthy_after: u32,
+    /// So many bad answers in a row make it unhealthy. Default 2; a refused connection counts at once.
+    pub unhealthy_after: u32,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A connection is accepted.
+    Tcp,
+    /// `GET` this path answers 200 to 399.
+    Http(String),
+}
+
+/// A gateway: a proxy through which requests enter the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewaySpec {
+    /// Its identity in the mesh.
+    pub id: ServiceId,
+    /// Where it listens; port 0 is resolved by the shell.
+    pub listen: SocketAddr,
+    /// First match wins; a request that no rule matches is answered 404 with a reason.
+    pub rules: Vec<RuleSpec>,
+}
+
+/// One place that can answer requests for a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// The instance's name; live state is carried over a configuration change by it.
+    pub name: Arc<str>,
+    /// Where to connect: the sidecar's mesh port, or the instance itself for a plain one.
+    pub address: SocketAddr,
+    /// How to speak to it.
+    pub transport: Transport,
+    /// Its version, if it has one.
+    pub version: Option<Label>,
+    /// Its share beside the others; 0 takes no new requests.
+    pub weight: u32,
+    /// What its own sidecar's checks say.
+    pub healthy: bool,
+}
+
+/// How a proxy reaches an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// The mesh transport, over TLS 1.3 with this identity at the other end.
+    Mesh(SpiffeId),
+    /// Plain text: a service outside the mesh, or the application beside its own sidecar.
+    Plain,
+}
+
+/// Everything that one proxy has been told: what its snapshot is built from. Only the services that its workload
+/// calls, never the whole mesh.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// Grows with every change; acknowledged to the control plane and shown by `leno status`.
+    pub generation: u64,
+    /// Services this proxy subscribed to and that exist.
+    pub services: alloc::collections::BTreeMap<ServiceId, KnownService>,
+    /// Services this proxy asked for and that do not exist.
+    pub absent: alloc::collections::BTreeSet<ServiceId>,
+    /// The gateway that this proxy is, if it is one.
+    pub gateway: Option<GatewaySpec>,
+}
+
+/// A service with the endpoints that can answer for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownService {
+    /// What its owner declares.
+    pub spec: ServiceSpec,
+    /// Its endpoints, sorted by name.
+    pub endpoints: Vec<EndpointSpec>,
+}

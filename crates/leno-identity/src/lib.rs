@@ -1,0 +1,1 @@
+//! Keys, certificates, join tokens and who a peer is

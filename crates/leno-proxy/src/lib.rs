@@ -1,0 +1,1 @@
+//! Leno's data plane: sockets around the core

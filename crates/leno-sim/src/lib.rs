@@ -1,0 +1,1 @@
+//! Seeded simulation of Leno's pure parts

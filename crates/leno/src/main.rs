@@ -1,0 +1,3 @@
+//! Leno: a service mesh in one binary.
+
+fn main() {}
