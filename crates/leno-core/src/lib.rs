@@ -16,6 +16,7 @@ pub mod backend;
 pub mod edit;
 pub mod exchange;
 pub mod head;
+pub mod http1;
 pub mod name;
 pub mod peer;
 pub mod reason;
