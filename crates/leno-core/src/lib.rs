@@ -17,6 +17,7 @@ pub mod edit;
 pub mod exchange;
 pub mod head;
 pub mod http1;
+pub mod mux;
 pub mod name;
 pub mod peer;
 pub mod reason;
