@@ -14,6 +14,7 @@ extern crate std;
 
 pub mod edit;
 pub mod head;
+pub mod index;
 pub mod name;
 pub mod peer;
 pub mod rng;
