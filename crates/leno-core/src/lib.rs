@@ -18,5 +18,6 @@ pub mod index;
 pub mod name;
 pub mod peer;
 pub mod rng;
+pub mod session;
 pub mod spec;
 pub mod time;
