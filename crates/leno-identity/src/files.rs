@@ -37,7 +37,7 @@ pub fn credential(cert: &Path, key: &Path, roots: &Path, now: UnixTime) -> Resul
     let key_der =
         PrivateKeyDer::from_pem_slice(&text).map_err(|error| FileError::pem(key, "private key", error))?;
     Credential::new(chain, key_der, roots, now)
-        .map_err(|error| FileError { path: cert.into(), problem: Problem::Credential(error) })
+        .map_err(|error| FileError::new(cert, Problem::Credential(error)))
 }
 
 /// The certificates in a PEM file, at least one.
@@ -48,8 +48,8 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileErr
         .collect::<Result<_, _>>()
         .map_err(|error| FileError::pem(path, "certificate", error))?;
     match found.len() {
-        0 => Err(FileError { path: path.into(), problem: Problem::Missing("certificate") }),
-        count if count > CERTIFICATES_MAX => Err(FileError { path: path.into(), problem: Problem::TooMany }),
+        0 => Err(FileError::new(path, Problem::Missing("certificate"))),
+        count if count > CERTIFICATES_MAX => Err(FileError::new(path, Problem::TooMany)),
         _ => Ok(found),
     }
 }
@@ -67,7 +67,7 @@ pub fn self_made(
     let id = SpiffeId { trust_domain: trust_domain.clone(), service: service.clone() };
     authority
         .credential(&id, now, LEAF_LIFETIME)
-        .map_err(|error| FileError { path: dir.into(), problem: Problem::Credential(error) })
+        .map_err(|error| FileError::new(dir, Problem::Credential(error)))
 }
 
 /// The authority in `dir`, made under a lock if there is none.
@@ -81,7 +81,7 @@ pub fn shared_authority(
     let path = dir.join(AUTHORITY_FILE);
     let authority = match fs::metadata(&path) {
         Ok(facts) if facts.permissions().mode() & 0o077 != 0 => {
-            return Err(FileError { path, problem: Problem::Exposed });
+            return Err(FileError::new(&path, Problem::Exposed));
         }
         Ok(_) => load(&path)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(dir, &path, trust_domain, now)?,
@@ -89,10 +89,7 @@ pub fn shared_authority(
     };
     if authority.trust_domain() != trust_domain {
         let found = authority.trust_domain().clone();
-        return Err(FileError {
-            path,
-            problem: Problem::TrustDomain { found, expected: trust_domain.clone() },
-        });
+        return Err(FileError::new(&path, Problem::TrustDomain { found, expected: trust_domain.clone() }));
     }
     Ok(authority)
 }
@@ -104,7 +101,7 @@ fn load(path: &Path) -> Result<Authority, FileError> {
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from_pem_slice(&text)
         .map_err(|error| FileError::pem(path, "private key", error))?;
     Authority::load(&root, key.secret_pkcs8_der())
-        .map_err(|error| FileError { path: path.into(), problem: Problem::Authority(error) })
+        .map_err(|error| FileError::new(path, Problem::Authority(error)))
 }
 
 /// The public file first: when the private one appears, everything is there.
@@ -115,7 +112,7 @@ fn create(
     now: UnixTime,
 ) -> Result<Authority, FileError> {
     let authority = Authority::create(trust_domain, now)
-        .map_err(|error| FileError { path: path.into(), problem: Problem::Authority(error) })?;
+        .map_err(|error| FileError::new(path, Problem::Authority(error)))?;
     let roots: String = authority.roots().iter().map(|root| pem_block("CERTIFICATE", root)).collect();
     write(&dir.join(ROOTS_FILE), &roots, 0o644)?;
     write(path, &format!("{roots}{}", pem_block("PRIVATE KEY", authority.key_pkcs8())), 0o600)?;
@@ -143,7 +140,7 @@ fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     let file = File::open(path).map_err(|error| FileError::io(path, error))?;
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| FileError::io(path, error))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(FileError { path: path.into(), problem: Problem::TooLong });
+        return Err(FileError::new(path, Problem::TooLong));
     }
     Ok(bytes)
 }
@@ -164,7 +161,7 @@ fn lock(path: &Path) -> Result<File, FileError> {
             Err(TryLockError::Error(error)) => return Err(FileError::io(path, error)),
         }
     }
-    Err(FileError { path: path.into(), problem: Problem::Locked })
+    Err(FileError::new(path, Problem::Locked))
 }
 
 /// A file or directory from which no credential can be had.
@@ -173,7 +170,7 @@ pub struct FileError {
     /// Which one.
     pub path: PathBuf,
     /// What is wrong with it.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
 }
 
 /// What is wrong with a file.
@@ -207,8 +204,12 @@ pub enum Problem {
 }
 
 impl FileError {
+    fn new(path: &Path, problem: Problem) -> Self {
+        Self { path: path.into(), problem: Box::new(problem) }
+    }
+
     fn io(path: &Path, error: io::Error) -> Self {
-        Self { path: path.into(), problem: Problem::Io(error) }
+        Self::new(path, Problem::Io(error))
     }
 
     fn pem(path: &Path, wanted: &'static str, error: pem::Error) -> Self {
@@ -216,14 +217,14 @@ impl FileError {
             pem::Error::NoItemsFound => Problem::Missing(wanted),
             other => Problem::Pem(other.to_string()),
         };
-        Self { path: path.into(), problem }
+        Self::new(path, problem)
     }
 }
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.path.display())?;
-        match &self.problem {
+        match &*self.problem {
             Problem::Io(error) => error.fmt(f),
             Problem::Pem(why) => write!(f, "it is not a PEM file: {why}"),
             Problem::Missing(what) => {

@@ -1,5 +1,6 @@
 //! Every peer that must be refused, and the ones that must not, in real handshakes over memory: what each side
 //! concludes is what its log will say.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! The authority, its certificates as others read them, join tokens and files.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::path::Path;
 use std::process::Command;
@@ -277,10 +278,10 @@ fn several_proxies_share_one_authority_in_a_directory() {
 
     let other = TrustDomain::parse("other.mesh").unwrap();
     let error = files::shared_authority(&shared, &other, NOW).unwrap_err();
-    assert!(matches!(error.problem, Problem::TrustDomain { .. }), "{error}");
+    assert!(matches!(*error.problem, Problem::TrustDomain { .. }), "{error}");
     set_mode(&shared.join(files::AUTHORITY_FILE), 0o644);
     let error = files::shared_authority(&shared, &domain, NOW).unwrap_err();
-    assert!(matches!(error.problem, Problem::Exposed), "{error}");
+    assert!(matches!(*error.problem, Problem::Exposed), "{error}");
     set_mode(&shared.join(files::AUTHORITY_FILE), 0o600);
     std::fs::write(shared.join(files::AUTHORITY_FILE), "not PEM").unwrap();
     let error = files::shared_authority(&shared, &domain, NOW).unwrap_err();
