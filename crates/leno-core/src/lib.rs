@@ -19,6 +19,7 @@ pub mod head;
 pub mod health;
 pub mod http1;
 pub mod index;
+pub mod knowledge;
 pub mod mux;
 pub mod name;
 pub mod peer;

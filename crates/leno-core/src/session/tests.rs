@@ -28,7 +28,7 @@ fn subscribe(names: &[&str]) -> Request {
 }
 
 fn answer(nonce: u64) -> Request {
-    Request { answer: Some(Answer { nonce, rejected: vec![] }), ..subscribe(&[]) }
+    Request { answer: Some(Answer { nonce, rejected: vec![], rejects_all: None }), ..subscribe(&[]) }
 }
 
 fn put(index: &mut Index<Content>, name: &str, version: u128) {
@@ -112,6 +112,7 @@ fn a_refused_version_is_shown_and_not_sent_again() {
     let refusal = Answer {
         nonce: response.nonce,
         rejected: vec![(id("cart"), "é".repeat(400)), (id("x"), "".to_string())],
+        rejects_all: None,
     };
     let received = server.receive(Request { answer: Some(refusal), ..subscribe(&[]) }, &mut index).unwrap();
     assert_eq!(received.rejected.len(), 1, "a name that was not offered cannot be refused");
