@@ -264,6 +264,11 @@ impl Supervisor {
         }
     }
 
+    /// True once the end has begun.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { .. } | Phase::Stopped)
+    }
+
     /// How often a member has exited by itself.
     pub(super) fn restarts(&self, id: MemberId) -> u32 {
         self.members.get(id).map_or(0, |member| member.exits)
