@@ -46,6 +46,8 @@ pub(super) struct Mesh {
     failure: Option<Failure>,
     /// What is run against the mesh.
     command: Option<Command>,
+    /// Signals that said to stop.
+    signals: u32,
     leno: PathBuf,
     began: Clock,
     /// When the control plane was ready.
@@ -134,6 +136,7 @@ impl Mesh {
             gateways,
             failure: None,
             command,
+            signals: 0,
             leno,
             began,
             control_ready: None,
@@ -165,7 +168,7 @@ impl Mesh {
                 _ = tick.tick() => mesh.draw(),
             }
         }
-        mesh.end()
+        mesh.end().await
     }
 
     /// Does what the supervisor decided; true when everything has ended.
@@ -379,17 +382,17 @@ impl Mesh {
         }
     }
 
+    /// The first signal ends the command, if one runs, and then the mesh; the second ends everything at once.
     fn signal(&mut self, name: &'static str) {
-        let now = self.now();
-        let again = self.supervisor.is_stopping();
-        self.view.tell(
-            &json!({ "event": "stopping", "why": name }),
-            if again { "stopping at once" } else { "stopping" },
-        );
-        if let Some(command) = &mut self.command {
-            command.end(again);
+        self.signals += 1;
+        let again = self.signals > 1;
+        let text = if again { "stopping at once" } else { "stopping" };
+        self.view.tell(&json!({ "event": "stopping", "why": name }), text);
+        let running = self.command.as_mut().is_some_and(|command| command.end(again));
+        if again || !running {
+            let now = self.now();
+            self.supervisor.handle(if again { Input::StopNow } else { Input::Stop }, now);
         }
-        self.supervisor.handle(if again { Input::StopNow } else { Input::Stop }, now);
     }
 
     fn command_ended(&mut self, code: u8) {
@@ -577,9 +580,12 @@ impl Mesh {
         self.gateways.iter().flatten().map(|address| format!("http://{}", reachable(*address))).collect()
     }
 
-    fn end(mut self) -> Result<u8, Failure> {
+    async fn end(mut self) -> Result<u8, Failure> {
         self.view.close();
-        let code = self.command.as_mut().map(Command::code);
+        let code = match self.command.take() {
+            Some(command) => Some(command.finish().await),
+            None => None,
+        };
         match (self.failure.take(), code) {
             (Some(failure), _) => Err(failure),
             (None, Some(None)) => Err(Failure::failed("stopped before the mesh was ready; the command did not run")),
