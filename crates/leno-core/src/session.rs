@@ -66,6 +66,8 @@ pub struct Answer {
     pub nonce: u64,
     /// Resources that were refused, with reasons; the others were accepted.
     pub rejected: Vec<(ServiceId, String)>,
+    /// Every offered resource was refused, with this reason. Leno's proxies name single ones instead.
+    pub rejects_all: Option<String>,
 }
 
 /// What the control plane sends.

@@ -7,5 +7,6 @@ pub mod api;
 mod convert;
 pub mod grpc;
 pub mod proto;
+pub mod stream;
 
 pub use convert::{Known, WireError, full_name};

@@ -155,7 +155,7 @@ impl Client {
         if side.answers.len() == ANSWERS_MAX {
             side.answers.pop_front();
         }
-        side.answers.push_back(Answer { nonce, rejected });
+        side.answers.push_back(Answer { nonce, rejected, rejects_all: None });
         self.generation = self.generation.max(generation);
         changes
     }

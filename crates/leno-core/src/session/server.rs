@@ -100,7 +100,9 @@ impl Server {
             // An answer to anything but the response under way is outdated or made up, and says nothing.
             if let Some(sent) = side.in_flight.take_if(|sent| sent.nonce == answer.nonce) {
                 received.answered = true;
-                for (id, mut reason) in answer.rejected {
+                let all = answer.rejects_all.iter();
+                let all = all.flat_map(|reason| sent.offered.iter().map(|id| (id.clone(), reason.clone())));
+                for (id, mut reason) in all.chain(answer.rejected) {
                     if sent.offered.contains(&id) && side.names.contains_key(&id) {
                         truncate(&mut reason);
                         side.rejected.insert(id.clone(), reason.clone());

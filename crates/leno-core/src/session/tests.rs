@@ -28,7 +28,7 @@ fn subscribe(names: &[&str]) -> Request {
 }
 
 fn answer(nonce: u64) -> Request {
-    Request { answer: Some(Answer { nonce, rejected: vec![] }), ..subscribe(&[]) }
+    Request { answer: Some(Answer { nonce, rejected: vec![], rejects_all: None }), ..subscribe(&[]) }
 }
 
 fn put(index: &mut Index<Content>, name: &str, version: u128) {
