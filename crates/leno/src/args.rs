@@ -10,9 +10,14 @@ use crate::output::Output;
 
 /// Leno: a service mesh in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "leno", version, max_term_width = 100, after_help = "Example:
+#[command(
+    name = "leno",
+    version,
+    max_term_width = 100,
+    after_help = "Example:
   leno up                     a complete mesh on this machine, from ./mesh.yaml or the example shop
-  leno status                 how it is (from another terminal)")]
+  leno status                 how it is (from another terminal)"
+)]
 pub(crate) struct Cli {
     /// How results are written.
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
@@ -119,7 +124,11 @@ mod tests {
         let commands = Cli::command();
         for command in commands.get_subcommands().filter(|command| !command.is_hide_set()) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains("Example") && help.contains("leno "), "{} has no example", command.get_name());
+            assert!(
+                help.contains("Example") && help.contains("leno "),
+                "{} has no example",
+                command.get_name()
+            );
         }
     }
 }

@@ -149,16 +149,17 @@ pub(crate) fn block_on<T>(asking: impl Future<Output = Result<T, Failure>>) -> R
 /// An answer as the type that this binary knows; `-o json` shows the answer itself, with what a newer control
 /// plane may have added.
 pub(crate) fn known<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
-    serde_json::from_value(answer)
-        .map_err(|error| Failure::failed(format!("the control plane answered what this leno does not know: {error}")))
+    serde_json::from_value(answer).map_err(|error| {
+        Failure::failed(format!("the control plane answered what this leno does not know: {error}"))
+    })
 }
 
 /// Those of a list whose `field` is `name`; all of it without a name. `default/NAME` and `NAME` are the same. A name
 /// that nothing has is a mistake worth saying.
 pub(crate) fn only(list: Vec<Value>, field: &str, name: Option<&str>) -> Result<Vec<Value>, Failure> {
     let Some(name) = name else { return Ok(list) };
-    let wanted =
-        ServiceId::parse(name).map_err(|error| Failure::invalid(format!("`{name}` is not a name: {error}")))?;
+    let wanted = ServiceId::parse(name)
+        .map_err(|error| Failure::invalid(format!("`{name}` is not a name: {error}")))?;
     let wanted = wanted.to_string();
     let found: Vec<Value> =
         list.into_iter().filter(|value| value.get(field).and_then(Value::as_str) == Some(&wanted)).collect();

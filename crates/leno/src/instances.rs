@@ -29,7 +29,8 @@ impl InstancesArgs {
             Output::Text => {
                 let instances: Vec<InstanceView> = client::known(Value::Array(answer))?;
                 let rows: Vec<Vec<String>> = instances.iter().map(row).collect();
-                let heading = ["instance", "service", "version", "weight", "health", "address", "over", "why"];
+                let heading =
+                    ["instance", "service", "version", "weight", "health", "address", "over", "why"];
                 output::line(&output::table(&heading, &rows))?;
             }
         }

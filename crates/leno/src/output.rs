@@ -71,10 +71,7 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = vec![vec!["product-1".into(), "v1".into()], vec!["u".into(), "-".into()]];
-        assert_eq!(
-            table(&["instance", "version"], &rows),
-            "INSTANCE   VERSION\nproduct-1  v1\nu          -"
-        );
+        assert_eq!(table(&["instance", "version"], &rows), "INSTANCE   VERSION\nproduct-1  v1\nu          -");
     }
 
     #[test]

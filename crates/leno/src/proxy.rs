@@ -96,7 +96,8 @@ impl ProxyArgs {
 /// `SERVICE=ADDR`.
 fn outbound(text: &str) -> Result<(leno_core::name::ServiceId, SocketAddr), String> {
     let (service, address) = text.split_once('=').ok_or("expected SERVICE=IP:PORT")?;
-    let service = leno_core::name::ServiceId::parse(service).map_err(|error| format!("`{service}`: {error}"))?;
+    let service =
+        leno_core::name::ServiceId::parse(service).map_err(|error| format!("`{service}`: {error}"))?;
     let address = address.parse().map_err(|_| format!("`{address}` is not IP:PORT"))?;
     Ok((service, address))
 }

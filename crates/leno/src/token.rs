@@ -92,8 +92,9 @@ impl CreateArgs {
             Output::Json => output::json(&answer),
             Output::Text => {
                 let made: TokenView = client::known(answer)?;
-                let token =
-                    made.token.ok_or_else(|| Failure::failed("the control plane answered without a token"))?;
+                let token = made
+                    .token
+                    .ok_or_else(|| Failure::failed("the control plane answered without a token"))?;
                 output::line(&token)
             }
         }
@@ -119,7 +120,10 @@ impl RevokeArgs {
     fn run(&self, output: Output) -> Result<(), Failure> {
         let plain = self.id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         if self.id.is_empty() || !plain {
-            return Err(Failure::invalid(format!("`{}` is not a token's id; `leno token list` shows them", self.id)));
+            return Err(Failure::invalid(format!(
+                "`{}` is not a token's id; `leno token list` shows them",
+                self.id
+            )));
         }
         client::block_on(self.api.resolve()?.delete(&format!("/v1/tokens/{}", self.id)))?;
         match output {
@@ -163,7 +167,9 @@ mod tests {
     fn times_have_a_unit() {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
-        for wrong in ["", "1", "h", "0s", "-1s", "1.5h", "1y", "99999999999999999999s", "18446744073709551615d", "1é"] {
+        for wrong in
+            ["", "1", "h", "0s", "-1s", "1.5h", "1y", "99999999999999999999s", "18446744073709551615d", "1é"]
+        {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

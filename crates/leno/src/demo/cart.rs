@@ -104,7 +104,9 @@ impl Parts {
         let items = carts.entry(user).or_default();
         match items.iter_mut().find(|item| item.product == new.product) {
             Some(item) if item.quantity + new.quantity > QUANTITY_MAX => {
-                return Err(Problem::bad_request(format!("a cart holds at most {QUANTITY_MAX} of one product")));
+                return Err(Problem::bad_request(format!(
+                    "a cart holds at most {QUANTITY_MAX} of one product"
+                )));
             }
             Some(item) => {
                 item.quantity += new.quantity;

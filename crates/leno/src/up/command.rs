@@ -33,10 +33,12 @@ impl Command {
         let [program, arguments @ ..] = self.argv.as_slice() else {
             return Err(Failure::invalid("no command after --"));
         };
-        let child = tokio::process::Command::new(program).args(arguments).envs(env).kill_on_drop(true).spawn();
+        let child =
+            tokio::process::Command::new(program).args(arguments).envs(env).kill_on_drop(true).spawn();
         let program = program.to_string_lossy();
-        self.child =
-            Some(child.map_err(|error| Failure::failed(format!("cannot run the command `{program}`: {error}")))?);
+        self.child = Some(
+            child.map_err(|error| Failure::failed(format!("cannot run the command `{program}`: {error}")))?,
+        );
         Ok(())
     }
 

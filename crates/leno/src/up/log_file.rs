@@ -74,7 +74,8 @@ mod tests {
             log.line(&line);
         }
         log.line("the end");
-        let kept: u64 = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        let kept: u64 =
+            fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!(kept <= 2 * FILE_BYTES_MAX + (1 << 18), "{kept}");
         assert!(fs::read_to_string(path).unwrap().ends_with("the end\n"));
         assert_eq!(log.tail().len(), TAIL_LINES);

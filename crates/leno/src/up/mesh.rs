@@ -126,7 +126,8 @@ impl Mesh {
             ended: None,
         };
         let slots = plan.members.iter().map(|member| slot(&member.name)).collect();
-        let gateways = plan.members.iter().filter(|member| member.kind == Kind::Gateway).map(|_| None).collect();
+        let gateways =
+            plan.members.iter().filter(|member| member.kind == Kind::Gateway).map(|_| None).collect();
         let mut mesh = Self {
             supervisor: Supervisor::new(specs, timing, now),
             slots,
@@ -297,7 +298,8 @@ impl Mesh {
         let Some(ready) = ready_line(line) else { return };
         self.slots[id].said_ready = true;
         let address = |key: &str| ready.get(key).and_then(Value::as_str)?.parse::<SocketAddr>().ok();
-        match member.kind {
+        let kind = member.kind;
+        match kind {
             Kind::Control => {
                 if self.control_ready.is_none() {
                     self.control_ready = Some(self.began.elapsed());
@@ -310,7 +312,7 @@ impl Mesh {
             }
             Kind::Sidecar | Kind::Service => {}
         }
-        if let (Kind::Sidecar | Kind::Gateway, Some(admin)) = (member.kind, address("admin")) {
+        if let (Kind::Sidecar | Kind::Gateway, Some(admin)) = (kind, address("admin")) {
             let asking = self.admin.clone().until_ready(admin, id, launch, self.tell_found.clone());
             self.slots[id].asking = Some(self.questions.spawn(asking));
         }
@@ -476,7 +478,8 @@ impl Mesh {
         let (mut text, shown) = match why {
             GaveUp::CannotStart(id) => (format!("{} {}", name(*id), ended(*id)), vec![*id]),
             GaveUp::Exits(id) => {
-                let text = format!("{} {} ({START_EXITS_MAX} times while the mesh started)", name(*id), ended(*id));
+                let text =
+                    format!("{} {} ({START_EXITS_MAX} times while the mesh started)", name(*id), ended(*id));
                 (text, vec![*id])
             }
             GaveUp::Deadline(missing) => {
@@ -518,7 +521,8 @@ impl Mesh {
             return;
         }
         let heading = ["instance", "service", "version", "process", "health", "requests/s", "restarts"];
-        let rows: Vec<Vec<String>> = (0..self.plan.instances.len()).take(ROWS_MAX).map(|at| self.row(at)).collect();
+        let rows: Vec<Vec<String>> =
+            (0..self.plan.instances.len()).take(ROWS_MAX).map(|at| self.row(at)).collect();
         let mut table = output::table(&heading, &rows);
         if self.plan.instances.len() > ROWS_MAX {
             table.push_str(&format!("\nand {} more: leno instances", self.plan.instances.len() - ROWS_MAX));
@@ -529,7 +533,8 @@ impl Mesh {
     fn row(&self, place: usize) -> Vec<String> {
         let instance = &self.plan.instances[place];
         let conditions = [instance.command, Some(instance.sidecar)].into_iter().flatten();
-        let process = conditions.map(|id| (id, self.supervisor.condition(id))).find(|(_, is)| *is != Condition::Up);
+        let process =
+            conditions.map(|id| (id, self.supervisor.condition(id))).find(|(_, is)| *is != Condition::Up);
         let process = match process {
             None => "up".to_owned(),
             Some((id, _)) if id == instance.sidecar => "sidecar down".to_owned(),
@@ -588,7 +593,9 @@ impl Mesh {
         };
         match (self.failure.take(), code) {
             (Some(failure), _) => Err(failure),
-            (None, Some(None)) => Err(Failure::failed("stopped before the mesh was ready; the command did not run")),
+            (None, Some(None)) => {
+                Err(Failure::failed("stopped before the mesh was ready; the command did not run"))
+            }
             (None, code) => {
                 self.view.tell(
                     &json!({ "event": "stopped" }),

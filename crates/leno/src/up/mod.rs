@@ -94,7 +94,10 @@ impl UpArgs {
         }
         let found = DEFAULT_FILES.iter().map(Path::new).find(|file| file.exists());
         found.map(Path::to_owned).ok_or_else(|| {
-            Failure::invalid(format!("no mesh file: neither {} exists here; name one", DEFAULT_FILES.join(" nor ")))
+            Failure::invalid(format!(
+                "no mesh file: neither {} exists here; name one",
+                DEFAULT_FILES.join(" nor ")
+            ))
         })
     }
 

@@ -201,8 +201,9 @@ impl<'a> Planner<'a> {
     }
 
     fn control(&mut self, api: SocketAddr, mesh: SocketAddr) -> Result<(), Failure> {
-        let file = std::path::absolute(self.file)
-            .map_err(|error| Failure::failed(format!("cannot name {} in full: {error}", self.file.display())))?;
+        let file = std::path::absolute(self.file).map_err(|error| {
+            Failure::failed(format!("cannot name {} in full: {error}", self.file.display()))
+        })?;
         let mut arguments = words(["control", "--state"]);
         arguments.push(self.state.control().into());
         arguments.push("--file".into());
@@ -240,7 +241,12 @@ impl<'a> Planner<'a> {
         let name = self.shown(&service.spec.id, entry);
         let sidecar = self.members.len();
         let mut arguments = words(["proxy", "--control", &control.to_string()]);
-        arguments.extend(words(["--service", &service.spec.id.to_string(), "--instance", entry.name.as_str()]));
+        arguments.extend(words([
+            "--service",
+            &service.spec.id.to_string(),
+            "--instance",
+            entry.name.as_str(),
+        ]));
         if let Some(version) = &entry.version {
             arguments.extend(words(["--version", version.as_str()]));
         }

@@ -1,8 +1,8 @@
 //! One started process: its own process group, its stdin held open as its lifeline, its output read and kept.
 
-use std::process::{ExitStatus, Stdio};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 

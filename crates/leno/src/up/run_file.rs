@@ -65,7 +65,10 @@ impl RunFile {
         if running.len() > 1 {
             let states: Vec<String> =
                 running.iter().map(|(state, _)| format!("--state {}", state.display())).collect();
-            return Err(Failure::invalid(format!("several meshes run here; name one: {}", states.join(", "))));
+            return Err(Failure::invalid(format!(
+                "several meshes run here; name one: {}",
+                states.join(", ")
+            )));
         }
         Ok(running.pop().map(|(_, run)| run))
     }

@@ -14,7 +14,8 @@ pub(super) struct Signals {
 impl Signals {
     /// From now on these signals do not end this process by themselves.
     pub(super) fn listen() -> Result<Self, Failure> {
-        let on = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")));
+        let on =
+            |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot handle signals: {error}")));
         Ok(Self {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,

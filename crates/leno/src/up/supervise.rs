@@ -291,15 +291,15 @@ impl Supervisor {
     }
 
     fn exited(&mut self, id: MemberId, now: Instant) {
+        if self.is_stopping() {
+            // Asked or not: its turn would only come later.
+            self.ended(id);
+            self.stop_next(now);
+            return;
+        }
         let Some(member) = self.members.get_mut(id) else { return };
-        match member.state {
-            State::Starting | State::Up => {}
-            State::Stopping { .. } | State::Killed => {
-                self.ended(id);
-                self.stop_next(now);
-                return;
-            }
-            State::Waiting | State::Backoff { .. } | State::Stopped => return,
+        if !matches!(member.state, State::Starting | State::Up) {
+            return;
         }
         if now.since(member.launched) >= STABLE_AFTER {
             member.failures = 0;

@@ -52,10 +52,7 @@ fn running() -> Supervisor {
 fn each_member_starts_when_those_before_it_are_ready() {
     let mut shop = shop();
     assert_eq!(actions(&mut shop), [Action::Launch(CONTROL)]);
-    assert_eq!(
-        give(&mut shop, Input::Ready(CONTROL), at(1)),
-        [Action::Launch(SIDECAR), Action::Launch(APP)]
-    );
+    assert_eq!(give(&mut shop, Input::Ready(CONTROL), at(1)), [Action::Launch(SIDECAR), Action::Launch(APP)]);
     assert_eq!(give(&mut shop, Input::Ready(APP), at(2)), []);
     assert_eq!(give(&mut shop, Input::Ready(SIDECAR), at(3)), [Action::Launch(GATEWAY)]);
     assert_eq!(give(&mut shop, Input::Ready(GATEWAY), at(4)), [Action::Ready]);
@@ -185,6 +182,16 @@ fn a_second_interrupt_kills_everything_that_is_left() {
 }
 
 #[test]
+fn one_that_exits_before_its_turn_to_stop_stays_down() {
+    let mut shop = running();
+    shop.handle(Input::Stop, at(1_000));
+    actions(&mut shop);
+    assert_eq!(give(&mut shop, Input::Exited(APP), at(1_100)), []);
+    assert_eq!(wait(&mut shop, at(2_000)), []);
+    assert_eq!(shop.condition(APP), Condition::Stopped);
+}
+
+#[test]
 fn stopping_forgets_what_waits_for_its_restart() {
     let mut shop = running();
     shop.handle(Input::Exited(APP), at(1_000));
@@ -201,27 +208,28 @@ fn whatever_happens_it_stops() {
     for seed in 0..500 {
         let mut rng = leno_core::rng::Rng::new(seed);
         let mut shop = shop();
-        let mut alive = [false; 4];
+        assert_eq!(actions(&mut shop), [Action::Launch(CONTROL)]);
+        let mut alive = [true, false, false, false];
         let mut now = 0;
         let mut stopping = false;
         for step in 0..200 {
             now += rng.below(700);
             let id = rng.below(4) as usize;
             let input = match rng.below(if step > 100 { 6 } else { 5 }) {
-                0 | 1 if alive[id] => Input::Ready(id),
-                2 if alive[id] => Input::Exited(id),
-                3 if alive[id] && rng.one_in(10) => Input::CannotStart(id),
-                5 => Input::Stop,
-                _ => {
-                    shop.handle_timeout(at(now));
-                    continue;
-                }
+                0 | 1 if alive[id] => Some(Input::Ready(id)),
+                2 if alive[id] => Some(Input::Exited(id)),
+                3 if alive[id] && rng.one_in(10) => Some(Input::CannotStart(id)),
+                5 => Some(Input::Stop),
+                _ => None,
             };
-            stopping |= input == Input::Stop;
-            if matches!(input, Input::Exited(id) | Input::CannotStart(id) if id < 4) {
+            match input {
+                Some(input) => shop.handle(input, at(now)),
+                None => shop.handle_timeout(at(now)),
+            }
+            stopping |= input == Some(Input::Stop);
+            if let Some(Input::Exited(id) | Input::CannotStart(id)) = input {
                 alive[id] = false;
             }
-            shop.handle(input, at(now));
             while let Some(action) = shop.poll_action() {
                 match action {
                     Action::Launch(id) => {
@@ -236,6 +244,10 @@ fn whatever_happens_it_stops() {
         }
         shop.handle(Input::Stop, at(now));
         let mut stopped = shop.phase == Phase::Stopped;
+        // Those that were asked before and are still there.
+        for id in (0..4).filter(|&id| alive[id] && shop.condition(id) == Condition::Stopping) {
+            shop.handle(Input::Exited(id), at(now));
+        }
         for _ in 0..20 {
             while let Some(action) = shop.poll_action() {
                 match action {
