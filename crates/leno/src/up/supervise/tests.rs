@@ -245,8 +245,10 @@ fn whatever_happens_it_stops() {
         shop.handle(Input::Stop, at(now));
         let mut stopped = shop.phase == Phase::Stopped;
         // Those that were asked before and are still there.
-        for id in (0..4).filter(|&id| alive[id] && shop.condition(id) == Condition::Stopping) {
-            shop.handle(Input::Exited(id), at(now));
+        for (id, alive) in alive.into_iter().enumerate() {
+            if alive && shop.condition(id) == Condition::Stopping {
+                shop.handle(Input::Exited(id), at(now));
+            }
         }
         for _ in 0..20 {
             while let Some(action) = shop.poll_action() {
