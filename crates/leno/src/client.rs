@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, root_cause};
 use crate::up::run_file::RunFile;
 
 /// Where the API is, as typed.
@@ -129,7 +129,7 @@ impl Api {
     }
 
     fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> Failure {
-        let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        let cause = root_cause(error);
         Failure::failed(format!(
             "no control plane answers at {}: {cause}; is `leno up` running? `--api URL` names another",
             self.base

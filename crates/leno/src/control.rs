@@ -8,7 +8,7 @@ use crate::failure::Failure;
 
 /// What was typed.
 #[derive(clap::Args, Debug)]
-#[group(id = "where", required = true, multiple = false, args = ["state", "ephemeral"])]
+#[command(group(clap::ArgGroup::new("where").required(true).args(["state", "ephemeral"])))]
 pub(crate) struct ControlArgs {
     /// Where everything it knows is kept.
     #[arg(long, value_name = "DIR")]

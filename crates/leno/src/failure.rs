@@ -59,3 +59,12 @@ impl fmt::Display for Failure {
         }
     }
 }
+
+/// The innermost cause of an error: what the operating system said, without the layers that passed it on.
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

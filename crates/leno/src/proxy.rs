@@ -8,7 +8,7 @@ use crate::failure::Failure;
 
 /// What was typed.
 #[derive(clap::Args, Debug)]
-#[group(id = "source", required = true, multiple = false, args = ["file", "control"])]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["file", "control"])))]
 pub(crate) struct ProxyArgs {
     /// Take everything from this mesh file, without a control plane.
     #[arg(long, value_name = "FILE", requires = "role")]

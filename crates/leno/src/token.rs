@@ -34,7 +34,7 @@ enum Command {
 }
 
 #[derive(clap::Args, Debug)]
-#[group(id = "subject", required = true, multiple = false, args = ["service", "gateway"])]
+#[command(group(clap::ArgGroup::new("subject").required(true).args(["service", "gateway"])))]
 struct CreateArgs {
     /// What a proxy that joins with it becomes: an instance of this service.
     #[arg(long, value_name = "NAME")]

@@ -1,5 +1,6 @@
 //! The binary's commands that need no mesh: help, exit codes, check, completion, and what is said without a control
 //! plane.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The example shop's services by themselves, with an ordinary forward proxy instead of a mesh: they know nothing
 //! of Leno.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 mod common;
 

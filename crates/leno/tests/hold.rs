@@ -1,4 +1,5 @@
 //! The wrapper that keeps service commands from outliving their supervisor.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 mod common;
 

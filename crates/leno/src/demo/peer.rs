@@ -16,6 +16,8 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tower::Service;
 
+use crate::failure::root_cause;
+
 use super::answer::Problem;
 
 /// Asks other services.
@@ -49,8 +51,11 @@ impl Peers {
 
     async fn ask(&self, url: &str) -> Result<Value, Problem> {
         let uri = url.parse().map_err(|error| Problem::bad_gateway(format!("{url}: {error}")))?;
-        let response =
-            self.client.get(uri).await.map_err(|error| Problem::bad_gateway(format!("{url}: {error}")))?;
+        let response = self
+            .client
+            .get(uri)
+            .await
+            .map_err(|error| Problem::bad_gateway(format!("{url}: {}", root_cause(&error))))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
         let body = body.map_err(|error| Problem::bad_gateway(format!("{url}: {error}")))?.to_bytes();

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::client::Api;
+use crate::failure::root_cause;
 
 use super::plan::reachable;
 use super::supervise::MemberId;
@@ -105,7 +106,8 @@ impl Admin {
         let uri = format!("http://{}{path}", reachable(address));
         let uri: http::Uri = uri.parse().map_err(|error| format!("{uri}: {error}"))?;
         let asking = async {
-            let response = self.http.get(uri.clone()).await.map_err(|error| format!("{uri}: {error}"))?;
+            let response =
+                self.http.get(uri.clone()).await.map_err(|error| format!("{uri}: {}", root_cause(&error)))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
             let body = body.map_err(|error| format!("{uri}: {error}"))?.to_bytes();

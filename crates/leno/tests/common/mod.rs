@@ -1,6 +1,9 @@
 //! What the tests of the real binary share: starting it, watching it, and leaving nothing behind.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(unreachable_pub, reason = "a module of several test crates")]
+
+pub mod mesh;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
