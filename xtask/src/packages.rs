@@ -27,7 +27,7 @@ enum Probe {
 /// What `cargo xtask test` uses.
 pub(crate) const FOR_TESTS: &[Package] = &[
     Package {
-        name: "nginx-light",
+        name: "nginx",
         probe: Probe::Program("nginx"),
         used_by: "tests with nginx as an unchanged service",
     },
@@ -57,7 +57,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
 /// What `cargo xtask bench` uses.
 pub(crate) const FOR_BENCH: &[Package] = &[
     Package {
-        name: "nginx-light",
+        name: "nginx",
         probe: Probe::Program("nginx"),
         used_by: "the upstream of every measurement, and a peer",
     },

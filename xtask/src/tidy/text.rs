@@ -91,11 +91,7 @@ impl Layers {
     fn push(&mut self, piece: &[char], layer: Layer) {
         for &c in piece {
             let blank = if c == '\n' { '\n' } else { ' ' };
-            self.code.push(if layer == Layer::Code || (layer == Layer::String && c == '"') {
-                c
-            } else {
-                blank
-            });
+            self.code.push(if layer == Layer::Code { c } else { blank });
             self.comments.push(if layer == Layer::Comment { c } else { blank });
         }
     }
@@ -216,7 +212,7 @@ mod tests {
     fn comments_and_strings_are_blank_in_code() {
         layers("a // b", "a", "  // b");
         layers("a /* b /* c */ d */ e", "a                   e", "  /* b /* c */ d */");
-        layers("f(\"//x\\\"y\") // z", "f(        )", "           // z");
+        layers("f(\"//x\\\"y\") // z", "f(        )", "            // z");
         layers("r#\"un\"safe\"# x", "             x", "");
         layers("'\"' b'\\'' 'a str", "    b     'a str", "");
         layers("for r in b {}", "for r in b {}", "");
