@@ -12,10 +12,16 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod backend;
 pub mod edit;
+pub mod exchange;
 pub mod head;
+pub mod http1;
 pub mod name;
 pub mod peer;
+pub mod reason;
 pub mod rng;
+pub mod route;
+pub mod snapshot;
 pub mod spec;
 pub mod time;
