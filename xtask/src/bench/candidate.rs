@@ -130,11 +130,17 @@ impl Running {
             }
             Kind::Leno => {
                 let file = path_text(&template("leno.yaml")?);
-                let arguments = ["proxy", "--file", &file, "--role", "edge", "--workers", "1"];
-                let (process, _) = leno_process(core, folder, leno, "edge", &arguments)?;
-                processes.push(process);
+                processes.push(leno_process(core, folder, leno, "gateway", &["--file", &file])?);
             }
-            Kind::LenoPair => return Err("no configuration for it yet".into()),
+            Kind::LenoPair => {
+                let file = path_text(&template("leno-pair.yaml")?);
+                let identity = path_text(&folder.join("identity"));
+                // The service's side first: then the caller finds it at its first request.
+                for role in ["app-1", "caller-1"] {
+                    let arguments = ["--file", &file, "--identity", &identity];
+                    processes.push(leno_process(core, folder, leno, role, &arguments)?);
+                }
+            }
         }
         let mut running = Self { kind, entry, configurations, processes };
         await_answer(entry, &mut running.processes.iter_mut().collect::<Vec<_>>())?;
@@ -165,16 +171,19 @@ fn haproxy(core: u32, folder: &Path, file: &Path) -> Result<Process, String> {
     Process::start(core, &folder.join(format!("{name}.log")), &program, &arguments)
 }
 
-/// Starts our binary and waits for its line of readiness.
+/// Starts one of our proxies in a role of a mesh file and waits for its line of readiness.
 fn leno_process(
     core: u32,
     folder: &Path,
     leno: &Path,
-    name: &str,
+    role: &str,
     arguments: &[&str],
-) -> Result<(Process, serde_json::Value), String> {
-    let log = folder.join(format!("{name}.log"));
-    let mut process = Process::start(core, &log, leno, arguments)?;
+) -> Result<Process, String> {
+    let log = folder.join(format!("{role}.log"));
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    let mut all = vec!["proxy", "--role", role, "--workers", "1", "--admin", "127.0.0.1:0"];
+    all.extend(arguments);
+    let mut process = Process::start(core, &log, leno, &all)?;
     let stdout = process.take_stdout().ok_or("no standard output")?;
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
@@ -183,13 +192,11 @@ fn leno_process(
         }
     });
     match lines.recv_timeout(READY) {
-        Ok(line) => match serde_json::from_str::<serde_json::Value>(&line) {
-            Ok(ready) if ready["event"] == "ready" => Ok((process, ready)),
-            _ => Err(format!("leno said `{line}`")),
-        },
-        Err(_) => {
-            let said = std::fs::read_to_string(&log).unwrap_or_default();
-            Err(format!("leno is not ready after {} s: {}", READY.as_secs(), said.trim()))
+        Ok(line) if line.contains("\"ready\"") => Ok(process),
+        Ok(line) => Err(format!("leno {role} said `{line}`: {}", said().trim())),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err(format!("leno {role} ended: {}", said().trim())),
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            Err(format!("leno {role} is not ready after {} s: {}", READY.as_secs(), said().trim()))
         }
     }
 }
