@@ -58,26 +58,35 @@ fn commands(tree: &Tree) -> BTreeSet<String> {
     names
 }
 
-/// The variants at the first level of an enum's body, as clap writes them.
+/// The variants at the first level of an enum's body, as clap writes them, without those it hides.
 fn variants(body: &str) -> Vec<String> {
     let mut depth = 0_i32;
     let mut expects_name = true;
     let mut names = Vec::new();
     let mut word = String::new();
+    // What stands in brackets before a variant's name.
+    let mut attributes = String::new();
     for c in body.chars() {
         if depth == 0 && expects_name && is_word(c) {
             word.push(c);
             continue;
         }
         if !word.is_empty() {
-            names.push(kebab(&std::mem::take(&mut word)));
+            let name = kebab(&std::mem::take(&mut word));
+            if !attributes.contains("hide = true") {
+                names.push(name);
+            }
             expects_name = false;
         }
+        attributes.push(c);
         match c {
             '(' | '{' | '[' => depth += 1,
             '}' if depth == 0 => break,
             ')' | '}' | ']' => depth -= 1,
-            ',' if depth == 0 => expects_name = true,
+            ',' if depth == 0 => {
+                expects_name = true;
+                attributes.clear();
+            }
             _ => {}
         }
     }
