@@ -55,6 +55,8 @@ pub struct Exchange {
     progress: Instant,
     /// The place on the current attempt's endpoint.
     permit: Option<Permit>,
+    /// What is known over all attempts; told to a caller that may want to try elsewhere.
+    app_saw: AppSaw,
     record: Record,
 }
 
@@ -207,6 +209,7 @@ impl Exchange {
             connect_deadline: None,
             progress: now,
             permit: None,
+            app_saw: AppSaw::Nothing,
             record: Record {
                 started: now,
                 finished: now,
@@ -317,6 +320,11 @@ impl Exchange {
         self.permit.as_ref().map(Permit::backend)
     }
 
+    /// What is known of the applications behind all attempts so far.
+    pub const fn app_saw(&self) -> AppSaw {
+        self.app_saw
+    }
+
     /// Keys of the endpoints tried so far.
     pub fn tried(&self) -> ([u64; ATTEMPTS_MAX], usize) {
         let mut keys = [0; ATTEMPTS_MAX];
@@ -373,11 +381,16 @@ impl Exchange {
     }
 
     fn ended_early(&mut self, app_saw: AppSaw, reason: Reason, now: Instant) {
+        if app_saw == AppSaw::Maybe {
+            self.app_saw = AppSaw::Maybe;
+        }
         // A peer that says that its application cannot be reached is as good as unreachable.
         if app_saw == AppSaw::Nothing && reason == Reason::ConnectFailed {
             self.report(Outcome::Unreachable, now);
         }
-        if self.replayable && (app_saw == AppSaw::Nothing || self.idempotent) {
+        // The peer's clock and ours measure the same deadline: what is too late there is too late here.
+        let in_time = reason != Reason::RequestTimeout;
+        if in_time && self.replayable && (app_saw == AppSaw::Nothing || self.idempotent) {
             self.retry_or_reply(reason, true);
         } else {
             self.fail_attempt(reason);
@@ -402,7 +415,10 @@ impl Exchange {
         match (self.state, reason) {
             (State::Dialing, Reason::ConnectTimeout) => self.connect_failed(ConnectFailure::TimedOut, now),
             (State::Streaming | State::Ending, _) => self.cut(reason),
-            _ => {
+            (state, _) => {
+                if state == State::Waiting {
+                    self.app_saw = AppSaw::Maybe;
+                }
                 self.fail_attempt(reason);
                 self.reply(reason);
             }
