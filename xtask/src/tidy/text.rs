@@ -30,6 +30,8 @@ impl Tree {
                 let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
                 if is_folder && !SKIPPED_FOLDERS.iter().any(|skipped| relative.ends_with(skipped)) {
                     folders.push(path);
+                } else if relative.contains("/tests/") && !relative.ends_with(".rs") {
+                    // Data of tests: wrong on purpose.
                 } else if !is_folder && EXTENSIONS.iter().any(|extension| relative.ends_with(extension)) {
                     let text =
                         std::fs::read_to_string(&path).map_err(|error| format!("{relative}: {error}"))?;
@@ -194,8 +196,6 @@ const SKIPPED_FOLDERS: &[&str] = &[
     "fuzz/artifacts",
     "bench/results",
     "proptest-regressions",
-    "tests/data",
-    "testdata",
 ];
 
 #[cfg(test)]
