@@ -1,4 +1,4 @@
-//! What every dependency allows us to do, read from `cargo metadata`, and versions that are there twice.
+//! What every dependency allows us to do, read from `cargo tree`, and versions that are there twice.
 //!
 //! `deny.toml` says the same to `cargo deny`, which is run too where it is installed: it also reads licence files
 //! and knows of advisories.
@@ -6,22 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde_json::Value;
-
 use crate::shell::{self, Findings};
 
-/// Checks licences, duplicates and the lock file.
+/// Checks licences and duplicates.
 pub(crate) fn check() -> Findings {
     let mut findings = Findings::default();
-    let host = host_triple();
-    let metadata = match shell::metadata(&["--filter-platform", &host]) {
-        Ok(metadata) => metadata,
+    let packages = match used_packages() {
+        Ok(packages) => packages,
         Err(error) => {
             findings.problem(error);
             return findings;
         }
     };
-    let packages = used_packages(&metadata);
     for package in &packages {
         if let Err(reason) = allowed(&package.licence) {
             findings.problem(format!(
@@ -33,10 +29,11 @@ pub(crate) fn check() -> Findings {
     duplicates(&packages, &mut findings);
     same_as_deny_toml(&mut findings);
     cargo_deny(&mut findings);
-    println!("{} packages for {host}", packages.len());
+    println!("{} packages", packages.len());
     findings
 }
 
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Package {
     name: String,
     version: String,
@@ -44,23 +41,36 @@ struct Package {
     licence: String,
 }
 
-/// The packages in the resolved graph: `packages` alone also lists those of other platforms.
-fn used_packages(metadata: &Value) -> Vec<Package> {
-    let nodes = metadata["resolve"]["nodes"].as_array().map_or(&[][..], Vec::as_slice);
-    let used: BTreeSet<&str> = nodes.iter().filter_map(|node| node["id"].as_str()).collect();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let all = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
-    all.iter()
-        .filter(|package| package["id"].as_str().is_some_and(|id| used.contains(id)))
-        .map(|package| Package {
-            name: text(&package["name"]),
-            version: text(&package["version"]),
-            licence: text(&package["license"]),
+/// What is really compiled for this machine, tests included. `cargo metadata` would also list packages that only
+/// another platform or a feature that is off would need.
+fn used_packages() -> Result<BTreeSet<Package>, String> {
+    let mut command = shell::cargo();
+    command.args([
+        "tree",
+        "--workspace",
+        "--edges",
+        "normal,build,dev",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}|{l}",
+    ]);
+    let text = shell::output(&mut command)?;
+    let packages: BTreeSet<Package> = text
+        .lines()
+        .filter_map(|line| {
+            let (package, licence) = line.split_once('|')?;
+            let mut words = package.split(' ');
+            let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
+            // A repeated subtree is marked with `(*)`.
+            let licence = licence.trim_end_matches("(*)").trim();
+            Some(Package { name: name.into(), version: version.into(), licence: licence.into() })
         })
-        .collect()
+        .collect();
+    if packages.is_empty() { Err("cargo tree lists nothing".into()) } else { Ok(packages) }
 }
 
-fn duplicates(packages: &[Package], findings: &mut Findings) {
+fn duplicates(packages: &BTreeSet<Package>, findings: &mut Findings) {
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for package in packages {
         versions.entry(&package.name).or_default().insert(&package.version);
@@ -117,14 +127,6 @@ fn cargo_deny(findings: &mut Findings) {
     if !shell::succeeds(&mut command) {
         findings.problem("cargo deny found something: see above");
     }
-}
-
-fn host_triple() -> String {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    shell::output(std::process::Command::new(rustc).arg("-vV"))
-        .ok()
-        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("host: ").map(str::to_owned)))
-        .unwrap_or_else(|| "x86_64-unknown-linux-gnu".to_owned())
 }
 
 /// Whether an SPDX expression leaves a choice that is allowed.
@@ -193,7 +195,6 @@ const ALLOWED: &[&str] = &["Apache-2.0", "BSD-3-Clause", "ISC", "MIT", "Unicode-
 const DUPLICATES: &[(&str, &str)] = &[
     ("base64", "tonic 0.14 has not followed pem 4 and ureq 3 yet; a few KiB"),
     ("syn", "only while building: half of the derive macros have not moved to version 3 yet"),
-    ("synstructure", "only while building: as syn"),
     ("untrusted", "aws-lc-rs and rustls-webpki ask for different ones; 300 lines without dependencies"),
 ];
 

@@ -188,15 +188,8 @@ pub(crate) fn line_at(text: &str, at: usize) -> usize {
 
 const EXTENSIONS: &[&str] = &[".rs", ".md", ".toml", ".yaml", ".yml", ".sh", ".conf", ".cfg", ".ci/run"];
 /// Ends of paths of folders that hold nothing that people write.
-const SKIPPED_FOLDERS: &[&str] = &[
-    "target",
-    ".git",
-    ".leno",
-    "fuzz/corpus",
-    "fuzz/artifacts",
-    "bench/results",
-    "proptest-regressions",
-];
+const SKIPPED_FOLDERS: &[&str] =
+    &["target", ".git", ".leno", "fuzz/corpus", "fuzz/artifacts", "bench/results", "proptest-regressions"];
 
 #[cfg(test)]
 mod tests {
