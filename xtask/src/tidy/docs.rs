@@ -16,6 +16,7 @@ pub(crate) fn check(tree: &Tree, findings: &mut Findings) {
             findings.problem(format!("ARCHITECTURE.md does not say what crates/{name} is for"));
         }
     }
+    manual(tree, findings);
     let readme = tree.text("README.md");
     for name in folders("examples") {
         if !readme.contains(&format!("examples/{name}")) {
@@ -32,6 +33,42 @@ pub(crate) fn check(tree: &Tree, findings: &mut Findings) {
             findings.problem(format!("neither README.md nor docs/ mentions `{text}`"));
         }
     }
+}
+
+/// Every metric, and every reason with its status, is in the manual.
+fn manual(tree: &Tree, findings: &mut Findings) {
+    let manual = tree.text(MANUAL);
+    let crates: BTreeSet<String> = folders("crates").into_iter().map(|name| name.replace('-', "_")).collect();
+    for file in
+        tree.ending(".rs").filter(|file| file.path.starts_with("crates/") && !file.path.contains("test"))
+    {
+        for (at, _) in file.text.match_indices("\"leno_") {
+            let name: String = file.text[at + 1..].chars().take_while(|&c| is_word(c)).collect();
+            let ends = file.text[at + 1 + name.len()..].starts_with('"');
+            if ends && !crates.contains(&name) && !manual.contains(&format!("`{name}`")) {
+                let line = line_at(&file.text, at);
+                findings.problem(format!("{}:{line}: {MANUAL} does not list the metric `{name}`", file.path));
+            }
+        }
+    }
+    for (word, status) in reasons(tree.text(REASONS)) {
+        if !manual.contains(&format!("| `{word}` | {status} |")) {
+            findings.problem(format!("{MANUAL} does not list the reason `{word}` with status {status}"));
+        }
+    }
+}
+
+/// The rows of the table of reasons: a word and a status.
+fn reasons(text: &str) -> Vec<(&str, &str)> {
+    text.match_indices('"')
+        .filter_map(|(at, _)| {
+            let (word, rest) = text[at + 1..].split_once('"')?;
+            let rest = rest.strip_prefix(',')?.trim_start();
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let plain = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            (plain && digits == 3).then(|| (word, &rest[..digits]))
+        })
+        .collect()
 }
 
 /// The folders directly below `parent`.
@@ -152,9 +189,18 @@ fn headings(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
+const MANUAL: &str = "docs/operations.md";
+const REASONS: &str = "crates/leno-core/src/reason.rs";
+
 #[cfg(test)]
 mod tests {
-    use super::{headings, join, variants};
+    use super::{headings, join, reasons, variants};
+
+    #[test]
+    fn reasons_are_read_from_their_table() {
+        let text = "Self::A => (\"a_b\", 404, C, \"a b\"),\n (\n \"c\",\n 502,\n) => \"x\", 7";
+        assert_eq!(reasons(text), [("a_b", "404"), ("c", "502")]);
+    }
 
     #[test]
     fn commands_are_read_from_the_enum() {
