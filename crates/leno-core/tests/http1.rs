@@ -10,6 +10,8 @@
 //! the bytes as they are on the wire, to the end of the file
 //! ```
 
+#![allow(clippy::panic, reason = "in a test a panic is the report")]
+
 #[path = "http1/check/mod.rs"]
 mod check;
 
@@ -27,7 +29,8 @@ fn malformed_messages_are_refused_however_they_are_split() {
         case.check();
     }
     // Every error has a case besides those that need more bytes than belong in a file; the unit tests have these.
-    let elsewhere = ["head_too_large", "trailers_too_large", "chunk_extensions_too_long", "truncated", "target_too_long"];
+    let elsewhere =
+        ["head_too_large", "trailers_too_large", "chunk_extensions_too_long", "truncated", "target_too_long"];
     for error in ParseError::ALL {
         let found = cases.iter().any(|case| case.verdict == error.reason());
         assert!(found || elsewhere.contains(&error.reason()), "no case for {}", error.reason());
@@ -53,8 +56,10 @@ fn what_the_fuzzer_found_still_holds() {
     }
 }
 
+type Check = fn(&[u8]);
+
 /// The fuzz targets and the function that each of them calls.
-const TARGETS: [(&str, fn(&[u8])); 3] =
+const TARGETS: [(&str, Check); 3] =
     [("http1_request", check::request), ("http1_response", check::response), ("http1_body", check::body)];
 
 /// A message and what must come of it.
@@ -102,7 +107,12 @@ impl Case {
             assert_eq!(split, whole, "{} split at {cut}", self.path.display());
         }
         let every: Vec<usize> = (1..self.wire.len()).collect();
-        assert_eq!(in_pieces(self.side, &limits, &self.wire, &every), whole, "{} by bytes", self.path.display());
+        assert_eq!(
+            in_pieces(self.side, &limits, &self.wire, &every),
+            whole,
+            "{} by bytes",
+            self.path.display()
+        );
         for (_, check) in TARGETS {
             check(&self.wire);
         }

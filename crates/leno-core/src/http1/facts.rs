@@ -119,7 +119,6 @@ impl Facts {
     /// Notes a field of a request.
     pub(super) fn note_request(&mut self, id: FieldId, value: &[u8], at: Span) -> Result<(), ParseError> {
         match id {
-            FieldId::Other => {}
             FieldId::Host => {
                 if self.host.replace(at).is_some() {
                     return Err(ParseError::HostRepeated);

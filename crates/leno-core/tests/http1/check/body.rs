@@ -42,7 +42,8 @@ pub(crate) fn agrees_with_httparse(data: &[u8]) {
     }
     assert_eq!(payload, theirs, "both read the same payload");
     let mut fields = [httparse::EMPTY_HEADER; 100];
-    let Ok(httparse::Status::Complete((section, fields))) = httparse::parse_headers(&data[at..], &mut fields) else {
+    let Ok(httparse::Status::Complete((section, fields))) = httparse::parse_headers(&data[at..], &mut fields)
+    else {
         panic!("httparse refuses the trailers");
     };
     assert_eq!(data.len() - at - section, left_over, "both find the same end");

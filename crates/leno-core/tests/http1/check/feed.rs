@@ -119,7 +119,8 @@ impl Reader {
             }
             assert!(decoded.consumed > 0, "there is progress");
         }
-        let trailers: Vec<String> = decoder.trailers().iter().map(|(_, n, v)| line("trailer", n, v)).collect();
+        let trailers: Vec<String> =
+            decoder.trailers().iter().map(|(_, n, v)| line("trailer", n, v)).collect();
         self.message.lines.extend(trailers);
         Ok(true)
     }
@@ -136,11 +137,7 @@ impl Reader {
                     return Ok(false);
                 };
                 let index = &self.request_index;
-                check_spans(
-                    meta.head_bytes,
-                    &index.fields,
-                    &[index.method, index.authority, index.path],
-                );
+                check_spans(meta.head_bytes, &index.fields, &[index.method, index.authority, index.path]);
                 self.message.lines.extend(request_lines(data, index, &meta));
                 self.message.fields = index.fields.len();
                 (meta.framing, meta.head_bytes)

@@ -1,6 +1,7 @@
 //! What must hold for any bytes. Fuzz targets and ordinary tests call the same functions, so that a corpus that a
 //! fuzzer grew is replayed by `cargo test` without a fuzzer.
 
+#![allow(clippy::panic, reason = "in a test a panic is the report")]
 // Each user of this module uses a part of it.
 #![allow(dead_code, reason = "included by the fuzz targets and by the tests, each of which calls some of it")]
 
@@ -11,6 +12,7 @@ pub(crate) mod round_trip;
 
 use feed::{Side, Verdict, in_pieces, in_whole};
 use leno_core::http1::{BodyFraming, Limits, ResponseFor};
+use leno_core::rng::Rng;
 
 /// Any bytes, read as a request.
 pub(crate) fn request(data: &[u8]) {
@@ -56,14 +58,24 @@ fn message(side: Side, data: &[u8]) {
             assert!(message.head_bytes <= limits.head_bytes_max, "the head is within its limit");
             assert!(message.fields <= limits.fields_max, "the fields are within their limit");
         }
-        // Single bytes for what is short; for the rest steps that do not align with anything.
-        let steps: &[usize] = if data.len() <= 400 { &[1, 2, 7] } else { &[3, 61, 509] };
-        for step in steps {
-            let cuts: Vec<usize> = (0..data.len()).step_by(*step).skip(1).collect();
+        // Single bytes for what is short; for the rest cuts that follow from the bytes, so that a finding repeats.
+        let short: Vec<usize> = if data.len() <= 64 { (1..data.len()).collect() } else { Vec::new() };
+        for cuts in [short, cuts_of(data)] {
             let pieces = in_pieces(side, &limits, data, &cuts);
-            assert_eq!(pieces, whole, "{side:?} in steps of {step}");
+            assert_eq!(pieces, whole, "{side:?} cut at {cuts:?}");
         }
     }
+}
+
+/// Up to 16 places in rising order.
+fn cuts_of(data: &[u8]) -> Vec<usize> {
+    let seed = data.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut rng = Rng::new(seed);
+    let mut cuts: Vec<usize> = (0..rng.below(17)).map(|_| rng.below(data.len() as u64) as usize).collect();
+    cuts.sort_unstable();
+    cuts
 }
 
 /// Limits that are soon reached.

@@ -66,12 +66,20 @@ pub(crate) fn response(data: &[u8], answers: ResponseFor) {
         assert_eq!(second.interim, meta.interim);
         let chunked = framing == BodyFraming::Chunked;
         assert_eq!(crossing(before.fields, chunked), crossing(after.fields, chunked), "the same fields");
-        if framing == BodyFraming::None && (answers.head || before.status == 304) && before.status >= 200 && before.status != 204 {
+        if framing == BodyFraming::None
+            && (answers.head || before.status == 304)
+            && before.status >= 200
+            && before.status != 204
+        {
             let length = |fields: Fields<'_>| fields.get(FieldId::ContentLength).map(<[u8]>::to_vec);
             assert_eq!(length(before.fields), length(after.fields), "the length of what is not sent is kept");
         }
         let (twice, _) = encoded_response(&once, &again, &second, version, answers);
-        assert_eq!(twice.escape_ascii().to_string(), once.escape_ascii().to_string(), "a second pass changes nothing");
+        assert_eq!(
+            twice.escape_ascii().to_string(),
+            once.escape_ascii().to_string(),
+            "a second pass changes nothing"
+        );
     }
 }
 
