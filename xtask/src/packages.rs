@@ -33,7 +33,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     },
     Package { name: "curl", probe: Probe::Program("curl"), used_by: "tests with curl as a client" },
     Package {
-        name: "python3-minimal",
+        name: "python3",
         probe: Probe::Program("python3"),
         used_by: "tests with Python's http.server as an unchanged service",
     },
