@@ -253,7 +253,7 @@ impl BodyDecoder {
             &self.limits,
             &mut self.trailer_progress,
             &mut self.trailer_fields,
-            |_| Ok(()),
+            |_, _| Ok(()),
         );
         match scanned {
             Ok(end) => {
