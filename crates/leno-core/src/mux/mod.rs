@@ -56,8 +56,8 @@ use core::time::Duration;
 
 pub use codec::{BadHead, Body, HeadIndex, Kind, META_TEXT_BYTES_MAX, Meta};
 pub use error::{AppSaw, Code, ConnectionError, Culprit, OpenError, SendError, StreamError, Violation};
+pub use event::Event;
 pub use limits::Limits;
-pub use receive::Event;
 pub use stream::StreamId;
 
 use crate::time::Instant;
@@ -66,6 +66,7 @@ use stream::Table;
 
 mod codec;
 mod error;
+mod event;
 mod frame;
 mod limits;
 mod receive;

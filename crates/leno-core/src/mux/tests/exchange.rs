@@ -204,11 +204,11 @@ fn a_dead_connection_tells_unsent_requests_from_sent_ones() {
 
 #[test]
 fn the_peers_stream_limit_holds() {
-    let mut pair = Pair::with(Limits::default(), Limits { streams_max: 20, ..Limits::default() });
+    let mut pair = Pair::with(Limits::default(), Limits { streams_max: 130, ..Limits::default() });
     pair.run();
     let (buf, index) = request("GET", "a", "/", &[]);
     let mut open = || pair.dialer.mux.open(&Meta::default(), &index.view(&buf), &Edits::default(), true);
-    for _ in 0..20 {
+    for _ in 0..130 {
         open().expect("below the limit");
     }
     assert_eq!(open(), Err(OpenError::Streams));
