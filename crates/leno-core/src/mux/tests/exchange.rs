@@ -123,10 +123,15 @@ fn an_upgraded_stream_is_data_both_ways_with_half_close() {
     let id = pair.dialer.mux.open(&meta, &index.view(&buf), &Edits::default(), false).expect("opens");
     pair.run();
     let server = pair.acceptor.id(1);
+    let head = "GET chat /|upgrade=websocket".into();
+    assert_eq!(pair.acceptor.take_seen(), [(1, Seen::Request { head, body: Body::Unknown, end: false })]);
     let (buf, index) = response(101, &[]);
     pair.acceptor.mux.respond(server, &meta, &index.view(&buf), &Edits::default(), false).expect("101");
     pair.run();
-    assert_eq!(pair.dialer.take_seen(), [(1, Seen::Response { status: 101, head: "".into(), end: false })]);
+    assert_eq!(
+        pair.dialer.take_seen(),
+        [(1, Seen::Response { status: 101, head: "|upgrade=websocket".into(), end: false })]
+    );
     assert_eq!(pair.dialer.mux.send_data(id, b"ping", false), Ok(4));
     assert_eq!(pair.acceptor.mux.send_data(server, b"pong", false), Ok(4));
     pair.acceptor.mux.send_end(server).expect("half close");

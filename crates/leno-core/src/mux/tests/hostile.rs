@@ -204,6 +204,13 @@ fn a_head_that_could_smuggle_is_refused_and_the_connection_goes_on() {
         ),
         ("metadata twice", head(1, &[2, 1, 2, 1, 0], &[b"GET", b"a", b"/"]), BadHead::Meta),
         ("metadata with LF", head(1, &[7, 2, b'a', b'\n', 0], &[b"GET", b"a", b"/"]), BadHead::Meta),
+        ("upgrade to h2c", head(1, &[15, 3, b'h', b'2', b'c', 0], &[b"GET", b"a", b"/"]), BadHead::Meta),
+        ("upgrade unsaid", head(1, &[15, 1, b'a', 0], &[b"GET", b"a", b"/"]), BadHead::Forbidden),
+        (
+            "upgrade to something else",
+            head(1, &[15, 1, b'a', 0], &[b"GET", b"a", b"/", b"Upgrade", b"b"]),
+            BadHead::Forbidden,
+        ),
         ("upgrade with colon", head(1, &[15, 2, b'a', b':', 0], &[b"GET", b"a", b"/"]), BadHead::Meta),
         (
             "endless number",
