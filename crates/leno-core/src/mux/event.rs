@@ -2,8 +2,9 @@
 
 use core::time::Duration;
 
+use super::AppSaw;
 use super::codec::Meta;
-use super::error::{AppSaw, Code, StreamError};
+use super::error::{Code, StreamError};
 use super::stream::StreamId;
 
 /// Something that happened. Slices point into the bytes given to

@@ -1,13 +1,13 @@
 //! What the peer says: frames are decoded in place, payloads are handed out as slices of the shell's buffer.
 
 use super::codec::{self, Body, HeadIndex};
-use super::error::{AppSaw, Code, ConnectionError, StreamError, Violation};
+use super::error::{Code, ConnectionError, StreamError, Violation};
 use super::event::Event;
 use super::frame::{self, HEADER_BYTES, Header};
 use super::limits::{CREDIT_MAX, FLOOR, Settings};
 use super::send::is_interim;
 use super::stream::{Half, Stream, StreamId};
-use super::{Drain, INTERIM_HEADS_MAX, Mux, Role};
+use super::{AppSaw, Drain, INTERIM_HEADS_MAX, Mux, Role};
 use crate::time::Instant;
 
 /// A DATA frame whose payload is being handed out.

@@ -203,8 +203,19 @@ fn a_dead_connection_tells_unsent_requests_from_sent_ones() {
     while let Some(each) = pair.dialer.mux.next_lost() {
         lost.push(each);
     }
-    lost.sort();
+    lost.sort_by_key(|(stream, _)| *stream);
     assert_eq!(lost, [(sent, AppSaw::Maybe), (half, AppSaw::Nothing), (unsent, AppSaw::Nothing)]);
+}
+
+#[test]
+fn a_head_that_has_just_left_may_have_been_seen() {
+    for (kept_back, expected) in [(0, AppSaw::Maybe), (1, AppSaw::Nothing)] {
+        let mut pair = Pair::new();
+        let id = pair.get("/1", true);
+        let bytes = pair.dialer.mux.output().len();
+        pair.dialer.mux.output_sent(bytes - kept_back);
+        assert_eq!(pair.dialer.mux.next_lost(), Some((id, expected)));
+    }
 }
 
 #[test]
