@@ -1,0 +1,528 @@
+//! Every field of the mesh file, once: what the reader accepts, what the schema completes, what the manual lists.
+
+/// A kind of map, with the fields it may have.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    /// Its name in the schema and the manual.
+    pub(crate) name: &'static str,
+    /// What it is.
+    pub(crate) doc: &'static str,
+    /// Its fields, in the order in which people should write them.
+    pub(crate) fields: &'static [Field],
+}
+
+/// A field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field {
+    /// Its key.
+    pub(crate) name: &'static str,
+    /// What it holds.
+    pub(crate) kind: Kind,
+    /// What holds without it.
+    pub(crate) without: Without,
+    /// What it says.
+    pub(crate) doc: &'static str,
+}
+
+/// What holds when a field is not there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Without {
+    /// It has to be there.
+    Required,
+    /// This value.
+    Value(&'static str),
+    /// What this text says.
+    Means(&'static str),
+}
+
+/// What a field holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// A DNS label.
+    Name,
+    /// A DNS label that may look like a number.
+    Version,
+    /// The name of a service of this file: `name` or `namespace/name`.
+    Service,
+    /// DNS labels with dots.
+    Domain,
+    /// Any text; a number or truth value is taken as it is written.
+    Text,
+    /// `500ms`, `5s`, `1m30s`, `2h`.
+    Duration,
+    /// 1 to 65535.
+    Port,
+    /// `IP:PORT`, or a port on 127.0.0.1.
+    Address,
+    /// A path of a URL.
+    Path,
+    /// A host name, perhaps with `*.` in front.
+    Host,
+    /// An HTTP method.
+    Method,
+    /// A share.
+    Weight,
+    /// A number from 1 to this.
+    Count(u32),
+    /// A command: words as a shell splits them, or a list of words.
+    Command,
+    /// A path in the file system.
+    Folder,
+    /// One of these words, each with what it means.
+    Choice(&'static [(&'static str, &'static str)]),
+    /// A list of these.
+    List(&'static Kind),
+    /// One of these, or a list of them.
+    OneOrMore(&'static Kind),
+    /// A map from keys that are described to these.
+    Map(&'static str, &'static Kind),
+    /// A map with fields.
+    Object(&'static Shape),
+    /// One of these forms.
+    Either(&'static [Kind]),
+}
+
+/// Largest weight: a sum of [`RULES_MAX`](super::rules::RULES_MAX) of them still fits 32 bits.
+pub(crate) const WEIGHT_MAX: u32 = 1_000_000;
+
+/// Most copies of one instance entry.
+pub(crate) const REPLICAS_MAX: u32 = 100;
+
+/// Most good or bad answers in a row that a health check can ask for.
+pub(crate) const CHECKS_MAX: u32 = 100;
+
+/// Every shape, the file itself first, in the order of the manual.
+pub(crate) const SHAPES: &[&Shape] = &[
+    &FILE,
+    &GATEWAY,
+    &GATEWAY_ROUTE,
+    &SERVICE,
+    &SERVICE_ROUTE,
+    &PATH,
+    &TARGET,
+    &HEALTH,
+    &INSTANCE,
+    &ENDPOINT,
+];
+
+/// The file.
+pub(crate) static FILE: Shape = Shape {
+    name: "mesh file",
+    doc: "The file: a mesh, where requests enter it, and its services.",
+    fields: &[
+        field("mesh", Kind::Name, Without::Required, "The mesh's name."),
+        field(
+            "trust_domain",
+            Kind::Domain,
+            Without::Means("`NAME.mesh`"),
+            "The name under which the certificates of this mesh trust each other.",
+        ),
+        field(
+            "namespace",
+            Kind::Name,
+            Without::Value("default"),
+            "The namespace of names that are written without one. A service of another namespace is written `namespace/name`.",
+        ),
+        field(
+            "gateway",
+            Kind::Object(&GATEWAY),
+            Without::Means("no gateway"),
+            "Where requests enter the mesh. It is called `gateway`.",
+        ),
+        field(
+            "gateways",
+            Kind::Map("the gateway's name", &Kind::Object(&GATEWAY)),
+            Without::Means("no gateway"),
+            "Several gateways by name, instead of `gateway`.",
+        ),
+        field(
+            "services",
+            Kind::Map("the service's name: `name` or `namespace/name`", &Kind::Object(&SERVICE)),
+            Without::Required,
+            "The services by name.",
+        ),
+    ],
+};
+
+/// A gateway.
+pub(crate) static GATEWAY: Shape = Shape {
+    name: "gateway",
+    doc: "A proxy through which requests from outside enter the mesh.",
+    fields: &[
+        field("listen", Kind::Address, Without::Means("a free port on 127.0.0.1"), "Where it listens."),
+        field(
+            "routes",
+            Kind::List(&Kind::Object(&GATEWAY_ROUTE)),
+            Without::Required,
+            "Where requests go; the first route that matches wins. What none matches is answered with 404.",
+        ),
+    ],
+};
+
+const ROUTE_NAME: Field = field(
+    "name",
+    Kind::Name,
+    Without::Means("its host and path, or `route-N`"),
+    "What logs and metrics call this route; unique in its list.",
+);
+const ROUTE_HOST: Field = field(
+    "host",
+    Kind::OneOrMore(&Kind::Host),
+    Without::Means("any host"),
+    "The host that the request is for, without a port; `*.example.com` is every host below `example.com`.",
+);
+const PATH_FORMS: Kind = Kind::Either(&[Kind::Path, Kind::Object(&PATH)]);
+const ROUTE_PATH: Field = field(
+    "path",
+    PATH_FORMS,
+    Without::Means("any path"),
+    "This path and everything below it, by whole segments: `/users` and `/users/` both take `/users` and `/users/1`, never `/usersearch`.",
+);
+const ROUTE_METHODS: Field = field(
+    "methods",
+    Kind::OneOrMore(&Kind::Method),
+    Without::Means("any method"),
+    "One of these HTTP methods, in upper case.",
+);
+const ROUTE_HEADERS: Field = field(
+    "headers",
+    Kind::Map("the header's name, in any case", &Kind::Text),
+    Without::Means("any headers"),
+    "Each of these headers with exactly this value; `\"*\"` is any value.",
+);
+const ROUTE_TIMEOUT: Field = field(
+    "timeout",
+    Kind::Duration,
+    Without::Means("the service's `timeout`"),
+    "How long a request may take, from its head to the end of the answer.",
+);
+
+/// A route of a gateway.
+pub(crate) static GATEWAY_ROUTE: Shape = Shape {
+    name: "gateway route",
+    doc: "A rule of a gateway: what a request must look like (all that is given must hold), and where it goes.",
+    fields: &[
+        ROUTE_NAME,
+        ROUTE_HOST,
+        ROUTE_PATH,
+        ROUTE_METHODS,
+        ROUTE_HEADERS,
+        field(
+            "to",
+            Kind::Either(&[
+                Kind::Service,
+                Kind::Object(&TARGET),
+                Kind::List(&Kind::Either(&[Kind::Service, Kind::Object(&TARGET)])),
+            ]),
+            Without::Required,
+            "The service that takes the request, by its own routes; or a target; or several targets with weights.",
+        ),
+        ROUTE_TIMEOUT,
+    ],
+};
+
+/// A service.
+pub(crate) static SERVICE: Shape = Shape {
+    name: "service",
+    doc: "A service: what it speaks, how requests find one of its instances, and the instances.",
+    fields: &[
+        field(
+            "protocol",
+            Kind::Choice(&[("http", "HTTP/1.1")]),
+            Without::Value("http"),
+            "What its instances speak.",
+        ),
+        field(
+            "balance",
+            Kind::Choice(&[
+                ("least-request", "of two instances chosen by chance, the one with fewer requests under way"),
+                ("round-robin", "each in turn"),
+                ("random", "by chance"),
+            ]),
+            Without::Value("least-request"),
+            "How one of several instances is chosen. Each way respects weights.",
+        ),
+        field(
+            "health",
+            Kind::Either(&[Kind::Choice(HEALTH_WORDS), Kind::Path, Kind::Object(&HEALTH)]),
+            Without::Means("`tcp`; `none` with `endpoints`"),
+            "How the sidecar beside an instance finds out whether it works: `tcp`, `none`, the path of an HTTP check, or a map.",
+        ),
+        field(
+            "timeout",
+            Kind::Duration,
+            Without::Means("no limit but the idle limit"),
+            "How long a request may take, from its head to the end of the answer.",
+        ),
+        field(
+            "split",
+            Kind::Map("a version", &Kind::Weight),
+            Without::Means("every instance, by its weight"),
+            "Versions with their shares, for requests that none of `routes` matches.",
+        ),
+        field(
+            "routes",
+            Kind::List(&Kind::Object(&SERVICE_ROUTE)),
+            Without::Means("no routes"),
+            "The service's own rules, for every caller; the first one that matches wins.",
+        ),
+        field(
+            "calls",
+            Kind::OneOrMore(&Kind::Service),
+            Without::Means("none"),
+            "The services that it calls: its sidecars know them from the start, and offer a local port for each.",
+        ),
+        field(
+            "start_after",
+            Kind::OneOrMore(&Kind::Service),
+            Without::Means("at once"),
+            "`leno up` starts it when these services are healthy.",
+        ),
+        field(
+            "run",
+            Kind::Command,
+            Without::Means("each instance's own"),
+            "The command that starts an instance, for instances that have none. Without `instances` it makes `replicas` instances.",
+        ),
+        field(
+            "replicas",
+            Kind::Count(REPLICAS_MAX),
+            Without::Value("1"),
+            "How many instances `run` makes when there is no list of `instances`.",
+        ),
+        field(
+            "dir",
+            Kind::Folder,
+            Without::Means("the folder of the file"),
+            "Where the commands run, relative to the folder of the file.",
+        ),
+        field(
+            "env",
+            Kind::Map("a variable's name", &Kind::Text),
+            Without::Means("nothing"),
+            "Added to the environment of every instance; `{port}` stands for the application's port.",
+        ),
+        field(
+            "instances",
+            Kind::List(&Kind::Object(&INSTANCE)),
+            Without::Means("made by `run`; else instances register themselves"),
+            "Its instances in the mesh, each with a sidecar.",
+        ),
+        field(
+            "endpoints",
+            Kind::List(&Kind::Either(&[Kind::Address, Kind::Object(&ENDPOINT)])),
+            Without::Means("none"),
+            "Where a service outside the mesh answers; requests go there in plain text.",
+        ),
+    ],
+};
+
+/// A route of a service.
+pub(crate) static SERVICE_ROUTE: Shape = Shape {
+    name: "service route",
+    doc: "A rule of a service: what a request must look like (all that is given must hold), and which instances take it. It has `to` or `split`.",
+    fields: &[
+        ROUTE_NAME,
+        ROUTE_HOST,
+        ROUTE_PATH,
+        ROUTE_METHODS,
+        ROUTE_HEADERS,
+        field(
+            "to",
+            Kind::Either(&[
+                Kind::Service,
+                Kind::Object(&TARGET),
+                Kind::List(&Kind::Either(&[Kind::Service, Kind::Object(&TARGET)])),
+            ]),
+            Without::Means("`split`"),
+            "A target, such as `{version: v2}`; or several with weights; or another service.",
+        ),
+        field(
+            "split",
+            Kind::Map("a version", &Kind::Weight),
+            Without::Means("`to`"),
+            "Versions of this service with their shares.",
+        ),
+        ROUTE_TIMEOUT,
+    ],
+};
+
+/// A path in its long form.
+pub(crate) static PATH: Shape = Shape {
+    name: "path",
+    doc: "A path in its long form; one of the two.",
+    fields: &[
+        field("exact", Kind::Path, Without::Means("`prefix`"), "This path and no other."),
+        field(
+            "prefix",
+            Kind::Path,
+            Without::Means("`exact`"),
+            "This path and everything below it: the same as the short form.",
+        ),
+    ],
+};
+
+/// Where a request goes.
+pub(crate) static TARGET: Shape = Shape {
+    name: "target",
+    doc: "Instances that take a request.",
+    fields: &[
+        field(
+            "service",
+            Kind::Service,
+            Without::Means("the service that the route belongs to"),
+            "The service; a gateway's target needs it.",
+        ),
+        field("version", Kind::Version, Without::Means("any version"), "Only instances of this version."),
+        field("weight", Kind::Weight, Without::Value("1"), "Its share beside the other targets."),
+    ],
+};
+
+/// What `health` can be besides a path and a map.
+pub(crate) const HEALTH_WORDS: &[(&str, &str)] =
+    &[("tcp", "the instance accepts a connection"), ("none", "the instance is taken to work")];
+
+/// A health check.
+pub(crate) static HEALTH: Shape = Shape {
+    name: "health",
+    doc: "How a sidecar checks the instance beside it.",
+    fields: &[
+        field(
+            "http",
+            Kind::Path,
+            Without::Means("a TCP connection is enough"),
+            "`GET` this path has to be answered with a status from 200 to 399.",
+        ),
+        field(
+            "interval",
+            Kind::Duration,
+            Without::Value("1s"),
+            "From the start of one check to the start of the next; at least 10ms.",
+        ),
+        field(
+            "timeout",
+            Kind::Duration,
+            Without::Means("1s, or `interval` if that is shorter"),
+            "How long one check may take; at most `interval`.",
+        ),
+        field(
+            "healthy_after",
+            Kind::Count(CHECKS_MAX),
+            Without::Value("1"),
+            "So many good answers in a row make it healthy.",
+        ),
+        field(
+            "unhealthy_after",
+            Kind::Count(CHECKS_MAX),
+            Without::Value("2"),
+            "So many bad answers in a row make it unhealthy; a refused connection does so at once.",
+        ),
+    ],
+};
+
+/// An instance.
+pub(crate) static INSTANCE: Shape = Shape {
+    name: "instance",
+    doc: "One process of a service and the sidecar beside it. It has a command, or an address where it runs already.",
+    fields: &[
+        field(
+            "name",
+            Kind::Name,
+            Without::Means("`SERVICE-N`"),
+            "Its name, unique in its namespace; with `replicas`, `NAME-N`.",
+        ),
+        field(
+            "version",
+            Kind::Version,
+            Without::Means("no version"),
+            "The version of the software that it runs.",
+        ),
+        field(
+            "weight",
+            Kind::Weight,
+            Without::Value("1"),
+            "Its share beside the other instances; 0 takes no requests.",
+        ),
+        field("replicas", Kind::Count(REPLICAS_MAX), Without::Value("1"), "So many instances like this one."),
+        field(
+            "run",
+            Kind::Command,
+            Without::Means("the service's `run`"),
+            "The command that starts it: words as a shell splits them (no shell runs), or a list of words. `{port}` stands for the application's port.",
+        ),
+        field(
+            "dir",
+            Kind::Folder,
+            Without::Means("the service's `dir`"),
+            "Where the command runs, relative to the folder of the file.",
+        ),
+        field(
+            "env",
+            Kind::Map("a variable's name", &Kind::Text),
+            Without::Means("nothing"),
+            "Added to its environment, on top of the service's `env`.",
+        ),
+        field(
+            "port",
+            Kind::Port,
+            Without::Means("a free port, passed in `PORT`"),
+            "The application listens on this port of 127.0.0.1.",
+        ),
+        field(
+            "address",
+            Kind::Address,
+            Without::Means("`port`"),
+            "Where the application listens, instead of `port`.",
+        ),
+        field(
+            "mesh",
+            Kind::Address,
+            Without::Means("a free port"),
+            "Where its sidecar accepts requests from other sidecars.",
+        ),
+        field(
+            "proxy",
+            Kind::Address,
+            Without::Means("a free port"),
+            "Where its sidecar's forward proxy listens (`HTTP_PROXY` of the application).",
+        ),
+        field(
+            "outbound",
+            Kind::Map("a service of `calls`", &Kind::Address),
+            Without::Means("free ports"),
+            "Fixed local addresses of services that it calls.",
+        ),
+        field(
+            "admin",
+            Kind::Address,
+            Without::Means("a free port"),
+            "Where its sidecar serves metrics and its state.",
+        ),
+    ],
+};
+
+/// An endpoint outside the mesh.
+pub(crate) static ENDPOINT: Shape = Shape {
+    name: "endpoint",
+    doc: "A place outside the mesh where a service answers; the short form is its address alone.",
+    fields: &[
+        field("address", Kind::Address, Without::Required, "Where it answers."),
+        field("name", Kind::Name, Without::Means("`SERVICE-N`"), "What logs call it; unique in its service."),
+        field(
+            "version",
+            Kind::Version,
+            Without::Means("no version"),
+            "The version of the software that it runs.",
+        ),
+        field(
+            "weight",
+            Kind::Weight,
+            Without::Value("1"),
+            "Its share beside the other endpoints; 0 takes no requests.",
+        ),
+    ],
+};
+
+const fn field(name: &'static str, kind: Kind, without: Without, doc: &'static str) -> Field {
+    Field { name, kind, without, doc }
+}

@@ -1,0 +1,363 @@
+//! Routes: of a gateway and of a service, in the order of the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use leno_core::name::{Label, ServiceId};
+use leno_core::spec::{ActionSpec, HeaderMatch, MatchSpec, PathMatch, RuleSpec, TargetSpec};
+
+use super::check;
+use super::fields::{GATEWAY_ROUTE, Kind, PATH, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
+use super::read::{Fields, Reader};
+use super::value;
+use crate::diagnostic::Problem;
+use crate::source::Span;
+use crate::yaml::{Node, Value, short};
+
+/// Most routes of one gateway or service, and most hosts, methods, headers or targets of one route.
+pub(crate) const RULES_MAX: usize = 1000;
+
+/// Longest name that is made from a route's host and path, in characters.
+const MADE_NAME_CHARS_MAX: usize = 64;
+
+/// A rule with the place it stands at.
+struct Placed {
+    rule: RuleSpec,
+    /// What its name stands at, or the rule.
+    name: Span,
+    span: Span,
+}
+
+/// The rules of a gateway.
+pub(crate) fn of_gateway(routes: &Node, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
+    let mut rules = Vec::new();
+    for (index, node) in reader.list(routes, "a list of routes", RULES_MAX).iter().enumerate() {
+        let Some(mut fields) = reader.fields(node, &GATEWAY_ROUTE) else { continue };
+        let matching = matching(&mut fields, reader);
+        let then = fields.get("to").and_then(|to| targets(to, None, reader));
+        rules.extend(placed(fields, index, matching, then, reader));
+    }
+    finished(rules, reader)
+}
+
+/// The rules of the service `own`: its routes, then its split.
+pub(crate) fn of_service(
+    routes: Option<&Node>,
+    split: Option<&Node>,
+    own: &ServiceId,
+    reader: &mut Reader<'_>,
+) -> Vec<RuleSpec> {
+    let mut rules = Vec::new();
+    let items = routes.map_or(&[][..], |routes| reader.list(routes, "a list of routes", RULES_MAX));
+    for (index, node) in items.iter().enumerate() {
+        let Some(mut fields) = reader.fields(node, &SERVICE_ROUTE) else { continue };
+        let matching = matching(&mut fields, reader);
+        let (to, split) = (fields.entry("to"), fields.entry("split"));
+        let then = match (to, split) {
+            (Some(to), Some(split)) => {
+                let problem = Problem::error(split.key_span, "a route has either `to` or `split`");
+                reader.error(
+                    problem.related(to.key_span, "this one is given too").hint("remove one of the two"),
+                );
+                None
+            }
+            (Some(to), None) => targets(&to.value, Some(own), reader),
+            (None, Some(split)) => versions(&split.value, own, reader),
+            (None, None) if !fields.complete => None,
+            (None, None) => {
+                let problem = Problem::error(fields.span, "the route says nowhere to go");
+                reader.error(problem.hint("add `to: {version: …}` or `split: {…}`"));
+                None
+            }
+        };
+        rules.extend(placed(fields, index, matching, then, reader));
+    }
+    if let Some(split) = split
+        && let Some(then) = versions(split, own, reader)
+    {
+        let rule = RuleSpec { name: "split".into(), when: MatchSpec::default(), then, timeout: None };
+        rules.push(Placed { rule, name: split.span, span: split.span });
+    }
+    finished(rules, reader)
+}
+
+/// The rule of the route in `fields`; nothing when a part of it is wrong.
+fn placed(
+    mut fields: Fields<'_>,
+    index: usize,
+    when: Option<MatchSpec>,
+    then: Option<ActionSpec>,
+    reader: &mut Reader<'_>,
+) -> Option<Placed> {
+    let name_node = fields.get("name");
+    let name =
+        name_node.map(|node| reader.parsed(node, Kind::Name, |text| value::label(text, "a route's name")));
+    let timeout = fields.get("timeout").and_then(|node| reader.parsed(node, Kind::Duration, value::duration));
+    let span = fields.span;
+    fields.finish();
+    let (when, then) = (when?, then?);
+    let name: Arc<str> = match name {
+        Some(name) => name?.as_str().into(),
+        None => made_name(&when, index),
+    };
+    Some(Placed {
+        rule: RuleSpec { name, when, then, timeout },
+        name: name_node.map_or(span, |node| node.span),
+        span,
+    })
+}
+
+/// What a route without a name is called: its host and path, when they say enough.
+fn made_name(when: &MatchSpec, index: usize) -> Arc<str> {
+    let host = match when.hosts.first() {
+        Some(leno_core::spec::HostMatch::Exact(host)) => host.to_string(),
+        Some(leno_core::spec::HostMatch::Suffix(suffix)) => format!("*{suffix}"),
+        None => String::new(),
+    };
+    let path = match &when.path {
+        Some(PathMatch::Exact(path) | PathMatch::Prefix(path)) => path,
+        None => "",
+    };
+    let made = format!("{host}{path}");
+    if made.is_empty() || made.chars().count() > MADE_NAME_CHARS_MAX {
+        format!("route-{}", index + 1).into()
+    } else {
+        made.into()
+    }
+}
+
+/// The rules with unique names, after a look for rules that can never match.
+fn finished(mut rules: Vec<Placed>, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
+    let mut first: BTreeMap<Arc<str>, Span> = BTreeMap::new();
+    for (index, placed) in rules.iter_mut().enumerate() {
+        let given = placed.name != placed.span;
+        match first.get(&placed.rule.name) {
+            None => {}
+            Some(before) if given => {
+                let message = format!("two routes are called \"{}\"", short(&placed.rule.name));
+                let problem = Problem::error(placed.name, message);
+                reader.error(
+                    problem
+                        .related(*before, "the first one")
+                        .hint("give each route a name of its own, or none"),
+                );
+            }
+            Some(_) => placed.rule.name = format!("{} ({})", placed.rule.name, index + 1).into(),
+        }
+        first.entry(placed.rule.name.clone()).or_insert(placed.name);
+    }
+    for (index, placed) in rules.iter().enumerate() {
+        let earlier = rules[..index].iter().find(|earlier| {
+            let work = check::comparisons(&earlier.rule.when, &placed.rule.when);
+            reader.route_comparisons_left = reader.route_comparisons_left.saturating_sub(work);
+            reader.route_comparisons_left > 0 && check::covers(&earlier.rule.when, &placed.rule.when)
+        });
+        if let Some(earlier) = earlier {
+            reader.problems.add(
+                Problem::warning(placed.span, "this route never matches")
+                    .related(earlier.span, "takes all of its requests first")
+                    .hint("the first route that matches wins: put the narrower one first"),
+            );
+        }
+    }
+    rules.into_iter().map(|placed| placed.rule).collect()
+}
+
+/// What a request must look like.
+fn matching(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<MatchSpec> {
+    let errors = reader.problems.errors();
+    let mut when = MatchSpec::default();
+    if let Some(node) = fields.get("host") {
+        for item in reader.one_or_more(node, "a host, or a list of hosts", RULES_MAX) {
+            when.hosts.extend(reader.parsed(item, Kind::Host, value::host));
+        }
+        when.hosts.sort();
+        when.hosts.dedup();
+    }
+    if let Some(node) = fields.get("path") {
+        when.path = path(node, reader);
+    }
+    if let Some(node) = fields.get("methods") {
+        for item in reader.one_or_more(node, "a method, or a list of methods", RULES_MAX) {
+            let method = reader.parsed(item, Kind::Method, value::method);
+            when.methods.extend(method.filter(|method| !when.methods.contains(method)));
+        }
+    }
+    if let Some(node) = fields.get("headers") {
+        when.headers = headers(node, reader);
+    }
+    (reader.problems.errors() == errors).then_some(when)
+}
+
+fn path(node: &Node, reader: &mut Reader<'_>) -> Option<PathMatch> {
+    if let Value::Map(_) = &node.value {
+        let mut fields = reader.fields(node, &PATH)?;
+        let (exact, prefix) = (fields.entry("exact"), fields.entry("prefix"));
+        let span = fields.span;
+        fields.finish();
+        return match (exact, prefix) {
+            (Some(exact), None) => {
+                reader.parsed(&exact.value, Kind::Path, value::path).map(|path| PathMatch::Exact(path.into()))
+            }
+            (None, Some(prefix)) => reader.parsed(&prefix.value, Kind::Path, value::path).map(prefix_match),
+            (Some(exact), Some(prefix)) => {
+                let problem = Problem::error(prefix.key_span, "a path is either `exact` or a `prefix`");
+                reader.error(
+                    problem.related(exact.key_span, "this one is given too").hint("remove one of the two"),
+                );
+                None
+            }
+            (None, None) => {
+                reader.error(Problem::error(span, "the path says nothing").hint("such as {exact: /users}"));
+                None
+            }
+        };
+    }
+    reader.parsed(node, Kind::Path, value::path).map(prefix_match)
+}
+
+/// A slash at the end makes no difference to a prefix: it is one of whole segments anyway.
+fn prefix_match(path: &str) -> PathMatch {
+    let trimmed = path.trim_end_matches('/');
+    PathMatch::Prefix(if trimmed.is_empty() { "/".into() } else { trimmed.into() })
+}
+
+fn headers(node: &Node, reader: &mut Reader<'_>) -> Vec<HeaderMatch> {
+    let mut headers: BTreeMap<Arc<str>, (Option<Arc<str>>, Span)> = BTreeMap::new();
+    for entry in reader.map(node, "a map from headers to values").iter().take(RULES_MAX) {
+        let name = reader.checked(entry.key_span, value::header_name(&entry.key));
+        if matches!(entry.value.value, Value::Nothing) {
+            let problem =
+                Problem::error(entry.key_span, format!("the header \"{}\" has no value", short(&entry.key)));
+            reader.error(problem.hint("write \"*\" for any value, \"\" for an empty one"));
+            continue;
+        }
+        let value = reader.parsed(&entry.value, Kind::Text, value::header_value);
+        let (Some(name), Some(value)) = (name, value) else { continue };
+        if let Some((_, before)) = headers.get(&name) {
+            let problem = Problem::error(
+                entry.key_span,
+                format!("the header \"{}\" is given twice", short(&entry.key)),
+            );
+            reader.error(
+                problem.related(*before, "first given here").hint("case makes no difference in headers"),
+            );
+            continue;
+        }
+        headers.insert(name, (value, entry.key_span));
+    }
+    headers.into_iter().map(|(name, (value, _))| HeaderMatch { name, value }).collect()
+}
+
+/// What `to` says. In a service's own routes (`own`) a target is that service unless it names another; in a
+/// gateway's a service without a version is handed the request by its own rules.
+fn targets(to: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Option<ActionSpec> {
+    let errors = reader.problems.errors();
+    let items = match &to.value {
+        Value::List(_) => reader.list(to, "a list of targets", RULES_MAX),
+        _ => std::slice::from_ref(to),
+    };
+    let targets: Vec<TargetSpec> = items.iter().filter_map(|item| target(item, own, reader)).collect();
+    if reader.problems.errors() > errors {
+        return None;
+    }
+    if targets.iter().all(|target| target.weight == 0) {
+        reader.error(no_weight(to.span, "targets"));
+        return None;
+    }
+    let mut seen = BTreeSet::new();
+    for (target, item) in targets.iter().zip(items) {
+        if !seen.insert((&target.service, &target.version)) {
+            reader.error(Problem::error(item.span, "this target is given twice").hint("add the weights up"));
+            return None;
+        }
+    }
+    match &targets[..] {
+        [TargetSpec { service, version: None, .. }] if own.is_none() => {
+            Some(ActionSpec::Service(service.clone()))
+        }
+        _ => Some(ActionSpec::Split(targets)),
+    }
+}
+
+fn target(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Option<TargetSpec> {
+    if let Value::Scalar(scalar) = &node.value {
+        let version = own.filter(|own| is_version(own, &scalar.text, reader));
+        if version.is_some()
+            && super::read::service_id(&scalar.text, &reader.namespace)
+                .is_ok_and(|id| !reader.services.contains_key(&id))
+        {
+            let problem = Problem::error(node.span, format!("unknown service \"{}\"", short(&scalar.text)));
+            reader
+                .error(problem.hint(format!("it is a version: write {{version: {}}}", short(&scalar.text))));
+            return None;
+        }
+        let service = reader.service(node)?;
+        return Some(TargetSpec { service, version: None, weight: 1 });
+    }
+    let mut fields = reader.fields(node, &TARGET)?;
+    let service_node = fields.get("service");
+    let complete = fields.complete;
+    let service = match (service_node, own) {
+        (None, None) if !complete => None,
+        (Some(node), _) => reader.service(node),
+        (None, Some(own)) => Some(own.clone()),
+        (None, None) => {
+            reader.error(Problem::error(node.span, "the target names no service").hint("add `service: …`"));
+            None
+        }
+    };
+    let version_node = fields.get("version");
+    let version = version_node.map(|node| {
+        let text = &reader.scalar(node, &Kind::Version.expected())?.text;
+        reader.version_of(service.as_ref()?, text, node.span)
+    });
+    let weight = fields.get("weight").map_or(Some(1), |node| weight(node, reader));
+    fields.finish();
+    let version = match version {
+        Some(version) => Some(version?),
+        None => None,
+    };
+    Some(TargetSpec { service: service?, version, weight: weight? })
+}
+
+fn is_version(own: &ServiceId, text: &str, reader: &Reader<'_>) -> bool {
+    let versions = reader.versions.get(own);
+    versions.is_some_and(|versions| versions.iter().any(|version| version.as_str() == text))
+}
+
+/// What `split` says: versions of `own` with their shares.
+fn versions(split: &Node, own: &ServiceId, reader: &mut Reader<'_>) -> Option<ActionSpec> {
+    let errors = reader.problems.errors();
+    let mut targets = Vec::new();
+    for entry in reader.map(split, "a map from versions to weights").iter().take(RULES_MAX) {
+        let version: Option<Label> = reader.version_of(own, &entry.key, entry.key_span);
+        let weight = weight(&entry.value, reader);
+        let (Some(version), Some(weight)) = (version, weight) else { continue };
+        targets.push(TargetSpec { service: own.clone(), version: Some(version), weight });
+    }
+    if reader.problems.errors() > errors {
+        return None;
+    }
+    if targets.iter().all(|target| target.weight == 0) {
+        reader.error(no_weight(split.span, "versions"));
+        return None;
+    }
+    Some(ActionSpec::Split(targets))
+}
+
+/// A weight.
+pub(crate) fn weight(node: &Node, reader: &mut Reader<'_>) -> Option<u32> {
+    reader.number(node, Kind::Weight, |text| match text.strip_suffix('%') {
+        Some(number) => value::number(number, "a weight", 0, WEIGHT_MAX).and_then(|number| {
+            value::number(text, "a weight", 0, WEIGHT_MAX).map_err(|wrong| wrong.instead(&number.to_string()))
+        }),
+        None => value::number(text, "a weight", 0, WEIGHT_MAX),
+    })
+}
+
+/// The weights of several `things` add up to nothing.
+pub(crate) fn no_weight(span: Span, things: &str) -> Problem {
+    Problem::error(span, format!("the weights of these {things} add up to 0"))
+        .hint("give at least one a weight above 0")
+}

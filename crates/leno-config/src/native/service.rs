@@ -1,0 +1,265 @@
+//! A service: first what it is, then (when every service and version is known) where its requests go.
+
+use std::time::Duration;
+
+use leno_core::name::ServiceId;
+use leno_core::spec::{Balance, EndpointSpec, HealthSpec, Probe, Protocol, ServiceSpec};
+
+use super::check::Claims;
+use super::fields::{CHECKS_MAX, HEALTH, HEALTH_WORDS, Kind, SERVICE};
+use super::instance::{self, Common, Owner};
+use super::model::{InstanceEntry, ServiceEntry};
+use super::read::{Fields, Reader};
+use super::rules;
+use super::value;
+use crate::diagnostic::Problem;
+use crate::source::Span;
+use crate::yaml::{Entry, Node, Value};
+
+/// Most services that one service can name in `calls` or `start_after`.
+const REFERENCES_MAX: usize = 1000;
+
+/// How often an instance is checked unless the file says otherwise.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long one check may take unless the file says otherwise.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Checks more often than this would be load, not checks.
+const HEALTH_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// A service whose rules are not read yet.
+pub(crate) struct Draft<'n> {
+    /// Everything else.
+    pub(crate) entry: ServiceEntry,
+    /// The services that `start_after` names, with their places.
+    pub(crate) start_after: Vec<(ServiceId, Span)>,
+    routes: Option<&'n Node>,
+    split: Option<&'n Node>,
+}
+
+impl<'n> Draft<'n> {
+    /// Reads the service in `entry`; its versions become known to `reader`.
+    pub(crate) fn read(
+        entry: &'n Entry,
+        id: ServiceId,
+        claims: &mut Claims,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
+        let mut spec = ServiceSpec {
+            id: id.clone(),
+            protocol: Protocol::default(),
+            balance: Balance::default(),
+            rules: Vec::new(),
+            calls: Vec::new(),
+            health: Some(health_spec(Probe::Tcp)),
+            timeout: None,
+        };
+        // A service of which only the name is written: its instances register themselves.
+        if matches!(entry.value.value, Value::Nothing) {
+            let entry =
+                ServiceEntry { spec, start_after: Vec::new(), instances: Vec::new(), endpoints: Vec::new() };
+            return Some(Self { entry, start_after: Vec::new(), routes: None, split: None });
+        }
+        let mut fields = reader.fields(&entry.value, &SERVICE)?;
+        if let Some(node) = fields.get("protocol") {
+            reader.choice(node, choices("protocol"));
+        }
+        if let Some(node) = fields.get("balance") {
+            spec.balance = match reader.choice(node, choices("balance")) {
+                Some("round-robin") => Balance::RoundRobin,
+                Some("random") => Balance::Random,
+                _ => Balance::LeastRequest,
+            };
+        }
+        if let Some(node) = fields.get("health") {
+            spec.health = health(node, reader);
+        }
+        spec.timeout =
+            fields.get("timeout").and_then(|node| reader.parsed(node, Kind::Duration, value::duration));
+        let calls = fields.get("calls").map(|node| references(node, reader)).unwrap_or_default();
+        spec.calls = calls.into_iter().map(|(id, _)| id).collect();
+        let start_after = fields.get("start_after").map(|node| references(node, reader)).unwrap_or_default();
+        let (routes, split) = (fields.get("routes"), fields.get("split"));
+        let common = Common::read(&mut fields, reader);
+        let owner = Owner { id: &id, calls: &spec.calls, common: &common };
+        let (instances, endpoints) = places(&mut fields, &owner, claims, reader);
+        if fields.key("endpoints").is_some() {
+            spec.health = None;
+        }
+        if fields.key("instances").or(fields.key("endpoints")).or(fields.key("run")).is_some() {
+            let versions = instances
+                .iter()
+                .map(|instance| &instance.version)
+                .chain(endpoints.iter().map(|endpoint| &endpoint.version));
+            reader.versions.insert(id, versions.flatten().cloned().collect());
+        }
+        fields.finish();
+        let ids = start_after.iter().map(|(id, _)| id.clone()).collect();
+        let entry = ServiceEntry { spec, start_after: ids, instances, endpoints };
+        Some(Self { entry, start_after, routes, split })
+    }
+
+    /// The service with its rules.
+    pub(crate) fn finish(self, reader: &mut Reader<'_>) -> ServiceEntry {
+        let mut entry = self.entry;
+        entry.spec.rules = rules::of_service(self.routes, self.split, &entry.spec.id, reader);
+        entry
+    }
+}
+
+/// Instances or endpoints; what goes with only one of them is refused with the other.
+fn places(
+    fields: &mut Fields<'_>,
+    owner: &Owner<'_>,
+    claims: &mut Claims,
+    reader: &mut Reader<'_>,
+) -> (Vec<InstanceEntry>, Vec<EndpointSpec>) {
+    let replicas = fields.entry("replicas").map(|entry| (entry, instance::replicas(&entry.value, reader)));
+    let (instances, endpoints) = (fields.entry("instances"), fields.entry("endpoints"));
+    if let Some(endpoints) = endpoints {
+        for name in ["instances", "run", "replicas", "dir", "env", "health", "calls", "start_after"] {
+            if let Some(key) = fields.key(name) {
+                let problem = Problem::error(key, format!("`{name}` does not go with `endpoints`"));
+                reader.error(
+                    problem
+                        .related(
+                            endpoints.key_span,
+                            "these are outside the mesh: no sidecar, nothing to start",
+                        )
+                        .hint("remove one of the two"),
+                );
+            }
+        }
+        return (Vec::new(), instance::endpoints(&endpoints.value, owner.id, reader));
+    }
+    if let (Some((replicas, _)), Some(instances)) = (replicas, instances) {
+        let problem = Problem::error(replicas.key_span, "`replicas` does not go with a list of `instances`");
+        reader.error(
+            problem
+                .related(instances.key_span, "the list")
+                .hint("move `replicas` to an instance of the list"),
+        );
+    }
+    if let Some(instances) = instances {
+        return (instance::listed(&instances.value, owner, claims, reader), Vec::new());
+    }
+    let Some(run) = fields.key("run") else {
+        let idle = fields.key("replicas").or(fields.key("dir")).or(fields.key("env"));
+        if let Some(key) = idle.filter(|_| fields.complete) {
+            reader.error(
+                Problem::error(key, "there is no command that this could hold for").hint("add `run: …`"),
+            );
+        }
+        return (Vec::new(), Vec::new());
+    };
+    let copies = replicas.and_then(|(_, copies)| copies).unwrap_or(1);
+    (instance::replicated(owner, copies, run, claims, reader), Vec::new())
+}
+
+/// Services that a list names, each once.
+fn references(node: &Node, reader: &mut Reader<'_>) -> Vec<(ServiceId, Span)> {
+    let mut references: Vec<(ServiceId, Span)> = Vec::new();
+    for item in reader.one_or_more(node, "the name of a service, or a list of names", REFERENCES_MAX) {
+        let Some(id) = reader.service(item) else { continue };
+        if let Some((_, before)) = references.iter().find(|(known, _)| *known == id) {
+            let problem = Problem::error(item.span, format!("\"{}\" is given twice", reader.shown(&id)));
+            reader.error(problem.related(*before, "first given here").hint("keep one of the two"));
+            continue;
+        }
+        references.push((id, item.span));
+    }
+    references
+}
+
+/// `tcp`, `none`, a path, or a map.
+fn health(node: &Node, reader: &mut Reader<'_>) -> Option<HealthSpec> {
+    match &node.value {
+        Value::Scalar(scalar) if scalar.text.starts_with('/') => {
+            let path = reader.parsed(node, Kind::Path, value::path)?;
+            Some(health_spec(Probe::Http(path.to_owned())))
+        }
+        Value::Scalar(scalar) if scalar.text == "http" => {
+            let problem = Problem::error(node.span, "an HTTP check needs a path");
+            reader.error(problem.hint("write the path that is asked: `health: /healthz`"));
+            None
+        }
+        Value::Scalar(_) => match reader.choice(node, HEALTH_WORDS)? {
+            "none" => None,
+            _ => Some(health_spec(Probe::Tcp)),
+        },
+        Value::Map(_) => health_map(node, reader),
+        _ => {
+            reader.expected(node, "tcp, none, a path such as /healthz, or a map");
+            None
+        }
+    }
+}
+
+fn health_map(node: &Node, reader: &mut Reader<'_>) -> Option<HealthSpec> {
+    let mut fields = reader.fields(node, &HEALTH)?;
+    let path = fields.get("http").map(|node| reader.parsed(node, Kind::Path, value::path));
+    let duration = |node: Option<&Node>, reader: &mut Reader<'_>| {
+        node.map(|node| (reader.parsed(node, Kind::Duration, value::duration), node.span))
+    };
+    let interval = duration(fields.get("interval"), reader);
+    let timeout = duration(fields.get("timeout"), reader);
+    let count = |node: Option<&Node>, default: u32, reader: &mut Reader<'_>| {
+        let count = |text: &str| value::number(text, "a number of answers", 1, CHECKS_MAX);
+        node.map_or(Some(default), |node| reader.number(node, Kind::Count(CHECKS_MAX), count))
+    };
+    let healthy_after = count(fields.get("healthy_after"), 1, reader);
+    let unhealthy_after = count(fields.get("unhealthy_after"), 2, reader);
+    fields.finish();
+
+    let probe = match path {
+        Some(path) => Probe::Http(path?.to_owned()),
+        None => Probe::Tcp,
+    };
+    let every = interval.map_or(Some(HEALTH_INTERVAL), |(interval, _)| interval)?;
+    if let Some((_, span)) = interval.filter(|_| every < HEALTH_INTERVAL_MIN) {
+        reader.error(Problem::error(span, "an interval below 10ms").hint("at least 10ms; 1s is usual"));
+    }
+    let wait = match timeout {
+        None => HEALTH_TIMEOUT.min(every),
+        Some((wait, span)) => {
+            let wait = wait?;
+            if wait > every {
+                let problem =
+                    Problem::error(span, "a check may not take longer than the interval between two of them");
+                let problem = match interval {
+                    Some((_, interval)) => problem.related(interval, "the interval"),
+                    None => problem,
+                };
+                reader.error(problem.hint(format!("at most {every:?}, or a longer `interval`")));
+            }
+            wait
+        }
+    };
+    Some(HealthSpec {
+        probe,
+        interval: every,
+        timeout: wait,
+        healthy_after: healthy_after?,
+        unhealthy_after: unhealthy_after?,
+    })
+}
+
+fn health_spec(probe: Probe) -> HealthSpec {
+    HealthSpec {
+        probe,
+        interval: HEALTH_INTERVAL,
+        timeout: HEALTH_TIMEOUT,
+        healthy_after: 1,
+        unhealthy_after: 2,
+    }
+}
+
+/// The words of a field of a service.
+fn choices(name: &str) -> &'static [(&'static str, &'static str)] {
+    let field = SERVICE.fields.iter().find(|field| field.name == name);
+    match field.map(|field| field.kind) {
+        Some(Kind::Choice(choices)) => choices,
+        _ => &[],
+    }
+}
