@@ -4,6 +4,8 @@
 //! example parse without a warning. After a change that is meant to change diagnostics, run with `LENO_BLESS=1`
 //! to rewrite the expectations, and read the difference.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
