@@ -12,10 +12,22 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod backend;
 pub mod edit;
+pub mod exchange;
 pub mod head;
+pub mod health;
+pub mod http1;
+pub mod index;
+pub mod knowledge;
+pub mod mux;
 pub mod name;
 pub mod peer;
+pub mod reason;
+pub mod renewal;
 pub mod rng;
+pub mod route;
+pub mod session;
+pub mod snapshot;
 pub mod spec;
 pub mod time;

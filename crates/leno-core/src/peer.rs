@@ -50,11 +50,7 @@ impl SpiffeId {
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "spiffe://{}/ns/{}/sa/{}",
-            self.trust_domain, self.service.namespace, self.service.name
-        )
+        write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.service.namespace, self.service.name)
     }
 }
 

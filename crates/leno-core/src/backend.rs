@@ -1,0 +1,372 @@
+//! Live load and health of named sets of endpoints. One worker owns them; a configuration swap carries the live
+//! part over by name.
+//!
+//! A [`Permit`] is one request's place on an endpoint: it counts as load while it lives and gives its place back
+//! when it is dropped, whatever way the request ended.
+
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::Cell;
+
+use crate::rng::Rng;
+use crate::route::{BackendId, SplitId};
+use crate::snapshot::{BackendSpec, Snapshot};
+use crate::spec::{Balance, EndpointSpec};
+use crate::time::{Duration, Instant};
+
+mod budget;
+mod turns;
+
+pub use budget::{Budget, RETRIES_PER_REQUEST, RETRIES_PER_SECOND_MIN};
+use turns::Turns;
+
+/// How long an endpoint that could not be reached gets no requests while others can take them. Doubles with each
+/// failure in a row, up to [`COOLING_MAX`].
+pub const COOLING_MIN: Duration = Duration::from_millis(500);
+/// The longest that an unreachable endpoint stays without a request.
+pub const COOLING_MAX: Duration = Duration::from_secs(10);
+
+/// Every backend of the current snapshot with its live state, in the snapshot's order.
+#[derive(Debug, Default)]
+pub struct Backends {
+    /// Of the snapshot that the lists below follow.
+    generation: u64,
+    backends: Vec<Backend>,
+    /// Whose turn it is among the targets of each split.
+    splits: Vec<Turns>,
+    /// The next endpoint key; never reused in one worker.
+    next_key: u64,
+}
+
+/// One named set of endpoints.
+#[derive(Debug)]
+pub struct Backend {
+    name: Arc<str>,
+    balance: Balance,
+    endpoints: Vec<Rc<Endpoint>>,
+    /// Whose turn it is, for round robin.
+    turns: Turns,
+    /// Sums of the weights up to each endpoint, for draws by weight.
+    weights: Vec<u64>,
+    /// Retries allowed beside ordinary requests.
+    budget: Budget,
+}
+
+/// One endpoint with its live state.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// What the registry says.
+    pub spec: EndpointSpec,
+    /// Names this endpoint's pools; carried over a swap, never reused.
+    pub key: u64,
+    live: Rc<Live>,
+}
+
+/// What one worker knows of an endpoint; survives swaps.
+#[derive(Debug, Default)]
+struct Live {
+    /// Requests under way.
+    in_flight: Cell<u32>,
+    /// Times in a row that it could not be reached.
+    failures: Cell<u32>,
+    /// Until when it is left alone.
+    cooling_until: Cell<Option<Instant>>,
+}
+
+/// One request's place on an endpoint.
+#[derive(Debug)]
+pub struct Permit {
+    endpoint: Rc<Endpoint>,
+    backend: BackendId,
+}
+
+/// Where to look for an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// A target by weight, then an endpoint of it.
+    Split(SplitId),
+    /// An endpoint of this backend: a retry stays with the version that was chosen.
+    Backend(BackendId),
+}
+
+/// Why there is no endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoEndpoint {
+    /// The registry knows none.
+    Empty,
+    /// None is healthy, or none has a weight.
+    Unhealthy,
+    /// Every usable one was already tried for this request.
+    AllTried,
+}
+
+/// What an attempt taught about its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answered, whatever the answer was.
+    Reached,
+    /// It could not be reached, or the application behind it could not.
+    Unreachable,
+}
+
+impl Backends {
+    /// Follows a new snapshot. Live state of endpoints that are still there, at the same address under the same
+    /// name, is kept.
+    pub fn adopt(&mut self, snapshot: &Snapshot) {
+        let old = core::mem::take(&mut self.backends);
+        for spec in &snapshot.backends {
+            let before = old.iter().find(|backend| backend.name == spec.name);
+            self.backends.push(Backend::build(spec, before, &mut self.next_key));
+        }
+        let splits = core::mem::take(&mut self.splits);
+        self.splits = snapshot
+            .splits
+            .iter()
+            .enumerate()
+            .map(|(at, split)| {
+                let shares = split.targets.iter().map(|(_, weight)| *weight);
+                Turns::new(shares).following(splits.get(at))
+            })
+            .collect();
+        self.generation = snapshot.generation;
+    }
+
+    /// Picks an endpoint and takes a place on it. `avoid` names endpoints (by key) that this request has tried.
+    ///
+    /// `snapshot` is the one that the request decided by; when a newer one has been adopted meanwhile, its backend
+    /// is found by name.
+    pub fn pick(
+        &mut self,
+        snapshot: &Snapshot,
+        choice: Choice,
+        avoid: &[u64],
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Result<Permit, NoEndpoint> {
+        let backend = match choice {
+            Choice::Backend(id) => id,
+            Choice::Split(id) => self.target(snapshot, id).ok_or(NoEndpoint::Empty)?,
+        };
+        let live = self.live(snapshot, backend).ok_or(NoEndpoint::Empty)?;
+        let endpoint = live.pick(avoid, now, rng)?;
+        endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
+        Ok(Permit { endpoint, backend })
+    }
+
+    /// Counts a request against the backend's retry budget.
+    pub fn request_started(&mut self, snapshot: &Snapshot, backend: BackendId, now: Instant) {
+        if let Some(live) = self.live(snapshot, backend) {
+            live.budget.deposit(now);
+        }
+    }
+
+    /// Takes one retry from the backend's budget; false when it is used up.
+    pub fn try_retry(&mut self, snapshot: &Snapshot, backend: BackendId, now: Instant) -> bool {
+        self.live(snapshot, backend).is_some_and(|live| live.budget.withdraw(now))
+    }
+
+    /// The endpoints in use, for pools to know what may go.
+    pub fn keys(&self) -> impl Iterator<Item = u64> {
+        self.backends.iter().flat_map(|backend| backend.endpoints.iter().map(|endpoint| endpoint.key))
+    }
+
+    /// Every backend, for what users look at.
+    pub fn iter(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter()
+    }
+
+    fn target(&mut self, snapshot: &Snapshot, id: SplitId) -> Option<BackendId> {
+        let split = snapshot.splits.get(id.0 as usize)?;
+        if let [(only, _)] = split.targets.as_slice() {
+            return Some(*only);
+        }
+        let turn = if snapshot.generation == self.generation {
+            self.splits.get_mut(id.0 as usize)?.next(|_| true)?
+        } else {
+            0
+        };
+        split.targets.get(turn).map(|(backend, _)| *backend)
+    }
+
+    fn live(&mut self, snapshot: &Snapshot, id: BackendId) -> Option<&mut Backend> {
+        if snapshot.generation == self.generation {
+            return self.backends.get_mut(id.0 as usize);
+        }
+        let name = &snapshot.backend(id)?.name;
+        self.backends.iter_mut().find(|backend| backend.name == *name)
+    }
+}
+
+impl Backend {
+    fn build(spec: &BackendSpec, before: Option<&Self>, next_key: &mut u64) -> Self {
+        let known = before.map_or(&[][..], |backend| &backend.endpoints);
+        let endpoints: Vec<Rc<Endpoint>> = spec
+            .endpoints
+            .iter()
+            .map(|spec| {
+                // Both lists are sorted by name, so that 10,000 endpoints are carried over without a quadratic walk.
+                let same = known.binary_search_by(|endpoint| endpoint.spec.name.cmp(&spec.name)).ok();
+                let same = same.and_then(|at| known.get(at)).filter(|endpoint| {
+                    endpoint.spec.address == spec.address && endpoint.spec.transport == spec.transport
+                });
+                let (key, live) = match same {
+                    Some(endpoint) => (endpoint.key, endpoint.live.clone()),
+                    None => {
+                        *next_key += 1;
+                        (*next_key, Rc::default())
+                    }
+                };
+                Rc::new(Endpoint { spec: spec.clone(), key, live })
+            })
+            .collect();
+        let weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.spec.weight).collect();
+        let mut sum = 0;
+        let sums = weights.iter().map(|weight| {
+            sum += u64::from(*weight);
+            sum
+        });
+        Self {
+            name: spec.name.clone(),
+            balance: spec.balance,
+            weights: sums.collect(),
+            turns: Turns::new(weights.into_iter()).following(before.map(|backend| &backend.turns)),
+            endpoints,
+            budget: before.map_or_else(Budget::default, |backend| backend.budget.clone()),
+        }
+    }
+
+    /// The backend's name: `service` or `service@version`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its endpoints, by name.
+    pub fn endpoints(&self) -> &[Rc<Endpoint>] {
+        &self.endpoints
+    }
+
+    fn pick(&mut self, avoid: &[u64], now: Instant, rng: &mut Rng) -> Result<Rc<Endpoint>, NoEndpoint> {
+        if self.endpoints.is_empty() {
+            return Err(NoEndpoint::Empty);
+        }
+        // An endpoint that is only cooling down is better than none.
+        let found = self.choose(rng, |endpoint| endpoint.usable(avoid) && !endpoint.cooling(now));
+        let found = found.or_else(|| self.choose(rng, |endpoint| endpoint.usable(avoid)));
+        found.ok_or_else(|| {
+            if self.endpoints.iter().any(|endpoint| endpoint.usable(&[])) {
+                NoEndpoint::AllTried
+            } else {
+                NoEndpoint::Unhealthy
+            }
+        })
+    }
+
+    fn choose(&mut self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<Rc<Endpoint>> {
+        match self.balance {
+            Balance::RoundRobin => {
+                let endpoints = &self.endpoints;
+                let turn = self.turns.next(|at| endpoints.get(at).is_some_and(|endpoint| fits(endpoint)))?;
+                self.endpoints.get(turn).cloned()
+            }
+            Balance::Random => self.draw(rng, &fits),
+            Balance::LeastRequest => {
+                let first = self.draw(rng, &fits)?;
+                let second = self.draw(rng, |endpoint| endpoint.key != first.key && fits(endpoint));
+                match second {
+                    // Equal load: the first, so that weights hold.
+                    Some(second) if second.load() < first.load() => Some(second),
+                    _ => Some(first),
+                }
+            }
+        }
+    }
+
+    /// One endpoint by weight among those that fit.
+    fn draw(&self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<Rc<Endpoint>> {
+        /// Draws before the list is walked: with half of the endpoints unfit, 8 draws miss once in 256.
+        const DRAWS_MAX: u32 = 8;
+        let total = self.weights.last().copied().filter(|total| *total > 0)?;
+        for _ in 0..DRAWS_MAX {
+            let ticket = rng.below(total);
+            let at = self.weights.partition_point(|sum| *sum <= ticket);
+            if let Some(endpoint) = self.endpoints.get(at)
+                && fits(endpoint)
+            {
+                return Some(endpoint.clone());
+            }
+        }
+        let total: u64 = self.endpoints.iter().filter(|e| fits(e)).map(|e| u64::from(e.spec.weight)).sum();
+        let mut ticket = rng.below(total);
+        for endpoint in self.endpoints.iter().filter(|endpoint| fits(endpoint)) {
+            match ticket.checked_sub(u64::from(endpoint.spec.weight)) {
+                Some(rest) => ticket = rest,
+                None => return Some(endpoint.clone()),
+            }
+        }
+        None
+    }
+}
+
+impl Endpoint {
+    /// Requests under way on it, from this worker.
+    pub fn in_flight(&self) -> u32 {
+        self.live.in_flight.get()
+    }
+
+    /// True while it is left alone because it could not be reached.
+    pub fn cooling(&self, now: Instant) -> bool {
+        self.live.cooling_until.get().is_some_and(|until| now < until)
+    }
+
+    fn usable(&self, avoid: &[u64]) -> bool {
+        self.spec.healthy && self.spec.weight > 0 && !avoid.contains(&self.key)
+    }
+
+    /// Load compared between endpoints.
+    fn load(&self) -> u32 {
+        self.live.in_flight.get()
+    }
+}
+
+impl Permit {
+    /// The endpoint that it is a place on.
+    pub fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The backend that the endpoint was picked from.
+    pub const fn backend(&self) -> BackendId {
+        self.backend
+    }
+
+    /// Teaches the endpoint what happened.
+    pub fn report(&self, outcome: Outcome, now: Instant) {
+        let live = &self.endpoint.live;
+        match outcome {
+            Outcome::Reached => {
+                live.failures.set(0);
+                live.cooling_until.set(None);
+            }
+            Outcome::Unreachable => {
+                // Requests that fail together are one failure: the first has already set the pause.
+                if !self.endpoint.cooling(now) {
+                    let failures = live.failures.get();
+                    let pause = COOLING_MIN.saturating_mul(1 << failures.min(8)).min(COOLING_MAX);
+                    live.failures.set(failures.saturating_add(1));
+                    live.cooling_until.set(Some(now.after(pause)));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let in_flight = &self.endpoint.live.in_flight;
+        in_flight.set(in_flight.get().saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! Why Leno answered instead of a service, or ended a request: one table from reason to what the client sees and
+//! whose fault it is.
+
+use core::fmt;
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Culprit {
+    /// The one who sent the request.
+    Downstream,
+    /// The one who was to answer it.
+    Upstream,
+    /// What the operator configured.
+    Configuration,
+    /// Leno itself.
+    Leno,
+}
+
+/// A stable word for what went wrong; it stands in the `leno-reason` header, the access log and the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// No rule of the gateway matches.
+    NoRoute,
+    /// No service has the name that was asked for.
+    NoSuchService,
+    /// The service has no instances.
+    NoEndpoint,
+    /// None of the service's instances is healthy.
+    NoHealthyEndpoint,
+    /// No endpoint accepted a connection.
+    ConnectFailed,
+    /// No endpoint accepted a connection in time.
+    ConnectTimeout,
+    /// The two ends did not accept each other's certificates.
+    TlsRefused,
+    /// The other end closed or reset before it answered.
+    UpstreamClosed,
+    /// The other end closed or reset in the middle of its answer.
+    ResponseCut,
+    /// What the other end sent is not HTTP.
+    UpstreamMalformed,
+    /// The whole exchange took longer than the route allows.
+    RequestTimeout,
+    /// Neither side sent anything for too long.
+    IdleTimeout,
+    /// The client went away.
+    DownstreamGone,
+    /// The client's request is not HTTP, or ambiguous.
+    RequestMalformed,
+    /// The client took too long to send its request head.
+    RequestHeadTimeout,
+    /// The peer sidecar is at one of its limits.
+    Overload,
+    /// This proxy is stopping.
+    Draining,
+    /// A method or feature that Leno does not support here.
+    Unsupported,
+}
+
+impl Reason {
+    /// Every reason, for tables and tests.
+    pub const ALL: [Self; 18] = [
+        Self::NoRoute,
+        Self::NoSuchService,
+        Self::NoEndpoint,
+        Self::NoHealthyEndpoint,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::TlsRefused,
+        Self::UpstreamClosed,
+        Self::ResponseCut,
+        Self::UpstreamMalformed,
+        Self::RequestTimeout,
+        Self::IdleTimeout,
+        Self::DownstreamGone,
+        Self::RequestMalformed,
+        Self::RequestHeadTimeout,
+        Self::Overload,
+        Self::Draining,
+        Self::Unsupported,
+    ];
+
+    /// `(word, status, culprit, sentence)`.
+    const fn row(self) -> (&'static str, u16, Culprit, &'static str) {
+        use Culprit::{Configuration, Downstream, Leno, Upstream};
+        match self {
+            Self::NoRoute => ("no_route", 404, Configuration, "no route matches this request"),
+            Self::NoSuchService => {
+                ("no_such_service", 502, Configuration, "no service of this name is registered")
+            }
+            Self::NoEndpoint => ("no_endpoint", 503, Configuration, "the service has no instances"),
+            Self::NoHealthyEndpoint => {
+                ("no_healthy_endpoint", 503, Upstream, "no instance of the service is healthy")
+            }
+            Self::ConnectFailed => {
+                ("connect_failed", 503, Upstream, "no instance of the service accepted a connection")
+            }
+            Self::ConnectTimeout => {
+                ("connect_timeout", 503, Upstream, "no instance of the service accepted a connection in time")
+            }
+            Self::TlsRefused => {
+                ("tls_refused", 503, Upstream, "the two ends did not accept each other's certificates")
+            }
+            Self::UpstreamClosed => {
+                ("upstream_closed", 502, Upstream, "the service closed the connection before it answered")
+            }
+            Self::ResponseCut => (
+                "response_cut",
+                502,
+                Upstream,
+                "the service closed the connection in the middle of its answer",
+            ),
+            Self::UpstreamMalformed => {
+                ("upstream_malformed", 502, Upstream, "the service's answer is not valid HTTP")
+            }
+            Self::RequestTimeout => (
+                "request_timeout",
+                504,
+                Upstream,
+                "the service did not answer in the time that the route allows",
+            ),
+            Self::IdleTimeout => ("idle_timeout", 504, Upstream, "nothing was sent for too long"),
+            Self::DownstreamGone => ("downstream_gone", 499, Downstream, "the client closed its connection"),
+            Self::RequestMalformed => ("request_malformed", 400, Downstream, "the request is not valid HTTP"),
+            Self::RequestHeadTimeout => {
+                ("request_head_timeout", 408, Downstream, "the request head did not arrive in time")
+            }
+            Self::Overload => ("overload", 503, Leno, "a limit of the proxy is reached"),
+            Self::Draining => ("draining", 503, Leno, "the proxy is stopping"),
+            Self::Unsupported => ("unsupported", 501, Downstream, "the proxy does not support this request"),
+        }
+    }
+
+    /// The stable snake_case word.
+    pub const fn word(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The status that a client gets when nothing was sent to it yet. 499 is only logged: there is nobody to
+    /// send it to.
+    pub const fn status(self) -> u16 {
+        self.row().1
+    }
+
+    /// Whose fault it is.
+    pub const fn culprit(self) -> Culprit {
+        self.row().2
+    }
+
+    /// One sentence for people.
+    pub const fn sentence(self) -> &'static str {
+        self.row().3
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Culprit {
+    /// The stable snake_case word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Downstream => "downstream",
+            Self::Upstream => "upstream",
+            Self::Configuration => "configuration",
+            Self::Leno => "leno",
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The validated world that one proxy needs, immutable, swapped whole. Built from a [`World`] by [`Snapshot::build`],
+//! which resolves every name once, so that a request resolves none.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use crate::head::{RequestHead, host_of};
+use crate::name::{Label, ServiceId};
+use crate::route::{BackendId, Decision, ListId, Rule, RuleList, Split, SplitId, Then, decide};
+use crate::spec::{
+    ActionSpec, Balance, EndpointSpec, KnownService, RuleSpec, ServiceSpec, TargetSpec, Transport, World,
+};
+use crate::time::Duration;
+
+/// Longest host name looked up (RFC 1035 §2.3.4); a longer one is no service's.
+const HOST_BYTES_MAX: usize = 255;
+
+/// What one proxy decides by.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The generation of the world it was built from.
+    pub generation: u64,
+    /// Rule lists of services and of the gateway.
+    pub lists: Vec<RuleList>,
+    /// Weighted choices between backends.
+    pub splits: Vec<Split>,
+    /// The endpoints of each service and version that a rule leads to.
+    pub backends: Vec<BackendSpec>,
+    /// Host names (lower case, no port) by which a workload may call a service.
+    hosts: BTreeMap<String, ListId>,
+    /// The list of each known service.
+    services: BTreeMap<ServiceId, ListId>,
+    /// Services known not to exist.
+    absent: alloc::collections::BTreeSet<ServiceId>,
+    /// The gateway's list, in a gateway.
+    gateway: Option<ListId>,
+    /// The list that leads to the application beside this sidecar.
+    local: Option<ListId>,
+}
+
+/// A named set of endpoints as configured; its live twin is [`crate::backend::Backend`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendSpec {
+    /// `service` or `service@version`; live state is carried over a swap by it.
+    pub name: Arc<str>,
+    /// The service.
+    pub service: ServiceId,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// In the order of their names.
+    pub endpoints: Vec<EndpointSpec>,
+}
+
+/// Where a request enters the proxy; it selects the list of rules that decides first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// The workload's forward proxy: the request's authority names the service.
+    Forward,
+    /// The workload's local port for one dependency.
+    Dependency(&'a ServiceId),
+    /// A gateway's listener.
+    Gateway,
+    /// The mesh: a request for the application beside this sidecar.
+    Inbound,
+}
+
+/// The application beside a sidecar.
+#[derive(Clone, Debug)]
+pub struct LocalApp {
+    /// The service that it is an instance of.
+    pub service: ServiceId,
+    /// The instance's name.
+    pub instance: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// What a request's authority says in a forward proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// A service that this proxy knows.
+    Known,
+    /// It could be a service; the control plane has not been asked yet.
+    Unknown(ServiceId),
+    /// No service has that name.
+    Absent,
+}
+
+impl Snapshot {
+    /// Builds the snapshot for `world`, and for the application beside this proxy if there is one. Whatever a rule
+    /// names and the world lacks becomes an answer with a reason, never a failure of the whole.
+    pub fn build(world: &World, local: Option<&LocalApp>) -> Self {
+        let mut build =
+            Build { snapshot: Self::default(), backends: BTreeMap::new(), splits: BTreeMap::new() };
+        build.snapshot.generation = world.generation;
+        build.snapshot.absent = world.absent.clone();
+        // Every service has its list before any rule is resolved, so that rules may name any service.
+        for (id, service) in &world.services {
+            let list = build.add_list(RuleList {
+                name: id.to_string().into(),
+                rules: Vec::new(),
+                otherwise: Then::NoSuchService,
+                timeout: service.spec.timeout,
+            });
+            build.snapshot.services.insert(id.clone(), list);
+            for host in host_names(id) {
+                build.snapshot.hosts.insert(host, list);
+            }
+        }
+        for (id, service) in &world.services {
+            build.service(id, service, world);
+        }
+        if let Some(gateway) = &world.gateway {
+            let rules = gateway.rules.iter().map(|rule| build.rule(rule, world)).collect();
+            let list = build.add_list(RuleList {
+                name: gateway.id.name.as_str().into(),
+                rules,
+                otherwise: Then::NoRoute,
+                timeout: None,
+            });
+            build.snapshot.gateway = Some(list);
+        }
+        if let Some(app) = local {
+            build.local(app);
+        }
+        build.snapshot
+    }
+
+    /// Decides where a request goes.
+    pub fn decide(&self, entry: Entry<'_>, head: &RequestHead<'_>) -> Decision {
+        let list = match entry {
+            Entry::Forward => self.list_of_host(head.authority),
+            Entry::Dependency(service) => self.services.get(service).copied(),
+            Entry::Gateway => self.gateway,
+            Entry::Inbound => self.local,
+        };
+        match list {
+            Some(list) => decide(&self.lists, list, head),
+            None => {
+                let then = if entry == Entry::Gateway { Then::NoRoute } else { Then::NoSuchService };
+                Decision { list: ListId(u32::MAX), rule: None, then, timeout: None }
+            }
+        }
+    }
+
+    /// What is known of the service that `authority` names.
+    pub fn look_up(&self, authority: &[u8]) -> Lookup {
+        if self.list_of_host(authority).is_some() {
+            return Lookup::Known;
+        }
+        match service_of_host(authority) {
+            Some(service) if !self.absent.contains(&service) => Lookup::Unknown(service),
+            _ => Lookup::Absent,
+        }
+    }
+
+    /// True when the service's rules are here.
+    pub fn knows(&self, service: &ServiceId) -> bool {
+        self.services.contains_key(service)
+    }
+
+    /// The name of a list, as users know it; empty when the decision came from none.
+    pub fn list_name(&self, list: ListId) -> &str {
+        self.lists.get(list.0 as usize).map_or("", |list| &list.name)
+    }
+
+    /// The rule that a decision names: `LIST/RULE`, or `LIST` when none matched.
+    pub fn rule_name(&self, decision: &Decision) -> (&str, Option<&str>) {
+        let list = self.lists.get(decision.list.0 as usize);
+        let rule = decision.rule.and_then(|at| list?.rules.get(at as usize)).map(|rule| &*rule.name);
+        (list.map_or("", |list| &list.name), rule)
+    }
+
+    /// The backend that an id names.
+    pub fn backend(&self, id: BackendId) -> Option<&BackendSpec> {
+        self.backends.get(id.0 as usize)
+    }
+
+    fn list_of_host(&self, authority: &[u8]) -> Option<ListId> {
+        let host = host_of(authority);
+        if host.len() > HOST_BYTES_MAX {
+            return None;
+        }
+        let mut lower = [0_u8; HOST_BYTES_MAX];
+        let lower = &mut lower[..host.len()];
+        lower.copy_from_slice(host);
+        lower.make_ascii_lowercase();
+        self.hosts.get(core::str::from_utf8(lower).ok()?).copied()
+    }
+}
+
+/// The host names of a service: `name` (default namespace only), `name.namespace`, `name.namespace.mesh`.
+fn host_names(id: &ServiceId) -> Vec<String> {
+    let mut names = alloc::vec![
+        alloc::format!("{}.{}", id.name, id.namespace),
+        alloc::format!("{}.{}.mesh", id.name, id.namespace),
+    ];
+    if id.in_default_namespace() {
+        names.push(id.name.to_string());
+    }
+    names
+}
+
+/// The service that a host could name, by the forms of [`host_names`].
+fn service_of_host(authority: &[u8]) -> Option<ServiceId> {
+    let host = core::str::from_utf8(host_of(authority)).ok()?.to_ascii_lowercase();
+    // A name without a dot and an address are told apart by the label's rules: 10.0.0.1 has four parts.
+    let mut parts = host.split('.');
+    let (name, namespace, mesh, rest) = (parts.next()?, parts.next(), parts.next(), parts.next());
+    if rest.is_some() || mesh.is_some_and(|part| part != "mesh") {
+        return None;
+    }
+    let namespace = namespace.unwrap_or(crate::name::DEFAULT_NAMESPACE);
+    Some(ServiceId::new(Label::parse(namespace).ok()?, Label::parse(name).ok()?))
+}
+
+/// A snapshot under construction.
+struct Build {
+    snapshot: Snapshot,
+    /// Backends made so far, so that two rules with one target share its live state.
+    backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
+    /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
+    splits: BTreeMap<Vec<(BackendId, u32)>, SplitId>,
+}
+
+impl Build {
+    fn add_list(&mut self, list: RuleList) -> ListId {
+        self.snapshot.lists.push(list);
+        ListId(self.snapshot.lists.len() as u32 - 1)
+    }
+
+    fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
+        let rules: Vec<Rule> = service.spec.rules.iter().map(|rule| self.rule(rule, world)).collect();
+        let everyone = [TargetSpec { service: id.clone(), version: None, weight: 1 }];
+        let otherwise = self.split(&everyone, world);
+        if let Some(list) = self.snapshot.services.get(id)
+            && let Some(list) = self.snapshot.lists.get_mut(list.0 as usize)
+        {
+            list.rules = rules;
+            list.otherwise = otherwise;
+        }
+    }
+
+    fn rule(&mut self, rule: &RuleSpec, world: &World) -> Rule {
+        let then = match &rule.then {
+            ActionSpec::Split(targets) => self.split(targets, world),
+            ActionSpec::Service(id) => {
+                self.snapshot.services.get(id).map_or(Then::NoSuchService, |list| Then::List(*list))
+            }
+        };
+        Rule { name: rule.name.clone(), when: rule.when.clone(), then, timeout: rule.timeout }
+    }
+
+    fn split(&mut self, targets: &[TargetSpec], world: &World) -> Then {
+        let mut resolved = Vec::with_capacity(targets.len());
+        for target in targets.iter().filter(|target| target.weight > 0) {
+            let Some(service) = world.services.get(&target.service) else {
+                return Then::NoSuchService;
+            };
+            resolved.push((
+                self.backend(&service.spec, target.version.as_ref(), &service.endpoints),
+                target.weight,
+            ));
+        }
+        if resolved.is_empty() {
+            return Then::NoSuchService;
+        }
+        self.add_split(resolved)
+    }
+
+    fn add_split(&mut self, targets: Vec<(BackendId, u32)>) -> Then {
+        let next = SplitId(self.snapshot.splits.len() as u32);
+        let id = *self.splits.entry(targets.clone()).or_insert(next);
+        if id == next {
+            self.snapshot.splits.push(Split { targets });
+        }
+        Then::Split(id)
+    }
+
+    fn backend(
+        &mut self,
+        service: &ServiceSpec,
+        version: Option<&Label>,
+        endpoints: &[EndpointSpec],
+    ) -> BackendId {
+        let key = (service.id.clone(), version.cloned());
+        if let Some(id) = self.backends.get(&key) {
+            return *id;
+        }
+        let name = match version {
+            Some(version) => alloc::format!("{}@{version}", service.id),
+            None => service.id.to_string(),
+        };
+        let mut endpoints: Vec<EndpointSpec> = endpoints
+            .iter()
+            .filter(|endpoint| version.is_none() || endpoint.version.as_ref() == version)
+            .cloned()
+            .collect();
+        endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        self.snapshot.backends.push(BackendSpec {
+            name: name.into(),
+            service: service.id.clone(),
+            balance: service.balance,
+            endpoints,
+        });
+        let id = BackendId(self.snapshot.backends.len() as u32 - 1);
+        self.backends.insert(key, id);
+        id
+    }
+
+    /// One rule-less list that leads to the application beside this sidecar.
+    fn local(&mut self, app: &LocalApp) {
+        self.snapshot.backends.push(BackendSpec {
+            name: alloc::format!("{} (local)", app.service).into(),
+            service: app.service.clone(),
+            balance: Balance::RoundRobin,
+            endpoints: alloc::vec![EndpointSpec {
+                name: app.instance.clone(),
+                address: app.address,
+                transport: Transport::Plain,
+                version: None,
+                weight: 1,
+                // A failing check stops others from sending here; what arrives all the same is tried.
+                healthy: true,
+            }],
+        });
+        let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
+        let otherwise = self.add_split(alloc::vec![(backend, 1)]);
+        let list = RuleList {
+            name: app.service.to_string().into(),
+            rules: Vec::new(),
+            otherwise,
+            timeout: None::<Duration>,
+        };
+        self.snapshot.local = Some(self.add_list(list));
+    }
+}
+
+#[cfg(test)]
+mod tests;

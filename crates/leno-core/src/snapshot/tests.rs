@@ -1,0 +1,132 @@
+use alloc::vec;
+
+use super::*;
+use crate::head::Fields;
+use crate::spec::{GatewaySpec, MatchSpec, PathMatch, Protocol};
+
+fn service(name: &str) -> KnownService {
+    KnownService {
+        spec: ServiceSpec {
+            id: ServiceId::parse(name).unwrap(),
+            protocol: Protocol::Http1,
+            balance: Balance::RoundRobin,
+            rules: vec![],
+            calls: vec![],
+            health: None,
+            timeout: None,
+        },
+        endpoints: vec![],
+    }
+}
+
+fn world(services: &[&str]) -> World {
+    let mut world = World::default();
+    for name in services {
+        let service = service(name);
+        world.services.insert(service.spec.id.clone(), service);
+    }
+    world
+}
+
+fn get<'a>(authority: &'a str, path: &'a str) -> RequestHead<'a> {
+    RequestHead {
+        method: b"GET",
+        authority: authority.as_bytes(),
+        path: path.as_bytes(),
+        fields: Fields::default(),
+    }
+}
+
+#[test]
+fn a_service_is_found_by_each_of_its_names() {
+    let snapshot = Snapshot::build(&world(&["product", "team/cart"]), None);
+    for (host, known) in [
+        ("product", true),
+        ("PRODUCT:80", true),
+        ("product.default", true),
+        ("product.default.mesh:8080", true),
+        ("cart.team", true),
+        ("cart", false),
+        ("product.other", false),
+        ("", false),
+    ] {
+        let then = snapshot.decide(Entry::Forward, &get(host, "/")).then;
+        assert_eq!(matches!(then, Then::Split(_)), known, "{host}");
+    }
+}
+
+#[test]
+fn an_unknown_host_is_asked_for_once() {
+    let mut world = world(&["product"]);
+    let user = ServiceId::parse("user").unwrap();
+    world.absent.insert(user);
+    let snapshot = Snapshot::build(&world, None);
+    let cart = ServiceId::parse("team/cart").unwrap();
+    for (host, expected) in [
+        ("product", Lookup::Known),
+        ("user:1", Lookup::Absent),
+        ("cart.team", Lookup::Unknown(cart.clone())),
+        ("Cart.Team.mesh", Lookup::Unknown(cart)),
+        ("example.com.au.x", Lookup::Absent),
+        ("127.0.0.1", Lookup::Absent),
+        ("bad_name", Lookup::Absent),
+    ] {
+        assert_eq!(snapshot.look_up(host.as_bytes()), expected, "{host}");
+    }
+}
+
+#[test]
+fn a_gateway_hands_over_to_the_services_rules() {
+    let mut world = world(&["product"]);
+    let rule = |path: &str, to: &str| RuleSpec {
+        name: path.into(),
+        when: MatchSpec { path: Some(PathMatch::Prefix(path.into())), ..MatchSpec::default() },
+        then: ActionSpec::Service(ServiceId::parse(to).unwrap()),
+        timeout: None,
+    };
+    world.gateway = Some(GatewaySpec {
+        id: ServiceId::parse("gateway").unwrap(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        rules: vec![rule("/products", "product"), rule("/cart", "cart")],
+    });
+    let snapshot = Snapshot::build(&world, None);
+    let product = snapshot.decide(Entry::Gateway, &get("x", "/products/1"));
+    assert!(matches!(product.then, Then::Split(_)));
+    assert_eq!(snapshot.rule_name(&product), ("product", None));
+    assert_eq!(snapshot.decide(Entry::Gateway, &get("x", "/cart")).then, Then::NoSuchService);
+    assert_eq!(snapshot.decide(Entry::Gateway, &get("x", "/")).then, Then::NoRoute);
+    assert_eq!(snapshot.decide(Entry::Inbound, &get("x", "/")).then, Then::NoSuchService);
+}
+
+#[test]
+fn two_rules_with_one_target_share_its_backend() {
+    let mut world = world(&["product"]);
+    let id = ServiceId::parse("product").unwrap();
+    let product = world.services.get_mut(&id).unwrap();
+    let target = |weight| TargetSpec { service: id.clone(), version: None, weight };
+    let rule = |name: &str, weight| RuleSpec {
+        name: name.into(),
+        when: MatchSpec::default(),
+        then: ActionSpec::Split(vec![target(weight)]),
+        timeout: None,
+    };
+    product.spec.rules = vec![rule("a", 1), rule("b", 1), rule("c", 2), rule("none", 0)];
+    let snapshot = Snapshot::build(&world, None);
+    assert_eq!(snapshot.backends.len(), 1);
+    assert_eq!(snapshot.splits.len(), 2);
+    assert_eq!(snapshot.lists[0].rules[3].then, Then::NoSuchService);
+}
+
+#[test]
+fn the_application_is_behind_the_inbound_entry() {
+    let app = LocalApp {
+        service: ServiceId::parse("product").unwrap(),
+        instance: "product-1".into(),
+        address: ([127, 0, 0, 1], 9001).into(),
+    };
+    let snapshot = Snapshot::build(&World::default(), Some(&app));
+    let decision = snapshot.decide(Entry::Inbound, &get("anything", "/"));
+    let Then::Split(split) = decision.then else { panic!("{decision:?}") };
+    let (backend, _) = snapshot.splits[split.0 as usize].targets[0];
+    assert_eq!(snapshot.backend(backend).unwrap().endpoints[0].address, app.address);
+}

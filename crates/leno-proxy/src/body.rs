@@ -1,0 +1,231 @@
+//! What the driver needs of the two ends of a request, whatever protocol each speaks: a source of bytes and a sink
+//! of bytes in each direction, with backpressure, and heads in front of them.
+
+use std::cell::Cell;
+
+use leno_core::edit::Edits;
+use leno_core::exchange::AppSaw;
+use leno_core::head::{Fields, RequestHead, RequestIndex, ResponseHead};
+use leno_core::http1::BodyFraming;
+use leno_core::reason::Reason;
+use leno_core::time::Duration;
+
+/// What a source has at this moment.
+#[derive(Debug)]
+pub(crate) enum Chunk<'a> {
+    /// Payload; taken by [`Source::consume`].
+    Data(&'a [u8]),
+    /// Nothing yet.
+    Empty,
+    /// The body is complete.
+    End,
+}
+
+/// Why a source or sink cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    /// Whether the application behind it may have seen any of the request; only a mesh peer can prove that it did not.
+    pub(crate) app_saw: AppSaw,
+    /// What happened.
+    pub(crate) reason: Reason,
+}
+
+impl Broken {
+    /// Closed or reset by the other end, with no more knowledge.
+    pub(crate) const CLOSED: Self = Self { app_saw: AppSaw::Maybe, reason: Reason::UpstreamClosed };
+}
+
+/// Where a body comes from.
+pub(crate) trait Source {
+    /// What is there without waiting. The same chunk again until it is consumed.
+    fn peek(&mut self) -> Result<Chunk<'_>, Broken>;
+
+    /// Takes the chunk that [`Source::peek`] showed.
+    fn consume(&mut self);
+
+    /// Waits until there may be more to peek at. Cancel-safe.
+    async fn wait(&mut self) -> Result<(), Broken>;
+
+    /// The trailer fields, after [`Chunk::End`].
+    fn trailers(&self) -> Fields<'_>;
+
+    /// Bytes come as they are from here on: the connection was handed over to another protocol.
+    fn begin_tunnel(&mut self) {}
+
+    /// Waits until the other end has given up on this message, after its body has ended. Cancel-safe; may wait for ever.
+    async fn gone(&mut self);
+}
+
+/// Where a body goes.
+pub(crate) trait Sink {
+    /// Takes all of `payload`; waits while the other end is slow. May keep it until [`Sink::flush`].
+    async fn write(&mut self, payload: &[u8]) -> Result<(), Broken>;
+
+    /// Hands everything kept to the transport.
+    async fn flush(&mut self) -> Result<(), Broken>;
+
+    /// Bytes go as they are from here on: the connection was handed over to another protocol.
+    fn begin_tunnel(&mut self) {}
+
+    /// Ends the body and flushes.
+    async fn finish(&mut self, trailers: Fields<'_>) -> Result<(), Broken>;
+}
+
+/// A sink for requests.
+pub(crate) trait RequestSink: Sink {
+    /// Takes the head; the body follows.
+    fn head(&mut self, head: &RequestHead<'_>, edits: &Edits, hop: &Hop<'_>) -> Result<(), Broken>;
+}
+
+/// A source of responses.
+pub(crate) trait ResponseSource: Source {
+    /// Waits for the next response head, interim ones included. Cancel-safe.
+    async fn head(&mut self) -> Result<Arrived, Broken>;
+
+    /// The head that arrived last.
+    fn view(&self) -> ResponseHead<'_>;
+
+    /// The protocol that a 101 switches to.
+    fn upgrade(&self) -> &[u8];
+}
+
+/// A response head that arrived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived {
+    /// Its status.
+    pub(crate) status: u16,
+    /// How the body that follows is framed.
+    pub(crate) framing: BodyFraming,
+    /// 1xx other than 101: another head follows.
+    pub(crate) interim: bool,
+}
+
+/// A sink for responses.
+pub(crate) trait ResponseSink: Sink {
+    /// Takes the head; the body follows. `upgrade` is the protocol that a 101 switches to.
+    async fn head(
+        &mut self,
+        head: &ResponseHead<'_>,
+        edits: &Edits,
+        framing: BodyFraming,
+        upgrade: &[u8],
+    ) -> Result<(), Broken>;
+
+    /// Tells the client, if its protocol can, that no other request will be answered here.
+    fn close_after(&mut self) {}
+
+    /// Tells a caller that understands it why there is no answer, and what the application saw, instead of an
+    /// answer made here. False when the caller needs an answer.
+    fn refuse(&mut self, reason: Reason, app_saw: AppSaw) -> bool;
+
+    /// Ends the connection or stream so that the client sees that its answer is incomplete.
+    fn cut(&mut self, reason: Reason);
+}
+
+/// A request that arrived: its head, kept until the exchange is over, and what it says to this hop.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// The head's bytes.
+    pub(crate) bytes: Vec<u8>,
+    /// Their index.
+    pub(crate) index: RequestIndex,
+    /// How the body is framed.
+    pub(crate) framing: BodyFraming,
+    /// The protocol that the client offers to switch to; empty: none.
+    pub(crate) upgrade: Vec<u8>,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub(crate) expect_continue: bool,
+    /// The client understands trailers.
+    pub(crate) te_trailers: bool,
+    /// Time that the caller leaves for the answer.
+    pub(crate) time_left: Option<Duration>,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            index: RequestIndex::default(),
+            framing: BodyFraming::None,
+            upgrade: Vec::new(),
+            expect_continue: false,
+            te_trailers: false,
+            time_left: None,
+        }
+    }
+}
+
+impl Request {
+    /// The head.
+    pub(crate) fn head(&self) -> RequestHead<'_> {
+        self.index.view(&self.bytes)
+    }
+}
+
+/// What one Leno says to the next hop beside the head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hop<'a> {
+    /// How the body is framed.
+    pub(crate) framing: BodyFraming,
+    /// The protocol that the client offers to switch to; empty: none.
+    pub(crate) upgrade: &'a [u8],
+    /// The client waits for `100 Continue`.
+    pub(crate) expect_continue: bool,
+    /// The client understands trailers.
+    pub(crate) te_trailers: bool,
+    /// Time left for the answer.
+    pub(crate) time_left: Option<Duration>,
+    /// 1 for the first attempt.
+    pub(crate) attempt: u32,
+    /// The list and rule that decided.
+    pub(crate) route: &'a str,
+    /// The request's id.
+    pub(crate) request_id: &'a [u8],
+    /// The generation of our snapshot.
+    pub(crate) generation: u64,
+}
+
+/// Facts about a body under way that others look at: the driver tells the exchange, the record counts bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    /// Payload bytes so far.
+    pub(crate) bytes: Cell<u64>,
+    /// Something was taken from the source.
+    pub(crate) taken: Cell<bool>,
+    /// Something moved since somebody last looked.
+    pub(crate) lately: Cell<bool>,
+}
+
+/// Which side ended a pump.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PumpError {
+    /// The side that sends.
+    Source(Broken),
+    /// The side that receives.
+    Sink,
+}
+
+/// Moves a body from `source` to `sink` to its end.
+pub(crate) async fn pump(
+    source: &mut impl Source,
+    sink: &mut impl Sink,
+    moved: &Moved,
+) -> Result<(), PumpError> {
+    loop {
+        match source.peek().map_err(PumpError::Source)? {
+            Chunk::Data(payload) => {
+                let bytes = payload.len() as u64;
+                moved.taken.set(true);
+                sink.write(payload).await.map_err(|_| PumpError::Sink)?;
+                source.consume();
+                moved.bytes.set(moved.bytes.get() + bytes);
+                moved.lately.set(true);
+            }
+            Chunk::Empty => {
+                sink.flush().await.map_err(|_| PumpError::Sink)?;
+                source.wait().await.map_err(PumpError::Source)?;
+            }
+            Chunk::End => return sink.finish(source.trailers()).await.map_err(|_| PumpError::Sink),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Connections to HTTP/1 servers: made, used for one request at a time, and kept for the next.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use leno_core::http1::ResponseFor;
+use leno_core::reason::Reason;
+use leno_core::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+use super::{Reader, ResponseReader, Writer};
+use crate::worker::Worker;
+
+/// Idle connections kept per endpoint and worker.
+const IDLE_MAX: usize = 256;
+/// How long a connection may be idle before it is closed instead of used. The poller tells us of those that the
+/// server closed (Node after 5 s, gunicorn after 2 s, nginx after 75 s); this bounds what is kept for nothing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A connection to a server.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) source: ResponseReader,
+    pub(crate) sink: Writer,
+}
+
+impl Connection {
+    /// Connects. The caller bounds the wait.
+    pub(crate) async fn dial(worker: &Worker, address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let stream = Rc::new(stream);
+        let reader =
+            Reader::new(stream.clone(), worker.stock.clone(), &worker.limits, Reason::UpstreamMalformed);
+        Ok(Self { source: ResponseReader::new(reader, worker.limits), sink: Writer::new(stream) })
+    }
+
+    /// Prepares for a request.
+    pub(crate) fn begin(&mut self, answers: ResponseFor) {
+        self.source.begin(answers);
+    }
+}
+
+/// Idle connections of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Pools {
+    /// By endpoint; the one used last is used next, so that the others grow old and go.
+    idle: BTreeMap<u64, Vec<(Connection, Instant)>>,
+}
+
+impl Pools {
+    /// A connection to use, if one is left that is alive.
+    pub(crate) fn take(&mut self, endpoint: u64, now: Instant) -> Option<Connection> {
+        let idle = self.idle.get_mut(&endpoint)?;
+        while let Some((mut connection, since)) = idle.pop() {
+            if now.since(since) < IDLE_TIMEOUT && !connection.source.reader.is_stale() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose last response was complete.
+    pub(crate) fn give(&mut self, endpoint: u64, mut connection: Connection, now: Instant) {
+        let idle = self.idle.entry(endpoint).or_default();
+        if idle.len() < IDLE_MAX {
+            connection.source.reader.buffer.rest();
+            connection.sink.rest();
+            idle.push((connection, now));
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        self.idle.retain(|_, idle| {
+            idle.retain_mut(|(connection, since)| {
+                now.since(*since) < IDLE_TIMEOUT && !connection.source.reader.is_stale()
+            });
+            !idle.is_empty()
+        });
+    }
+
+    /// Forgets endpoints that are not in `keys`, which is sorted.
+    pub(crate) fn keep_only(&mut self, keys: &[u64]) {
+        self.idle.retain(|key, _| keys.binary_search(key).is_ok());
+    }
+}

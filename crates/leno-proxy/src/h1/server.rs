@@ -1,0 +1,220 @@
+//! A client's HTTP/1 connection: one request after the other, each driven to its end before the next is looked at.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use leno_core::edit::Edits;
+use leno_core::head::{FieldId, Fields, ResponseHead};
+use leno_core::http1::{BodyFraming, ParseError, RequestMeta, RequestParser, ResponseFor, Version};
+use leno_core::reason::Reason;
+use leno_core::time::Duration;
+use tokio::net::TcpStream;
+
+use super::{Reader, Writer};
+use crate::alarm::Alarm;
+use crate::body::{Request, ResponseSink, Sink};
+use crate::buffer::BUFFER_BYTES;
+use crate::drive::{Caller, drive};
+use crate::telemetry::bump;
+use crate::worker::{Client, Worker};
+
+/// How long a client may be silent between two requests. Long, because closing under a client that is about to send
+/// is what makes its request fail (nginx 75 s, Envoy 1 h).
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(600);
+/// How long a request head may take from its first byte (nginx 60 s; Apache 20 s and more with progress).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long we go on reading after an answer that was given before the request was read, so that the client reads the
+/// answer instead of seeing a reset (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(1);
+/// How much we read then, in bytes.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// Serves a client until one of the two closes the connection.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, caller: Caller) {
+    let stream = Rc::new(stream);
+    let Some((client, _guard)) = worker.enter(&stream) else { return };
+    let mut connection = Connection {
+        reader: Reader::new(stream.clone(), worker.stock.clone(), &worker.limits, Reason::RequestMalformed),
+        writer: Writer::new(stream),
+        parser: RequestParser::default(),
+        request: Request::default(),
+        alarm: Alarm::new(worker.clock),
+        client,
+        worker,
+    };
+    let mut edits = Edits::default();
+    loop {
+        let meta = match connection.head().await {
+            Head::Request(meta) => meta,
+            Head::Refused(error) => return connection.refuse(error).await,
+            Head::Late => return connection.refuse_late().await,
+            Head::Closed => return,
+        };
+        connection.client.idle.set(false);
+        connection.begin(&meta);
+        edits.clear();
+        let Connection { reader, writer, request, alarm, worker, .. } = &mut connection;
+        drive(worker, &caller, peer, request, &mut edits, reader, writer, alarm).await;
+        if !connection.writer.keep_alive || connection.worker.draining() || !connection.reader.body_ended() {
+            return connection.close().await;
+        }
+        connection.client.idle.set(true);
+    }
+}
+
+/// One client's connection.
+struct Connection {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    reader: Reader,
+    writer: Writer,
+    parser: RequestParser,
+    request: Request,
+    alarm: Alarm,
+}
+
+enum Head {
+    Request(RequestMeta),
+    Refused(ParseError),
+    /// Not in time, after it had begun.
+    Late,
+    /// The client closed, or was silent for too long, between two requests.
+    Closed,
+}
+
+impl Connection {
+    /// Waits for the next request head.
+    async fn head(&mut self) -> Head {
+        let limit = self.worker.limits.head_bytes_max;
+        let mut begun = None;
+        loop {
+            let filled = self.reader.buffer.filled();
+            match self.parser.parse(filled, &self.worker.limits, &mut self.request.index) {
+                Ok(Some(meta)) => return Head::Request(meta),
+                Ok(None) => {}
+                Err(error) => return Head::Refused(error),
+            }
+            let idle = filled.is_empty();
+            if idle {
+                if self.worker.draining() {
+                    return Head::Closed;
+                }
+                self.reader.buffer.rest();
+                self.writer.rest();
+            }
+            let since =
+                if idle { self.worker.now() } else { *begun.get_or_insert_with(|| self.worker.now()) };
+            let deadline = since.after(if idle { KEEP_ALIVE_IDLE } else { HEAD_TIMEOUT });
+            tokio::select! {
+                biased;
+                read = self.reader.fill(limit) => match read {
+                    Ok(0) if !idle => return Head::Refused(ParseError::Truncated),
+                    Ok(0) | Err(_) => return Head::Closed,
+                    Ok(_) => {}
+                },
+                () = self.alarm.until(deadline) => return if idle { Head::Closed } else { Head::Late },
+            }
+        }
+    }
+
+    /// Keeps the head until the exchange is over and makes both halves ready for the body and the answer.
+    fn begin(&mut self, meta: &RequestMeta) {
+        let request = &mut self.request;
+        request.bytes.clear();
+        let head = self.reader.buffer.filled().get(..meta.head_bytes).unwrap_or(&[]);
+        request.bytes.extend_from_slice(head);
+        self.reader.buffer.consume(meta.head_bytes);
+        request.framing = meta.framing;
+        request.expect_continue = meta.expect_continue;
+        request.te_trailers = meta.te_trailers;
+        request.upgrade.clear();
+        if meta.upgrade {
+            let offer = request.index.view(&request.bytes).fields.get(FieldId::Upgrade).unwrap_or(&[]);
+            request.upgrade.extend_from_slice(offer);
+        }
+        let answers = ResponseFor::request(request.head().method, meta.upgrade);
+        self.reader.begin_body(meta.framing);
+        let keep_alive = meta.keep_alive && !self.worker.draining();
+        self.writer.begin_answer(answers, meta.version, keep_alive);
+    }
+
+    /// Answers a request that is not HTTP, and closes.
+    async fn refuse(mut self, error: ParseError) {
+        bump(&mut self.worker.telemetry().malformed, error.reason());
+        self.answer(error.status(), error.reason(), &error.to_string()).await;
+    }
+
+    async fn refuse_late(mut self) {
+        let reason = Reason::RequestHeadTimeout;
+        bump(&mut self.worker.telemetry().malformed, reason.word());
+        self.answer(reason.status(), reason.word(), reason.sentence()).await;
+    }
+
+    async fn answer(&mut self, status: u16, word: &str, sentence: &str) {
+        self.writer.discard();
+        self.writer.begin_answer(ResponseFor::default(), Version::Http11, false);
+        let body = format!("leno: {word}: {sentence}\n");
+        let mut edits = Edits::default();
+        edits.add(b"leno-reason", word.as_bytes());
+        edits.add(b"content-type", b"text/plain; charset=utf-8");
+        let head = ResponseHead { status, reason: reason_phrase(status), fields: Fields::default() };
+        let framing = BodyFraming::Length(body.len() as u64);
+        let sent = async {
+            ResponseSink::head(&mut self.writer, &head, &edits, framing, b"").await?;
+            self.writer.write(body.as_bytes()).await?;
+            self.writer.finish(Fields::default()).await
+        };
+        // The client has as long to take the answer as it had to send its head.
+        let deadline = self.worker.clock.to_tokio(self.worker.now().after(HEAD_TIMEOUT));
+        if let Ok(Ok(())) = tokio::time::timeout_at(deadline, sent).await {
+            self.linger().await;
+        }
+    }
+
+    /// Closes after the last answer. What the client is still sending is read for a moment, so that the kernel does
+    /// not reset the connection under an answer that the client has not read yet.
+    async fn close(mut self) {
+        if !self.reader.body_ended() {
+            self.linger().await;
+        }
+    }
+
+    async fn linger(&mut self) {
+        // A failure means that the client is gone already.
+        let _ = socket2::SockRef::from(self.client.stream()).shutdown(std::net::Shutdown::Write);
+        let deadline = self.worker.now().after(LINGER);
+        let mut left = LINGER_BYTES_MAX;
+        while left > 0 {
+            let filled = self.reader.buffer.filled().len();
+            self.reader.buffer.consume(filled);
+            tokio::select! {
+                biased;
+                read = self.reader.fill(BUFFER_BYTES) => match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(bytes) => left = left.saturating_sub(bytes),
+                },
+                () = self.alarm.until(deadline) => return,
+            }
+        }
+    }
+}
+
+/// The phrase of a status that Leno answers with; only for people.
+pub(crate) const fn reason_phrase(status: u16) -> &'static [u8] {
+    match status {
+        400 => b"Bad Request",
+        404 => b"Not Found",
+        408 => b"Request Timeout",
+        413 => b"Content Too Large",
+        414 => b"URI Too Long",
+        417 => b"Expectation Failed",
+        431 => b"Request Header Fields Too Large",
+        500 => b"Internal Server Error",
+        501 => b"Not Implemented",
+        502 => b"Bad Gateway",
+        503 => b"Service Unavailable",
+        504 => b"Gateway Timeout",
+        505 => b"HTTP Version Not Supported",
+        _ => b"",
+    }
+}

@@ -1,0 +1,299 @@
+//! One worker: a thread with a single-threaded runtime that owns its listeners, connections, pools and live backend
+//! state. Nothing here is shared between workers but the snapshot (immutable), the credential and the log's queue.
+
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use leno_core::backend::Backends;
+use leno_core::http1::Limits;
+use leno_core::name::ServiceId;
+use leno_core::rng::Rng;
+use leno_core::route::ListId;
+use leno_core::snapshot::Snapshot;
+use leno_core::time::Instant;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::access_log::Log;
+use crate::buffer::Stock;
+use crate::clock::{Clock, seed};
+use crate::h1::client::Pools as H1Pools;
+use crate::mux::pool::Pools as MuxPools;
+use crate::telemetry::{Direction, PairId, Telemetry};
+use crate::tls::TlsState;
+
+pub(crate) mod thread;
+
+/// Connections that one worker accepts at a time, over all listeners. Each costs some KiB while it is active.
+pub(crate) const CONNECTIONS_MAX: usize = 50_000;
+
+/// What every worker gets when it starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat {
+    /// The process's clock.
+    pub(crate) clock: Clock,
+    /// What to decide by; changes are swapped in whole.
+    pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// What to speak TLS with; `None` until there is a certificate.
+    pub(crate) tls: watch::Receiver<Option<Arc<TlsState>>>,
+    /// Services that a request named and the snapshot does not know.
+    pub(crate) demand: mpsc::Sender<ServiceId>,
+    /// One line per request.
+    pub(crate) log: Log,
+    /// Who this proxy is, as the `source` of what leaves it and the `destination` of what enters.
+    pub(crate) own_name: Arc<str>,
+}
+
+/// What the main thread asks of a worker.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Hand out a copy of the counters.
+    Scrape(oneshot::Sender<Telemetry>),
+    /// Hand out the live state of the backends, as JSON lines.
+    Backends(oneshot::Sender<Vec<EndpointView>>),
+    /// Stop accepting, finish what is under way. Answered when nothing is left.
+    Drain(oneshot::Sender<()>),
+}
+
+/// An endpoint as one worker sees it, for the admin address.
+#[derive(Clone, Debug)]
+pub(crate) struct EndpointView {
+    /// The backend's name.
+    pub(crate) backend: String,
+    /// The endpoint's name.
+    pub(crate) endpoint: String,
+    /// Requests under way.
+    pub(crate) in_flight: u32,
+    /// It could not be reached lately and is left alone.
+    pub(crate) cooling: bool,
+}
+
+/// The state of one worker thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) clock: Clock,
+    pub(crate) stock: Stock,
+    pub(crate) limits: Limits,
+    pub(crate) log: Log,
+    pub(crate) own_name: Arc<str>,
+    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    backends: RefCell<Backends>,
+    rng: RefCell<Rng>,
+    telemetry: RefCell<Telemetry>,
+    /// The counters of each list of the current snapshot, filled at first use.
+    outbound_pairs: RefCell<Vec<Option<PairId>>>,
+    tls: RefCell<Option<Arc<TlsState>>>,
+    demand: mpsc::Sender<ServiceId>,
+    /// Rings when a snapshot was adopted.
+    adopted: Notify,
+    pub(crate) h1_pools: RefCell<H1Pools>,
+    pub(crate) mux_pools: RefCell<MuxPools>,
+    /// Client connections by number, so that a drain can end the idle ones.
+    clients: RefCell<BTreeMap<u64, Rc<Client>>>,
+    next_client: Cell<u64>,
+    /// Exchanges under way.
+    under_way: Cell<usize>,
+    draining: Cell<bool>,
+    /// Rings when a drain begins, and when something ended during one.
+    pub(crate) drain: Notify,
+}
+
+/// A client's connection, as a drain sees it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: Rc<TcpStream>,
+    /// Waiting for a request: it may be closed without harm.
+    pub(crate) idle: Cell<bool>,
+}
+
+impl Client {
+    /// The connection.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(seat: &Seat, number: u64) -> Rc<Self> {
+        let snapshot = seat.snapshot.borrow().clone();
+        let worker = Rc::new(Self {
+            clock: seat.clock,
+            stock: Stock::default(),
+            limits: Limits::default(),
+            log: seat.log.clone(),
+            own_name: seat.own_name.clone(),
+            snapshot: RefCell::new(Rc::new(snapshot.clone())),
+            backends: RefCell::default(),
+            rng: RefCell::new(Rng::new(seed(number))),
+            telemetry: RefCell::default(),
+            outbound_pairs: RefCell::default(),
+            tls: RefCell::new(seat.tls.borrow().clone()),
+            demand: seat.demand.clone(),
+            adopted: Notify::new(),
+            h1_pools: RefCell::default(),
+            mux_pools: RefCell::default(),
+            clients: RefCell::default(),
+            next_client: Cell::new(0),
+            under_way: Cell::new(0),
+            draining: Cell::new(false),
+            drain: Notify::new(),
+        });
+        worker.adopt(snapshot);
+        worker
+    }
+
+    /// The time, read from the clock.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// The snapshot to decide by; a request keeps the one that it began with.
+    pub(crate) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        self.snapshot.borrow().clone()
+    }
+
+    pub(crate) fn backends(&self) -> RefMut<'_, Backends> {
+        self.backends.borrow_mut()
+    }
+
+    pub(crate) fn rng(&self) -> RefMut<'_, Rng> {
+        self.rng.borrow_mut()
+    }
+
+    pub(crate) fn telemetry(&self) -> RefMut<'_, Telemetry> {
+        self.telemetry.borrow_mut()
+    }
+
+    pub(crate) fn tls(&self) -> Ref<'_, Option<Arc<TlsState>>> {
+        self.tls.borrow()
+    }
+
+    /// The counters for requests that leave through a list of the current snapshot.
+    pub(crate) fn outbound_pair(&self, snapshot: &Snapshot, list: ListId) -> PairId {
+        let current = self.snapshot.borrow().generation == snapshot.generation;
+        let mut known = self.outbound_pairs.borrow_mut();
+        if let Some(Some(pair)) = known.get(list.0 as usize).filter(|_| current) {
+            return *pair;
+        }
+        let destination = match snapshot.list_name(list) {
+            "" => "unknown".into(),
+            name => Arc::from(name),
+        };
+        let pair = self.telemetry().pair(Direction::Outbound, &self.own_name, &destination);
+        if let Some(slot) = known.get_mut(list.0 as usize).filter(|_| current) {
+            *slot = Some(pair);
+        }
+        pair
+    }
+
+    /// Swaps the snapshot in and lets the backends follow.
+    pub(crate) fn adopt(&self, snapshot: Arc<Snapshot>) {
+        self.backends().adopt(&snapshot);
+        *self.outbound_pairs.borrow_mut() = vec![None; snapshot.lists.len()];
+        let mut keys: Vec<u64> = self.backends().keys().collect();
+        keys.sort_unstable();
+        self.h1_pools.borrow_mut().keep_only(&keys);
+        self.mux_pools.borrow_mut().keep_only(&keys);
+        *self.snapshot.borrow_mut() = Rc::new(snapshot);
+        self.adopted.notify_waiters();
+    }
+
+    /// Uses a new credential for new connections. Those that stand were verified when they were made.
+    pub(crate) fn adopt_tls(&self, tls: Option<Arc<TlsState>>) {
+        *self.tls.borrow_mut() = tls;
+    }
+
+    /// Asks the control plane for a service. The answer comes as a new snapshot.
+    pub(crate) fn demand(&self, service: ServiceId) {
+        // A full queue means that the control plane is being asked already; the caller's wait has a deadline.
+        let _ = self.demand.try_send(service);
+    }
+
+    /// Waits for the next snapshot.
+    pub(crate) async fn next_snapshot(&self) {
+        self.adopted.notified().await;
+    }
+
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Enters a client's connection; `None` at the limit.
+    pub(crate) fn enter(self: &Rc<Self>, stream: &Rc<TcpStream>) -> Option<(Rc<Client>, ClientGuard)> {
+        let mut clients = self.clients.borrow_mut();
+        if clients.len() >= CONNECTIONS_MAX {
+            crate::telemetry::bump(&mut self.telemetry().limits, "connections");
+            return None;
+        }
+        let number = self.next_client.get();
+        self.next_client.set(number + 1);
+        let client = Rc::new(Client { stream: stream.clone(), idle: Cell::new(true) });
+        clients.insert(number, client.clone());
+        Some((client, ClientGuard { worker: self.clone(), number }))
+    }
+
+    /// Counts an exchange as under way until the guard is dropped.
+    pub(crate) fn begin(self: &Rc<Self>) -> ExchangeGuard {
+        self.under_way.set(self.under_way.get() + 1);
+        ExchangeGuard(self.clone())
+    }
+
+    /// Requests under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way.get()
+    }
+
+    /// Begins a drain: idle clients are closed now, busy ones after their answer.
+    pub(crate) fn start_drain(&self) {
+        self.draining.set(true);
+        for client in self.clients.borrow().values().filter(|client| client.idle.get()) {
+            // Its task sees the end of the stream as if the client had closed it. A failure means it is closed already.
+            let _ = socket2::SockRef::from(&*client.stream).shutdown(std::net::Shutdown::Read);
+        }
+        self.mux_pools.borrow_mut().drain();
+        self.drain.notify_waiters();
+    }
+
+    /// The live state of the backends.
+    pub(crate) fn endpoints(&self) -> Vec<EndpointView> {
+        let now = self.now();
+        let backends = self.backends();
+        let views = backends.iter().flat_map(|backend| {
+            backend.endpoints().iter().map(move |endpoint| EndpointView {
+                backend: backend.name().to_owned(),
+                endpoint: endpoint.spec.name.to_string(),
+                in_flight: endpoint.in_flight(),
+                cooling: endpoint.cooling(now),
+            })
+        });
+        views.collect()
+    }
+}
+
+/// Takes a client out of its worker's list.
+#[derive(Debug)]
+pub(crate) struct ClientGuard {
+    worker: Rc<Worker>,
+    number: u64,
+}
+
+impl Drop for ClientGuard {
+    fn drop(&mut self) {
+        self.worker.clients.borrow_mut().remove(&self.number);
+    }
+}
+
+/// One exchange under way.
+#[derive(Debug)]
+pub(crate) struct ExchangeGuard(Rc<Worker>);
+
+impl Drop for ExchangeGuard {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
+        if self.0.draining() {
+            self.0.drain.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! A service's declaration as JSON, and its way to and from `ServiceSpec`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leno_core::name::ServiceId;
+use leno_core::spec;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::WireError;
+use crate::proto::resource as wire;
+
+/// What an owner declares about a service: the body of `PUT /v1/services/{namespace}/{name}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceDeclaration {
+    /// What instances speak. Default `http1`.
+    pub protocol: Protocol,
+    /// How one of several endpoints is chosen. Default `least_request`.
+    pub balance: Balance,
+    /// First match wins; a request that none matches goes to every endpoint.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+    /// The services that instances call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<String>,
+    /// How sidecars check their instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// For a whole request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// What instances speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// Each in turn, by weight.
+    RoundRobin,
+    /// By chance, by weight.
+    Random,
+    /// The less loaded of two picked by chance.
+    #[default]
+    LeastRequest,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Unique in its list.
+    pub name: String,
+    /// All of it must hold. Default: every request.
+    #[serde(default, skip_serializing_if = "Match::is_empty")]
+    pub when: Match,
+    /// What then happens.
+    pub then: Action,
+    /// Overrides the service's timeout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// What a request must look like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Match {
+    /// One of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Host>,
+    /// The path without its query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<Path>,
+    /// One of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// All of these: name (lower case) and value; `null`: it is enough that it is there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, Option<String>)>,
+}
+
+/// A host: `a.example`, or `*.example` for every host below it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Host(pub String);
+
+/// A path pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Path {
+    /// This path.
+    Exact(String),
+    /// This path and below, by whole segments.
+    Prefix(String),
+}
+
+/// What a rule does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// One of these, by weight.
+    Split(Vec<Target>),
+    /// The service's own rules.
+    Service(String),
+}
+
+/// One target of a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Whose endpoints.
+    pub service: String,
+    /// Only of this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its share is this over the sum.
+    pub weight: u32,
+}
+
+/// How a sidecar checks its instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// Path of a GET; unset: a TCP connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_path: Option<String>,
+    /// Between the starts of two checks. Default 1000.
+    #[serde(default = "one_second")]
+    pub interval_ms: u64,
+    /// For one check. Default 1000.
+    #[serde(default = "one_second")]
+    pub timeout_ms: u64,
+    /// Good answers in a row. Default 1.
+    #[serde(default = "one")]
+    pub healthy_after: u32,
+    /// Bad answers in a row. Default 2.
+    #[serde(default = "two")]
+    pub unhealthy_after: u32,
+}
+
+impl ServiceDeclaration {
+    /// Checks the declaration of `id`; the rules are those of the control stream.
+    ///
+    /// # Errors
+    /// Says which field is wrong.
+    pub fn parse(self, id: &ServiceId) -> Result<spec::ServiceSpec, WireError> {
+        wire::Service {
+            name: crate::full_name(id),
+            protocol: match self.protocol {
+                Protocol::Http1 => wire::Protocol::Http1,
+            }
+            .into(),
+            balance: match self.balance {
+                Balance::RoundRobin => wire::Balance::RoundRobin,
+                Balance::Random => wire::Balance::Random,
+                Balance::LeastRequest => wire::Balance::LeastRequest,
+            }
+            .into(),
+            rules: self.rules.into_iter().map(wire::Rule::from).collect(),
+            calls: self.calls,
+            health: self.health.map(|health| wire::HealthCheck {
+                http_path: health.http_path,
+                interval_nanos: nanos(health.interval_ms),
+                timeout_nanos: nanos(health.timeout_ms),
+                healthy_after: health.healthy_after,
+                unhealthy_after: health.unhealthy_after,
+            }),
+            timeout_nanos: self.timeout_ms.map(nanos),
+        }
+        .try_into()
+    }
+}
+
+impl From<Rule> for wire::Rule {
+    fn from(rule: Rule) -> Self {
+        Self {
+            name: rule.name,
+            when: Some(wire::Match {
+                hosts: rule
+                    .when
+                    .hosts
+                    .into_iter()
+                    .map(|Host(h)| h.strip_prefix('*').map_or(h.clone(), String::from))
+                    .collect(),
+                path: rule.when.path.map(|path| match path {
+                    Path::Exact(path) => wire::Path::Exact(path),
+                    Path::Prefix(path) => wire::Path::Prefix(path),
+                }),
+                methods: rule.when.methods,
+                headers: rule
+                    .when
+                    .headers
+                    .into_iter()
+                    .map(|(name, value)| wire::Header { name, value })
+                    .collect(),
+            }),
+            then: Some(match rule.then {
+                Action::Service(name) => wire::Action::Service(name),
+                Action::Split(targets) => wire::Action::Split(wire::Split {
+                    targets: targets
+                        .into_iter()
+                        .map(|target| wire::Target {
+                            service: target.service,
+                            version: target.version.unwrap_or_default(),
+                            weight: target.weight,
+                        })
+                        .collect(),
+                }),
+            }),
+            timeout_nanos: rule.timeout_ms.map(nanos),
+        }
+    }
+}
+
+impl From<&spec::ServiceSpec> for ServiceDeclaration {
+    fn from(spec: &spec::ServiceSpec) -> Self {
+        Self {
+            protocol: match spec.protocol {
+                spec::Protocol::Http1 => Protocol::Http1,
+            },
+            balance: match spec.balance {
+                spec::Balance::RoundRobin => Balance::RoundRobin,
+                spec::Balance::Random => Balance::Random,
+                spec::Balance::LeastRequest => Balance::LeastRequest,
+            },
+            rules: spec.rules.iter().map(Rule::from).collect(),
+            calls: spec.calls.iter().map(ToString::to_string).collect(),
+            health: spec.health.as_ref().map(|health| HealthCheck {
+                http_path: match &health.probe {
+                    spec::Probe::Tcp => None,
+                    spec::Probe::Http(path) => Some(path.clone()),
+                },
+                interval_ms: millis(health.interval),
+                timeout_ms: millis(health.timeout),
+                healthy_after: health.healthy_after,
+                unhealthy_after: health.unhealthy_after,
+            }),
+            timeout_ms: spec.timeout.map(millis),
+        }
+    }
+}
+
+impl From<&spec::RuleSpec> for Rule {
+    fn from(spec: &spec::RuleSpec) -> Self {
+        let text = |text: &Arc<str>| text.to_string();
+        Self {
+            name: text(&spec.name),
+            when: Match {
+                hosts: spec
+                    .when
+                    .hosts
+                    .iter()
+                    .map(|host| match host {
+                        spec::HostMatch::Exact(host) => Host(text(host)),
+                        spec::HostMatch::Suffix(suffix) => Host(format!("*{suffix}")),
+                    })
+                    .collect(),
+                path: spec.when.path.as_ref().map(|path| match path {
+                    spec::PathMatch::Exact(path) => Path::Exact(text(path)),
+                    spec::PathMatch::Prefix(path) => Path::Prefix(text(path)),
+                }),
+                methods: spec.when.methods.iter().map(text).collect(),
+                headers: spec
+                    .when
+                    .headers
+                    .iter()
+                    .map(|h| (text(&h.name), h.value.as_ref().map(text)))
+                    .collect(),
+            },
+            then: match &spec.then {
+                spec::ActionSpec::Service(id) => Action::Service(id.to_string()),
+                spec::ActionSpec::Split(targets) => Action::Split(
+                    targets
+                        .iter()
+                        .map(|target| Target {
+                            service: target.service.to_string(),
+                            version: target.version.as_ref().map(String::from),
+                            weight: target.weight,
+                        })
+                        .collect(),
+                ),
+            },
+            timeout_ms: spec.timeout.map(millis),
+        }
+    }
+}
+
+impl Match {
+    /// True when every request matches.
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Nanoseconds of `millis`, at most 584 years.
+const fn nanos(millis: u64) -> u64 {
+    millis.saturating_mul(1_000_000)
+}
+
+/// Whole milliseconds, at least 1 so that a short limit does not read as none.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// Default of the times of a health check, in milliseconds.
+const fn one_second() -> u64 {
+    1000
+}
+
+/// Default of `healthy_after`.
+const fn one() -> u32 {
+    1
+}
+
+/// Default of `unhealthy_after`.
+const fn two() -> u32 {
+    2
+}

@@ -1,0 +1,40 @@
+use leno_core::name::ServiceId;
+
+use super::*;
+
+#[test]
+fn a_declaration_survives_json_and_the_core_model() {
+    let text = r#"{
+        "protocol": "http1", "balance": "round_robin",
+        "rules": [{"name": "canary",
+                   "when": {"hosts": ["a.example", "*.b.example"], "path": {"prefix": "/x"}, "methods": ["GET"],
+                            "headers": [["x-beta", null], ["x-user", "7"]]},
+                   "then": {"split": [{"service": "product", "version": "v1", "weight": 90},
+                                      {"service": "shop/other", "weight": 10}]},
+                   "timeout_ms": 50},
+                  {"name": "rest", "then": {"service": "cart"}}],
+        "calls": ["cart", "shop/user"],
+        "health": {"http_path": "/healthz", "interval_ms": 500, "timeout_ms": 250, "healthy_after": 1,
+                   "unhealthy_after": 2},
+        "timeout_ms": 15000
+    }"#;
+    let declaration: ServiceDeclaration = serde_json::from_str(text).unwrap();
+    let spec = declaration.clone().parse(&ServiceId::parse("shop/product").unwrap()).unwrap();
+    assert_eq!(ServiceDeclaration::from(&spec), declaration);
+    let printed: serde_json::Value = serde_json::to_value(&declaration).unwrap();
+    assert_eq!(printed, serde_json::from_str::<serde_json::Value>(text).unwrap());
+}
+
+#[test]
+fn a_request_with_an_unknown_field_is_refused() {
+    let error = serde_json::from_str::<TokenRequest>(r#"{"service": "a", "use": 3}"#).unwrap_err();
+    assert!(error.to_string().contains("unknown field `use`"), "{error}");
+}
+
+#[test]
+fn a_wrong_declaration_names_the_field() {
+    let declaration: ServiceDeclaration =
+        serde_json::from_str(r#"{"rules": [{"name": "a", "then": {"split": []}}]}"#).unwrap();
+    let error = declaration.parse(&ServiceId::parse("a").unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "default/a: rules[0].split: the sum of the weights is 0");
+}

@@ -1,0 +1,492 @@
+//! Between the messages and `leno_core::spec`: encode is total, decode refuses with the resource and the field.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leno_core::index::Kind;
+use leno_core::name::{Label, ServiceId};
+use leno_core::peer::SpiffeId;
+use leno_core::spec;
+use prost::Message;
+
+use crate::proto::{kind_of, resource as wire, xds};
+
+/// A resource of a kind that Leno knows, parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// A service.
+    Service(spec::ServiceSpec),
+    /// The endpoints of a service.
+    Endpoints(ServiceId, Vec<spec::EndpointSpec>),
+    /// A gateway.
+    Gateway(spec::GatewaySpec),
+}
+
+/// What is wrong with a received resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WireError {
+    /// The resource's name as received; empty when there is none.
+    pub resource: String,
+    /// Path of the field, such as `rules[2].split[0].service`.
+    pub field: String,
+    /// What about it.
+    pub problem: String,
+}
+
+impl Known {
+    /// Parses the content of `resource`, whose name must be the one inside.
+    ///
+    /// # Errors
+    /// Says which field is wrong.
+    pub fn decode(resource: &xds::Resource) -> Result<Self, WireError> {
+        let named = |error: WireError| WireError { resource: resource.name.clone(), ..error };
+        let any = resource.resource.as_ref().ok_or_else(|| named(bad("resource", "is missing")))?;
+        let kind = kind_of(&any.type_url).ok_or_else(|| {
+            named(bad("type_url", format!("{:?} is no type that Leno knows", any.type_url)))
+        })?;
+        let known = Self::parse(kind, &any.value).map_err(named)?;
+        let inside = full_name(known.id());
+        if inside != resource.name {
+            return Err(named(bad("name", format!("the content is named {inside:?}"))));
+        }
+        Ok(known)
+    }
+
+    /// Parses encoded content of `kind`.
+    ///
+    /// # Errors
+    /// Says which field is wrong.
+    pub fn parse(kind: Kind, bytes: &[u8]) -> Result<Self, WireError> {
+        let garbled = |error: prost::DecodeError| bad("", error.to_string());
+        match kind {
+            Kind::Service => Ok(Self::Service(wire::Service::decode(bytes).map_err(garbled)?.try_into()?)),
+            Kind::Gateway => Ok(Self::Gateway(wire::Gateway::decode(bytes).map_err(garbled)?.try_into()?)),
+            Kind::Endpoints => {
+                let (id, endpoints) = wire::Endpoints::decode(bytes).map_err(garbled)?.try_into()?;
+                Ok(Self::Endpoints(id, endpoints))
+            }
+        }
+    }
+
+    /// The encoded content.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Service(spec) => wire::Service::from(spec).encode_to_vec(),
+            Self::Endpoints(id, endpoints) => {
+                wire::Endpoints::from((id, endpoints.as_slice())).encode_to_vec()
+            }
+            Self::Gateway(spec) => wire::Gateway::from(spec).encode_to_vec(),
+        }
+    }
+
+    /// Whose resource it is.
+    pub const fn id(&self) -> &ServiceId {
+        match self {
+            Self::Service(spec) => &spec.id,
+            Self::Endpoints(id, _) => id,
+            Self::Gateway(spec) => &spec.id,
+        }
+    }
+
+    /// Its kind.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::Endpoints(..) => Kind::Endpoints,
+            Self::Gateway(_) => Kind::Gateway,
+        }
+    }
+}
+
+/// `NAMESPACE/NAME`, the form of a name on the wire; parsed back by [`ServiceId::parse`].
+pub fn full_name(id: &ServiceId) -> String {
+    format!("{}/{}", id.namespace, id.name)
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.resource.is_empty() {
+            write!(f, "{}: ", self.resource)?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for WireError {}
+
+impl From<&spec::ServiceSpec> for wire::Service {
+    fn from(spec: &spec::ServiceSpec) -> Self {
+        Self {
+            name: full_name(&spec.id),
+            protocol: protocol(spec.protocol).into(),
+            balance: match spec.balance {
+                spec::Balance::RoundRobin => wire::Balance::RoundRobin,
+                spec::Balance::Random => wire::Balance::Random,
+                spec::Balance::LeastRequest => wire::Balance::LeastRequest,
+            }
+            .into(),
+            rules: spec.rules.iter().map(wire::Rule::from).collect(),
+            calls: spec.calls.iter().map(full_name).collect(),
+            health: spec.health.as_ref().map(wire::HealthCheck::from),
+            timeout_nanos: spec.timeout.map(nanos),
+        }
+    }
+}
+
+impl TryFrom<wire::Service> for spec::ServiceSpec {
+    type Error = WireError;
+
+    fn try_from(message: wire::Service) -> Result<Self, WireError> {
+        let id = id("name", &message.name)?;
+        let parse = move || {
+            Ok(Self {
+                id,
+                protocol: parse_protocol("protocol", message.protocol)?,
+                balance: match wire::Balance::try_from(message.balance) {
+                    Ok(wire::Balance::RoundRobin) => spec::Balance::RoundRobin,
+                    Ok(wire::Balance::Random) => spec::Balance::Random,
+                    Ok(wire::Balance::LeastRequest) => spec::Balance::LeastRequest,
+                    Ok(wire::Balance::Unspecified) | Err(_) => {
+                        return Err(bad("balance", format!("{} is not known here", message.balance)));
+                    }
+                },
+                rules: rules(message.rules)?,
+                calls: list("calls", message.calls, |name| self::id("", &name))?,
+                health: message
+                    .health
+                    .map(|h| h.try_into().map_err(|e: WireError| e.below("health")))
+                    .transpose()?,
+                timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+            })
+        };
+        parse().map_err(|error: WireError| WireError { resource: message.name, ..error })
+    }
+}
+
+impl From<&spec::GatewaySpec> for wire::Gateway {
+    fn from(spec: &spec::GatewaySpec) -> Self {
+        Self {
+            name: full_name(&spec.id),
+            listen: spec.listen.to_string(),
+            rules: spec.rules.iter().map(wire::Rule::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Gateway> for spec::GatewaySpec {
+    type Error = WireError;
+
+    fn try_from(message: wire::Gateway) -> Result<Self, WireError> {
+        let id = id("name", &message.name)?;
+        let parse = move || {
+            Ok(Self { id, listen: address("listen", &message.listen)?, rules: rules(message.rules)? })
+        };
+        parse().map_err(|error: WireError| WireError { resource: message.name, ..error })
+    }
+}
+
+impl From<(&ServiceId, &[spec::EndpointSpec])> for wire::Endpoints {
+    fn from((id, endpoints): (&ServiceId, &[spec::EndpointSpec])) -> Self {
+        let endpoint = |spec: &spec::EndpointSpec| wire::Endpoint {
+            name: spec.name.to_string(),
+            address: spec.address.to_string(),
+            mesh_identity: match &spec.transport {
+                spec::Transport::Mesh(identity) => identity.to_uri(),
+                spec::Transport::Plain => String::new(),
+            },
+            version: spec.version.as_ref().map(String::from).unwrap_or_default(),
+            weight: spec.weight,
+            unhealthy: !spec.healthy,
+        };
+        Self { name: full_name(id), endpoints: endpoints.iter().map(endpoint).collect() }
+    }
+}
+
+/// Sorted by name, whatever order they came in; two of one name are refused.
+impl TryFrom<wire::Endpoints> for (ServiceId, Vec<spec::EndpointSpec>) {
+    type Error = WireError;
+
+    fn try_from(message: wire::Endpoints) -> Result<Self, WireError> {
+        let id = id("name", &message.name)?;
+        let endpoint =
+            |endpoint: wire::Endpoint| {
+                if endpoint.name.is_empty() {
+                    return Err(bad("name", "is empty"));
+                }
+                Ok(spec::EndpointSpec {
+                    name: endpoint.name.into(),
+                    address: address("address", &endpoint.address)?,
+                    transport: if endpoint.mesh_identity.is_empty() {
+                        spec::Transport::Plain
+                    } else {
+                        spec::Transport::Mesh(SpiffeId::parse(&endpoint.mesh_identity).map_err(|e| {
+                            bad("mesh_identity", format!("{:?}: {e}", endpoint.mesh_identity))
+                        })?)
+                    },
+                    version: optional_label("version", &endpoint.version)?,
+                    weight: endpoint.weight,
+                    healthy: !endpoint.unhealthy,
+                })
+            };
+        let mut endpoints = list("endpoints", message.endpoints, endpoint)
+            .map_err(|error| WireError { resource: message.name.clone(), ..error })?;
+        endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(twice) = endpoints.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            let error = bad("endpoints", format!("two are named {:?}", &*twice[0].name));
+            return Err(WireError { resource: message.name, ..error });
+        }
+        Ok((id, endpoints))
+    }
+}
+
+impl From<&spec::RuleSpec> for wire::Rule {
+    fn from(spec: &spec::RuleSpec) -> Self {
+        Self {
+            name: spec.name.to_string(),
+            when: (spec.when != spec::MatchSpec::default()).then(|| wire::Match::from(&spec.when)),
+            then: Some(match &spec.then {
+                spec::ActionSpec::Split(targets) => wire::Action::Split(wire::Split {
+                    targets: targets
+                        .iter()
+                        .map(|target| wire::Target {
+                            service: full_name(&target.service),
+                            version: target.version.as_ref().map(String::from).unwrap_or_default(),
+                            weight: target.weight,
+                        })
+                        .collect(),
+                }),
+                spec::ActionSpec::Service(id) => wire::Action::Service(full_name(id)),
+            }),
+            timeout_nanos: spec.timeout.map(nanos),
+        }
+    }
+}
+
+impl From<&spec::MatchSpec> for wire::Match {
+    fn from(spec: &spec::MatchSpec) -> Self {
+        Self {
+            hosts: spec
+                .hosts
+                .iter()
+                .map(|host| match host {
+                    spec::HostMatch::Exact(text) | spec::HostMatch::Suffix(text) => text.to_string(),
+                })
+                .collect(),
+            path: spec.path.as_ref().map(|path| match path {
+                spec::PathMatch::Exact(text) => wire::Path::Exact(text.to_string()),
+                spec::PathMatch::Prefix(text) => wire::Path::Prefix(text.to_string()),
+            }),
+            methods: spec.methods.iter().map(ToString::to_string).collect(),
+            headers: spec
+                .headers
+                .iter()
+                .map(|header| wire::Header {
+                    name: header.name.to_string(),
+                    value: header.value.as_ref().map(ToString::to_string),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<&spec::HealthSpec> for wire::HealthCheck {
+    fn from(spec: &spec::HealthSpec) -> Self {
+        Self {
+            http_path: match &spec.probe {
+                spec::Probe::Tcp => None,
+                spec::Probe::Http(path) => Some(path.clone()),
+            },
+            interval_nanos: nanos(spec.interval),
+            timeout_nanos: nanos(spec.timeout),
+            healthy_after: spec.healthy_after,
+            unhealthy_after: spec.unhealthy_after,
+        }
+    }
+}
+
+impl TryFrom<wire::HealthCheck> for spec::HealthSpec {
+    type Error = WireError;
+
+    fn try_from(message: wire::HealthCheck) -> Result<Self, WireError> {
+        Ok(Self {
+            probe: match message.http_path {
+                None => spec::Probe::Tcp,
+                Some(path) => {
+                    check_path("http_path", &path)?;
+                    spec::Probe::Http(path)
+                }
+            },
+            interval: positive("interval", message.interval_nanos)?,
+            timeout: positive("timeout", message.timeout_nanos)?,
+            healthy_after: at_least_one("healthy_after", message.healthy_after)?,
+            unhealthy_after: at_least_one("unhealthy_after", message.unhealthy_after)?,
+        })
+    }
+}
+
+/// The protocol's number on the wire.
+pub(crate) const fn protocol(protocol: spec::Protocol) -> wire::Protocol {
+    match protocol {
+        spec::Protocol::Http1 => wire::Protocol::Http1,
+    }
+}
+
+/// The protocol with this number.
+fn parse_protocol(field: &str, number: i32) -> Result<spec::Protocol, WireError> {
+    match wire::Protocol::try_from(number) {
+        Ok(wire::Protocol::Http1) => Ok(spec::Protocol::Http1),
+        Ok(wire::Protocol::Unspecified) | Err(_) => Err(bad(field, format!("{number} is not known here"))),
+    }
+}
+
+/// A rule list; names are unique.
+fn rules(messages: Vec<wire::Rule>) -> Result<Vec<spec::RuleSpec>, WireError> {
+    let rules = list("rules", messages, rule)?;
+    let mut names: Vec<&str> = rules.iter().map(|rule| &*rule.name).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(twice) => Err(bad("rules", format!("two are named {:?}", twice[0]))),
+        None => Ok(rules),
+    }
+}
+
+/// One rule.
+fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
+    if message.name.is_empty() {
+        return Err(bad("name", "is empty"));
+    }
+    Ok(spec::RuleSpec {
+        name: message.name.into(),
+        when: matching(message.when.unwrap_or_default())?,
+        then: match message.then {
+            Some(wire::Action::Service(name)) => spec::ActionSpec::Service(id("service", &name)?),
+            Some(wire::Action::Split(split)) => {
+                let targets = list("split", split.targets, |target| {
+                    Ok(spec::TargetSpec {
+                        service: id("service", &target.service)?,
+                        version: optional_label("version", &target.version)?,
+                        weight: target.weight,
+                    })
+                })?;
+                if targets.iter().all(|target| target.weight == 0) {
+                    return Err(bad("split", "the sum of the weights is 0"));
+                }
+                spec::ActionSpec::Split(targets)
+            }
+            None => return Err(bad("then", "is missing, or of a kind that is not known here")),
+        },
+        timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+    })
+}
+
+/// What a request must look like.
+fn matching(message: wire::Match) -> Result<spec::MatchSpec, WireError> {
+    Ok(spec::MatchSpec {
+        hosts: list("when.hosts", message.hosts, |host| {
+            if host.is_empty() || host == "." || host.bytes().any(|b| b.is_ascii_uppercase() || b <= b' ') {
+                return Err(bad("", format!("{host:?} is no lower-case host")));
+            }
+            Ok(if host.starts_with('.') {
+                spec::HostMatch::Suffix(host.into())
+            } else {
+                spec::HostMatch::Exact(host.into())
+            })
+        })?,
+        path: match message.path {
+            None => None,
+            Some(wire::Path::Exact(path)) => {
+                check_path("when.path", &path)?;
+                Some(spec::PathMatch::Exact(path.into()))
+            }
+            Some(wire::Path::Prefix(path)) => {
+                check_path("when.path", &path)?;
+                Some(spec::PathMatch::Prefix(path.into()))
+            }
+        },
+        methods: list("when.methods", message.methods, |method| {
+            if method.is_empty() || !method.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(bad("", format!("{method:?} is no method")));
+            }
+            Ok(Arc::from(method))
+        })?,
+        headers: list("when.headers", message.headers, |header| {
+            let lower = |b: u8| b.is_ascii_graphic() && !b.is_ascii_uppercase() && b != b':';
+            if header.name.is_empty() || !header.name.bytes().all(lower) {
+                return Err(bad("name", format!("{:?} is no lower-case field name", header.name)));
+            }
+            Ok(spec::HeaderMatch { name: header.name.into(), value: header.value.map(Arc::from) })
+        })?,
+    })
+}
+
+/// Parses each of `items`; an error gets `field[i]` put before its own path.
+fn list<M, T>(
+    field: &str,
+    items: Vec<M>,
+    mut parse: impl FnMut(M) -> Result<T, WireError>,
+) -> Result<Vec<T>, WireError> {
+    let indexed = items.into_iter().enumerate();
+    indexed.map(|(i, item)| parse(item).map_err(|error| error.below(&format!("{field}[{i}]")))).collect()
+}
+
+/// A service's full name.
+fn id(field: &str, text: &str) -> Result<ServiceId, WireError> {
+    ServiceId::parse(text).map_err(|error| bad(field, format!("{text:?}: {error}")))
+}
+
+/// A label, or `None` when empty.
+fn optional_label(field: &str, text: &str) -> Result<Option<Label>, WireError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Label::parse(text).map(Some).map_err(|error| bad(field, format!("{text:?}: {error}")))
+}
+
+/// `IP:PORT`.
+fn address(field: &str, text: &str) -> Result<SocketAddr, WireError> {
+    text.parse().map_err(|_| bad(field, format!("{text:?} is not IP:PORT")))
+}
+
+/// A path as it stands in a request line: begins with `/`, no blank, no control character.
+fn check_path(field: &str, path: &str) -> Result<(), WireError> {
+    if path.starts_with('/') && path.bytes().all(|b| b > b' ' && b != 0x7f) {
+        return Ok(());
+    }
+    Err(bad(field, format!("{path:?} does not begin with '/' or has a blank in it")))
+}
+
+/// A duration that is not 0.
+fn positive(field: &str, nanos: u64) -> Result<Duration, WireError> {
+    if nanos == 0 { Err(bad(field, "is 0")) } else { Ok(Duration::from_nanos(nanos)) }
+}
+
+/// A count that is not 0.
+fn at_least_one(field: &str, count: u32) -> Result<u32, WireError> {
+    if count == 0 { Err(bad(field, "is 0")) } else { Ok(count) }
+}
+
+/// Nanoseconds, at most 584 years.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// An error about `field`, of a resource yet to be named.
+fn bad(field: &str, problem: impl Into<String>) -> WireError {
+    WireError { resource: String::new(), field: field.to_owned(), problem: problem.into() }
+}
+
+impl WireError {
+    /// The same error with `field` put before its path.
+    fn below(self, field: &str) -> Self {
+        let joined = if self.field.is_empty() { field.to_owned() } else { format!("{field}.{}", self.field) };
+        Self { field: joined, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests;

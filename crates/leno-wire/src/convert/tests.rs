@@ -1,0 +1,185 @@
+use super::*;
+
+fn label(text: &str) -> Label {
+    Label::parse(text).unwrap()
+}
+
+fn service(text: &str) -> ServiceId {
+    ServiceId::parse(text).unwrap()
+}
+
+fn full_service() -> spec::ServiceSpec {
+    spec::ServiceSpec {
+        id: service("shop/product"),
+        protocol: spec::Protocol::Http1,
+        balance: spec::Balance::RoundRobin,
+        rules: vec![
+            spec::RuleSpec {
+                name: "canary".into(),
+                when: spec::MatchSpec {
+                    hosts: vec![
+                        spec::HostMatch::Exact("a.example".into()),
+                        spec::HostMatch::Suffix(".example.com".into()),
+                    ],
+                    path: Some(spec::PathMatch::Prefix("/products".into())),
+                    methods: vec!["GET".into(), "HEAD".into()],
+                    headers: vec![
+                        spec::HeaderMatch { name: "x-user".into(), value: None },
+                        spec::HeaderMatch { name: "x-beta".into(), value: Some("".into()) },
+                    ],
+                },
+                then: spec::ActionSpec::Split(vec![
+                    spec::TargetSpec { service: service("product"), version: Some(label("v1")), weight: 90 },
+                    spec::TargetSpec { service: service("product"), version: None, weight: 0 },
+                ]),
+                timeout: Some(Duration::from_millis(1500)),
+            },
+            spec::RuleSpec {
+                name: "rest".into(),
+                when: spec::MatchSpec {
+                    path: Some(spec::PathMatch::Exact("/".into())),
+                    ..spec::MatchSpec::default()
+                },
+                then: spec::ActionSpec::Service(service("other/cart")),
+                timeout: None,
+            },
+        ],
+        calls: vec![service("cart"), service("other/user")],
+        health: Some(spec::HealthSpec {
+            probe: spec::Probe::Http("/healthz".into()),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_nanos(1),
+            healthy_after: 1,
+            unhealthy_after: 2,
+        }),
+        timeout: Some(Duration::from_secs(15)),
+    }
+}
+
+fn endpoint(name: &str, transport: spec::Transport) -> spec::EndpointSpec {
+    spec::EndpointSpec {
+        name: name.into(),
+        address: "[::1]:8080".parse().unwrap(),
+        transport,
+        version: Some(label("v2")),
+        weight: 7,
+        healthy: false,
+    }
+}
+
+#[test]
+fn what_is_encoded_is_decoded_the_same() {
+    let identity = SpiffeId::parse("spiffe://shop.mesh/ns/default/sa/product").unwrap();
+    let all = [
+        Known::Service(full_service()),
+        Known::Endpoints(
+            service("product"),
+            vec![endpoint("a", spec::Transport::Plain), endpoint("b", spec::Transport::Mesh(identity))],
+        ),
+        Known::Endpoints(service("product"), vec![]),
+        Known::Gateway(spec::GatewaySpec {
+            id: service("public"),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            rules: full_service().rules,
+        }),
+    ];
+    for known in all {
+        let resource = xds::Resource {
+            name: full_name(known.id()),
+            version: String::new(),
+            resource: Some(xds::Any {
+                type_url: crate::proto::type_url(known.kind()).to_owned(),
+                value: known.encode(),
+            }),
+        };
+        let bytes = resource.encode_to_vec();
+        assert_eq!(Known::decode(&xds::Resource::decode(&*bytes).unwrap()), Ok(known));
+    }
+}
+
+/// Each wrong field is named with its path.
+#[test]
+fn a_wrong_field_is_named() {
+    let good = || wire::Service::from(&full_service());
+    type Case = (&'static str, fn(&mut wire::Service));
+    let cases: &[Case] = &[
+        ("name", |s| s.name = "A/b".into()),
+        ("protocol", |s| s.protocol = 0),
+        ("protocol", |s| s.protocol = 99),
+        ("balance", |s| s.balance = 9),
+        ("rules[0].name", |s| s.rules[0].name.clear()),
+        ("rules", |s| s.rules[0].name = "rest".into()),
+        ("rules[0].then", |s| s.rules[0].then = None),
+        ("rules[1].service", |s| s.rules[1].then = Some(wire::Action::Service("x/y/z".into()))),
+        ("rules[0].split", |s| s.rules[0].then = Some(wire::Action::Split(wire::Split::default()))),
+        ("rules[0].timeout", |s| s.rules[0].timeout_nanos = Some(0)),
+        ("rules[0].when.hosts[1]", |s| s.rules[0].when.as_mut().unwrap().hosts[1] = "Example.com".into()),
+        ("rules[0].when.path", |s| {
+            s.rules[0].when.as_mut().unwrap().path = Some(wire::Path::Exact("x".into()));
+        }),
+        ("rules[0].when.methods[0]", |s| s.rules[0].when.as_mut().unwrap().methods[0] = "G T".into()),
+        ("rules[0].when.headers[0].name", |s| {
+            s.rules[0].when.as_mut().unwrap().headers[0].name = "X-User".into();
+        }),
+        ("calls[1]", |s| s.calls[1] = String::new()),
+        ("health.interval", |s| s.health.as_mut().unwrap().interval_nanos = 0),
+        ("health.unhealthy_after", |s| s.health.as_mut().unwrap().unhealthy_after = 0),
+        ("health.http_path", |s| s.health.as_mut().unwrap().http_path = Some("healthz".into())),
+        ("timeout", |s| s.timeout_nanos = Some(0)),
+    ];
+    for (field, spoil) in cases {
+        let mut message = good();
+        spoil(&mut message);
+        let error = spec::ServiceSpec::try_from(message).unwrap_err();
+        assert_eq!(error.field, *field, "{error}");
+        assert!(*field == "name" || error.resource == "shop/product", "{error}");
+    }
+}
+
+#[test]
+fn endpoints_are_sorted_and_unique() {
+    let endpoint = |name: &str| wire::Endpoint {
+        name: name.to_owned(),
+        address: "127.0.0.1:1".to_owned(),
+        ..wire::Endpoint::default()
+    };
+    let message =
+        wire::Endpoints { name: "default/a".to_owned(), endpoints: vec![endpoint("b"), endpoint("a")] };
+    let (_, sorted): (ServiceId, Vec<spec::EndpointSpec>) = message.clone().try_into().unwrap();
+    assert_eq!(sorted.iter().map(|e| &*e.name).collect::<Vec<_>>(), ["a", "b"]);
+    let twice = wire::Endpoints { endpoints: vec![endpoint("b"), endpoint("b")], ..message };
+    let error = <(ServiceId, Vec<spec::EndpointSpec>)>::try_from(twice).unwrap_err();
+    assert_eq!(error.to_string(), "default/a: endpoints: two are named \"b\"");
+}
+
+#[test]
+fn the_name_inside_is_the_name_outside() {
+    let resource = xds::Resource {
+        name: "default/cart".to_owned(),
+        version: String::new(),
+        resource: Some(xds::Any {
+            type_url: crate::proto::SERVICE_TYPE_URL.to_owned(),
+            value: Known::Service(full_service()).encode(),
+        }),
+    };
+    let error = Known::decode(&resource).unwrap_err();
+    assert_eq!(error.to_string(), "default/cart: name: the content is named \"shop/product\"");
+}
+
+/// Whatever bytes come, decoding ends in a value or an error.
+#[test]
+fn garbled_bytes_are_refused_or_parsed_never_a_panic() {
+    let mut rng = leno_core::rng::Rng::new(7);
+    let good = Known::Service(full_service()).encode();
+    for _ in 0..20_000 {
+        let mut bytes = good.clone();
+        for _ in 0..=rng.below(4) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            bytes[at] = rng.next_u64() as u8;
+        }
+        bytes.truncate(rng.below(bytes.len() as u64 + 1) as usize);
+        for kind in Kind::ALL {
+            let _ = Known::parse(kind, &bytes);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! `leno.v1` resources: what a proxy is told. One message per type of `leno_core::spec`, field for field; durations
+//! in nanoseconds, names as `NAMESPACE/NAME`.
+
+/// A service: `ServiceSpec`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Service {
+    /// `NAMESPACE/NAME`.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// What instances speak.
+    #[prost(enumeration = "Protocol", tag = "2")]
+    pub protocol: i32,
+    /// How one of several endpoints is chosen.
+    #[prost(enumeration = "Balance", tag = "3")]
+    pub balance: i32,
+    /// First match wins.
+    #[prost(message, repeated, tag = "4")]
+    pub rules: Vec<Rule>,
+    /// Declared dependencies.
+    #[prost(string, repeated, tag = "5")]
+    pub calls: Vec<String>,
+    /// How the instance is checked.
+    #[prost(message, optional, tag = "6")]
+    pub health: Option<HealthCheck>,
+    /// Nanoseconds; unset: none.
+    #[prost(uint64, optional, tag = "7")]
+    pub timeout_nanos: Option<u64>,
+}
+
+/// What instances speak. 0 is no protocol: a receiver refuses what it does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Protocol {
+    /// Not set.
+    Unspecified = 0,
+    /// HTTP/1.1.
+    Http1 = 1,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Balance {
+    /// Not set.
+    Unspecified = 0,
+    /// Each in turn.
+    RoundRobin = 1,
+    /// By chance.
+    Random = 2,
+    /// The less loaded of two.
+    LeastRequest = 3,
+}
+
+/// One rule: `RuleSpec`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Rule {
+    /// Unique in its list.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Unset: every request.
+    #[prost(message, optional, tag = "2")]
+    pub when: Option<Match>,
+    /// What happens.
+    #[prost(oneof = "Action", tags = "3, 4")]
+    pub then: Option<Action>,
+    /// Nanoseconds; unset: as the service says.
+    #[prost(uint64, optional, tag = "5")]
+    pub timeout_nanos: Option<u64>,
+}
+
+/// `ActionSpec`.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum Action {
+    /// One of these, by weight.
+    #[prost(message, tag = "3")]
+    Split(Split),
+    /// The service's own rules.
+    #[prost(string, tag = "4")]
+    Service(String),
+}
+
+/// Targets by weight.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Split {
+    /// The sum of their weights is not 0.
+    #[prost(message, repeated, tag = "1")]
+    pub targets: Vec<Target>,
+}
+
+/// `TargetSpec`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Target {
+    /// `NAMESPACE/NAME`.
+    #[prost(string, tag = "1")]
+    pub service: String,
+    /// Empty: every version.
+    #[prost(string, tag = "2")]
+    pub version: String,
+    /// Its share is this over the sum.
+    #[prost(uint32, tag = "3")]
+    pub weight: u32,
+}
+
+/// `MatchSpec`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Match {
+    /// `example.com`, or `.example.com` for every host below it; empty: any.
+    #[prost(string, repeated, tag = "1")]
+    pub hosts: Vec<String>,
+    /// Unset: any.
+    #[prost(oneof = "Path", tags = "2, 3")]
+    pub path: Option<Path>,
+    /// Empty: any.
+    #[prost(string, repeated, tag = "4")]
+    pub methods: Vec<String>,
+    /// All of these.
+    #[prost(message, repeated, tag = "5")]
+    pub headers: Vec<Header>,
+}
+
+/// `PathMatch`.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum Path {
+    /// This path.
+    #[prost(string, tag = "2")]
+    Exact(String),
+    /// This path and below, by segments.
+    #[prost(string, tag = "3")]
+    Prefix(String),
+}
+
+/// `HeaderMatch`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Header {
+    /// Lower case.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Unset: it is enough that it is there.
+    #[prost(string, optional, tag = "2")]
+    pub value: Option<String>,
+}
+
+/// `HealthSpec`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct HealthCheck {
+    /// Path of a GET; unset: a TCP connect.
+    #[prost(string, optional, tag = "1")]
+    pub http_path: Option<String>,
+    /// Between the starts of two checks.
+    #[prost(uint64, tag = "2")]
+    pub interval_nanos: u64,
+    /// For one check.
+    #[prost(uint64, tag = "3")]
+    pub timeout_nanos: u64,
+    /// Good answers in a row.
+    #[prost(uint32, tag = "4")]
+    pub healthy_after: u32,
+    /// Bad answers in a row.
+    #[prost(uint32, tag = "5")]
+    pub unhealthy_after: u32,
+}
+
+/// A gateway: `GatewaySpec`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Gateway {
+    /// `NAMESPACE/NAME`.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// `IP:PORT`.
+    #[prost(string, tag = "2")]
+    pub listen: String,
+    /// First match wins.
+    #[prost(message, repeated, tag = "3")]
+    pub rules: Vec<Rule>,
+}
+
+/// Where a service can be reached: `Vec<EndpointSpec>`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Endpoints {
+    /// The service, `NAMESPACE/NAME`.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Sorted by name.
+    #[prost(message, repeated, tag = "2")]
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// `EndpointSpec`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Endpoint {
+    /// Unique in its service.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// `IP:PORT`.
+    #[prost(string, tag = "2")]
+    pub address: String,
+    /// The SPIFFE id at the other end of the mesh transport; empty: plain text.
+    #[prost(string, tag = "3")]
+    pub mesh_identity: String,
+    /// Empty: none.
+    #[prost(string, tag = "4")]
+    pub version: String,
+    /// 0 takes no new requests.
+    #[prost(uint32, tag = "5")]
+    pub weight: u32,
+    /// Whether it may get requests. Unhealthy is what is sent, so that a forgotten field is no outage.
+    #[prost(bool, tag = "6")]
+    pub unhealthy: bool,
+}
