@@ -75,3 +75,23 @@ fn yaml_files(folder: &str) -> Vec<PathBuf> {
     files.sort();
     files
 }
+
+#[test]
+fn diagnostics_as_json() {
+    let text = "mesh: m\nservices:\n  web: {run: ./web}\n  web: {}\n";
+    let diagnostics = native::parse("m.yaml", text).unwrap_err();
+    let excerpt = |text: &str| serde_json::json!({"text": text, "start": 2, "length": 3});
+    assert_eq!(
+        serde_json::to_value(&diagnostics).unwrap(),
+        serde_json::json!({"more": 0, "diagnostics": [{
+            "severity": "error",
+            "file": "m.yaml",
+            "line": 4,
+            "column": 3,
+            "message": "\"web\" is given twice",
+            "excerpt": excerpt("  web: {}"),
+            "related": {"line": 3, "column": 3, "label": "first given here", "excerpt": excerpt("  web: {run: ./web}")},
+            "hint": "keep one of the two",
+        }]})
+    );
+}

@@ -29,8 +29,8 @@ pub(crate) struct Reader<'a> {
 }
 
 /// What all instances of a file may take, in bytes: with `replicas` and a large `env`, a small file could else make
-/// gigabytes. Enough for 100,000 instances with a short command each.
-pub(crate) const INSTANCE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// gigabytes. Enough for 25,000 instances with a short command each.
+pub(crate) const INSTANCE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Comparisons made to find routes that never match; a file with more gets fewer warnings. Enough for every pair
 /// of 1,000 ordinary routes, four times.
