@@ -3,26 +3,37 @@
 /// Texts longer than this are not compared, in characters: they are no slip of a name.
 const COMPARED_CHARS_MAX: usize = 64;
 
+/// Candidates beyond this many are not looked at: a hint is not worth a second of waiting.
+const CANDIDATES_MAX: usize = 1000;
+
 /// The candidate that `text` was most likely meant to be: at most one slip in three characters (a letter wrong,
-/// missing, added, or two swapped), case ignored.
+/// missing, added, or two swapped), case ignored; else the only one that it begins.
 pub(crate) fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let wanted: Vec<char> = text.to_lowercase().chars().collect();
     if wanted.is_empty() || wanted.len() > COMPARED_CHARS_MAX {
         return None;
     }
-    let slips_max = wanted.len().div_ceil(3);
-    candidates
-        .into_iter()
+    let slips_max = (wanted.len() / 3).max(1);
+    let candidates: Vec<&str> = candidates.into_iter().take(CANDIDATES_MAX).collect();
+    let near = candidates
+        .iter()
         .filter_map(|candidate| {
             let letters: Vec<char> = candidate.to_lowercase().chars().take(COMPARED_CHARS_MAX + 1).collect();
             if letters.len().abs_diff(wanted.len()) > slips_max {
                 return None;
             }
             let slips = distance(&wanted, &letters);
-            (slips <= slips_max && slips < letters.len()).then_some((slips, candidate))
+            (slips <= slips_max && slips < letters.len()).then_some((slips, *candidate))
         })
-        .min()
-        .map(|(_, candidate)| candidate)
+        .min();
+    if let Some((_, candidate)) = near {
+        return Some(candidate);
+    }
+    let mut begun = candidates.iter().filter(|candidate| text.len() >= 3 && candidate.starts_with(text));
+    match (begun.next(), begun.next()) {
+        (Some(candidate), None) => Some(candidate),
+        _ => None,
+    }
 }
 
 /// `did you mean "candidate"?`, when one is near enough.
@@ -62,6 +73,9 @@ mod tests {
             ("endpoint", Some("endpoints")),
             ("instnaces", Some("instances")),
             ("replicas", None),
+            ("prot", Some("port")),
+            ("proto", Some("protocol")),
+            ("http", None),
             ("x", None),
             ("", None),
         ] {

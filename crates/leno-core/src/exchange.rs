@@ -41,8 +41,6 @@ pub struct Exchange {
     state: State,
     /// What to do next; at most one action waits at any time.
     action: Option<Action>,
-    /// What the rules said.
-    decision: Decision,
     /// The method allows doing it twice.
     idempotent: bool,
     /// Nothing of the request's body has been taken from the client: the request can be sent again.
@@ -96,6 +94,8 @@ pub enum Input {
     UpstreamEnded(Ending),
     /// The client is gone.
     DownstreamGone,
+    /// The rest of the client's request is not what its head announced.
+    RequestMalformed,
     /// [`Exchange::poll_timeout`] has passed.
     Timeout,
 }
@@ -202,7 +202,6 @@ impl Exchange {
         let mut exchange = Self {
             state: State::Picking,
             action: None,
-            decision,
             idempotent,
             replayable: true,
             deadline,
@@ -265,6 +264,11 @@ impl Exchange {
                 self.record.reason = Some(Reason::DownstreamGone);
                 self.fail_attempt(Reason::DownstreamGone);
                 self.finish(now);
+            }
+            (State::Streaming | State::Ending, Input::RequestMalformed) => self.cut(Reason::RequestMalformed),
+            (_, Input::RequestMalformed) => {
+                self.fail_attempt(Reason::RequestMalformed);
+                self.reply(Reason::RequestMalformed);
             }
             (_, Input::Timeout) => self.timed_out(now),
             // The shell's result of an action that a timeout or a gone client has overtaken.

@@ -32,6 +32,7 @@ use leno_identity::token::{JoinToken, TokenError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::access_log::json_string;
 use crate::clock::unix_now;
 use crate::config::Workload;
 use crate::health;
@@ -56,8 +57,7 @@ pub struct AgentHandle {
     pub world: watch::Receiver<Arc<World>>,
     /// Who this proxy is; `None` until it has joined. Replaced at each renewal.
     pub credential: watch::Receiver<Option<Arc<Credential>>>,
-    /// How it stands with the control plane.
-    pub status: watch::Receiver<Status>,
+    status: watch::Receiver<Status>,
     /// What the checks of the application say; always healthy in a gateway.
     pub health: watch::Receiver<Health>,
     commands: mpsc::Sender<Command>,
@@ -130,8 +130,32 @@ const REPEAT_LOG_AFTER: Duration = Duration::from_secs(30);
 impl AgentHandle {
     /// The workload calls `service`: its world will hold the service, or say that there is none. False when too many
     /// such questions are under way; ask again at the next request.
-    pub fn subscribe(&self, service: &ServiceId) -> bool {
-        self.commands.try_send(Command::Subscribe(service.clone())).is_ok()
+    pub fn subscribe(&self, service: ServiceId) -> bool {
+        self.commands.try_send(Command::Subscribe(service)).is_ok()
+    }
+
+    /// Waits until the world can be served from.
+    ///
+    /// # Errors
+    /// When that will never be: the token is used up, or it is for something else.
+    pub async fn ready(&self) -> Result<(), String> {
+        let mut status = self.status.clone();
+        let done = status.wait_for(|status| status.ready || status.failed).await;
+        match done {
+            Ok(status) if status.ready => Ok(()),
+            Ok(status) => Err(status.error.clone().unwrap_or_default()),
+            Err(_) => Err("the agent has stopped".into()),
+        }
+    }
+
+    /// What was last wrong; empty when nothing is.
+    pub fn last_error(&self) -> String {
+        self.status.borrow().error.clone().unwrap_or_default()
+    }
+
+    /// How it stands with the control plane.
+    pub fn status(&self) -> StatusReceiver {
+        StatusReceiver { status: self.status.clone(), health: self.health.clone() }
     }
 
     /// Takes the instance out of the registry, so that no new request comes, and stops the agent. Returns when the
@@ -145,6 +169,45 @@ impl AgentHandle {
             }
         };
         let _too_long = timeout(LEAVE_WITHIN * 2, leave).await;
+    }
+}
+
+/// Reads the agent's status.
+#[derive(Clone, Debug)]
+pub struct StatusReceiver {
+    status: watch::Receiver<Status>,
+    health: watch::Receiver<Health>,
+}
+
+impl StatusReceiver {
+    /// As it is now.
+    pub fn get(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// As it is now, as a JSON object.
+    pub fn write_json(&self, out: &mut String) {
+        let Status { attached, ready, generation, error, failed } = self.get();
+        let (health, reason) = match &*self.health.borrow() {
+            Health::Unknown => ("unknown", None),
+            Health::Healthy => ("healthy", None),
+            Health::Unhealthy(reason) => ("unhealthy", Some(reason.clone())),
+        };
+        out.push_str(&format!(
+            "{{\"attached\":{attached},\"ready\":{ready},\"generation\":{generation},\"failed\":{failed},\
+             \"health\":\"{health}\",\"health_reason\":"
+        ));
+        write_optional(out, reason.as_deref());
+        out.push_str(",\"error\":");
+        write_optional(out, error.as_deref());
+        out.push('}');
+    }
+}
+
+fn write_optional(out: &mut String, text: Option<&str>) {
+    match text {
+        Some(text) => json_string(out, text.as_bytes()),
+        None => out.push_str("null"),
     }
 }
 

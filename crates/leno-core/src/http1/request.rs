@@ -118,8 +118,8 @@ impl RequestParser {
             }
         };
         let facts = &mut self.facts;
-        let head_bytes = field_section(buf, limits, &mut self.progress, &mut index.fields, |field| {
-            facts.note_request(field.id, field.value.of(buf), field.value)
+        let head_bytes = field_section(buf, limits, &mut self.progress, &mut index.fields, |id, value| {
+            facts.note_request(id, value.of(buf), value)
         })?;
         if !line.has_authority {
             index.authority = facts.host.unwrap_or_default();

@@ -163,9 +163,9 @@ async fn what_the_workload_calls_is_learnt_on_demand() {
     control.put_endpoints(&id("product"), endpoints(2));
     let agent = start(sidecar(&control, "cart", app().await.1), 1).unwrap();
     // Also before there is a connection.
-    assert!(agent.subscribe(&id("product")));
+    assert!(agent.subscribe(id("product")));
     until(&agent.world, "product", |world| world.services.contains_key(&id("product"))).await;
-    assert!(agent.subscribe(&id("nobody")));
+    assert!(agent.subscribe(id("nobody")));
     until(&agent.world, "nobody", |world| world.absent.contains(&id("nobody"))).await;
     control.put_service(service("nobody", &[]));
     until(&agent.world, "somebody", |world| world.services.contains_key(&id("nobody"))).await;
@@ -297,7 +297,7 @@ async fn leaving_says_so_and_stops() {
     agent.leave().await;
     assert_eq!(control.state().leaves, 1);
     assert!(!agent.status.borrow().attached);
-    assert!(!agent.subscribe(&id("product")), "it has stopped");
+    assert!(!agent.subscribe(id("product")), "it has stopped");
 }
 
 #[tokio::test]
@@ -356,9 +356,9 @@ async fn a_flood_of_unknown_names_is_bounded_and_forgotten() {
     until(&agent.status, "attached", |status| status.attached).await;
     let mut taken = 0;
     for n in 0..10 * COMMANDS_MAX {
-        taken += usize::from(agent.subscribe(&id(&format!("s{n}"))));
+        taken += usize::from(agent.subscribe(id(&format!("s{n}"))));
     }
     assert_eq!(taken, COMMANDS_MAX);
     until(&agent.world, "the answers", |world| world.absent.len() > COMMANDS_MAX).await;
-    assert!(agent.subscribe(&id("one-more")));
+    assert!(agent.subscribe(id("one-more")));
 }

@@ -102,7 +102,8 @@ impl Connection {
                 self.reader.buffer.rest();
                 self.writer.rest();
             }
-            let since = if idle { self.worker.now() } else { *begun.get_or_insert_with(|| self.worker.now()) };
+            let since =
+                if idle { self.worker.now() } else { *begun.get_or_insert_with(|| self.worker.now()) };
             let deadline = since.after(if idle { KEEP_ALIVE_IDLE } else { HEAD_TIMEOUT });
             tokio::select! {
                 biased;
@@ -159,7 +160,7 @@ impl Connection {
         let head = ResponseHead { status, reason: reason_phrase(status), fields: Fields::default() };
         let framing = BodyFraming::Length(body.len() as u64);
         let sent = async {
-            ResponseSink::head(&mut self.writer, &head, &edits, framing, b"")?;
+            ResponseSink::head(&mut self.writer, &head, &edits, framing, b"").await?;
             self.writer.write(body.as_bytes()).await?;
             self.writer.finish(Fields::default()).await
         };

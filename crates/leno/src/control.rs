@@ -1,0 +1,47 @@
+//! `leno control`: the control plane.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::failure::Failure;
+
+/// What was typed.
+#[derive(clap::Args, Debug)]
+#[command(group(clap::ArgGroup::new("where").required(true).args(["state", "ephemeral"])))]
+pub(crate) struct ControlArgs {
+    /// Where everything it knows is kept.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Keep nothing over a restart.
+    #[arg(long)]
+    ephemeral: bool,
+    /// Declare the services and gateways of this mesh file; followed when it changes.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Where proxies dial.
+    #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 15010)))]
+    mesh_listen: SocketAddr,
+    /// Where the JSON API is served; plain HTTP, so keep it on loopback.
+    #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 15014)))]
+    api_listen: SocketAddr,
+    /// What certificates vouch for [default: the mesh file's, else leno.mesh].
+    #[arg(long, value_name = "NAME")]
+    trust_domain: Option<String>,
+    /// How long an instance stays in the registry without a sign of life.
+    #[arg(long, value_name = "SECONDS")]
+    lease: Option<u64>,
+    /// End when stdin does.
+    #[arg(long, hide = true)]
+    die_with_parent: bool,
+}
+
+impl ControlArgs {
+    /// Runs the control plane until SIGTERM or SIGINT.
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        if self.die_with_parent {
+            crate::parent::exit_at_stdin_eof();
+        }
+        Err(Failure::failed("the control plane is not part of this build yet"))
+    }
+}
