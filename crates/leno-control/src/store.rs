@@ -143,11 +143,6 @@ impl Store {
 }
 
 impl Receipt {
-    /// Nothing had to be kept.
-    pub(crate) const fn nothing() -> Self {
-        Self(None)
-    }
-
     /// Ends when the changes are on disk.
     pub(crate) async fn kept(self) -> Result<(), NotKept> {
         match self.0 {

@@ -16,6 +16,8 @@ pub(crate) enum Refusal {
     NoSuchInstance(String),
     /// The mesh file declares it; there it must be changed.
     DeclaredInFile(ServiceId),
+    /// A gateway has the name.
+    IsGateway(ServiceId),
     /// Another live one has the name.
     NameTaken {
         /// The name.
@@ -46,7 +48,7 @@ impl Refusal {
             Self::NoSuchGateway(_) => "gateway_not_found",
             Self::NoSuchInstance(_) => "instance_not_found",
             Self::DeclaredInFile(_) => "declared_in_file",
-            Self::NameTaken { .. } => "name_taken",
+            Self::IsGateway(_) | Self::NameTaken { .. } => "name_taken",
             Self::HasSidecar(_) => "has_sidecar",
             Self::TakenOver => "taken_over",
             Self::LeaseEnded => "lease_ended",
@@ -62,7 +64,7 @@ impl Refusal {
             Self::DeclaredInFile(_) => Some("change the mesh file; the control plane reads it again by itself"),
             Self::NameTaken { .. } => Some("give each instance its own name"),
             Self::HasSidecar(_) => Some("stop its sidecar; the instance goes with it"),
-            Self::NoSuchInstance(_) | Self::TakenOver | Self::LeaseEnded | Self::TooMany { .. } => None,
+            Self::IsGateway(_) | Self::NoSuchInstance(_) | Self::TakenOver | Self::LeaseEnded | Self::TooMany { .. } => None,
         }
     }
 }
@@ -71,9 +73,10 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchService(id) => write!(f, "no service {id} is declared"),
-            Self::NoSuchGateway(id) => write!(f, "no gateway {} is declared", id.name),
+            Self::NoSuchGateway(id) => write!(f, "no gateway {id} is declared"),
             Self::NoSuchInstance(name) => write!(f, "there is no instance {name}"),
             Self::DeclaredInFile(id) => write!(f, "{id} is declared in the mesh file"),
+            Self::IsGateway(id) => write!(f, "{id} is the name of a gateway"),
             Self::NameTaken { name, address: Some(address) } => {
                 write!(f, "the name {name} is taken by a live instance at {address}")
             }

@@ -41,7 +41,7 @@ impl Registry {
                 api::ProxyView {
                     name: key.name.to_string(),
                     kind: kind(&member.role),
-                    service: shown(&member.role, &key.service),
+                    service: key.service.to_string(),
                     connected: member.attachment.is_some(),
                     generation_acknowledged: if up_to_date {
                         self.generation()
@@ -168,13 +168,5 @@ const fn kind(role: &RoleRecord) -> api::ProxyKind {
     match role {
         RoleRecord::Gateway => api::ProxyKind::Gateway,
         RoleRecord::Sidecar(_) | RoleRecord::Plain(_) => api::ProxyKind::Sidecar,
-    }
-}
-
-/// The name of the service, or of the gateway without the namespace of its identity.
-fn shown(role: &RoleRecord, service: &ServiceId) -> String {
-    match role {
-        RoleRecord::Gateway => service.name.to_string(),
-        RoleRecord::Sidecar(_) | RoleRecord::Plain(_) => service.to_string(),
     }
 }
