@@ -86,9 +86,9 @@ fn requests_that_are_refused() {
 fn damage_is_survived_at_every_byte() {
     let mesh = mesh();
     let request = KeyAndCsr::generate().unwrap();
-    // SEQUENCE { what is signed, algorithm, signature }: two bytes of header each at this size.
-    let signed = 2..4 + usize::from(request.csr_der()[3]);
-    assert_eq!(request.csr_der()[2], 0x30);
+    // SEQUENCE { what is signed, algorithm, signature }, with headers of three and two bytes at this size.
+    let signed = 3..5 + usize::from(request.csr_der()[4]);
+    assert_eq!(request.csr_der()[..4], [0x30, 0x81, request.csr_der()[2], 0x30]);
     for at in 0..request.csr_der().len() {
         for flip in [0x01, 0x80, 0xff] {
             let mut damaged = request.csr_der().to_vec();
