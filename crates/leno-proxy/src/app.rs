@@ -239,22 +239,22 @@ impl Running {
 
 /// Waits until there is something to decide by, and a certificate where one is needed.
 async fn first_world(feed: &mut Feed, gateway: bool) -> Result<(), ProxyError> {
-    if feed.control.is_none() {
-        return Ok(());
-    }
+    let Some(control) = &feed.control else { return Ok(()) };
     let ready = async {
-        let credential = feed.credential.wait_for(Option::is_some).await.is_ok();
-        let world = feed.world.wait_for(|world| !gateway || world.gateway.is_some()).await.is_ok();
-        credential && world
+        control.ready().await?;
+        let there = feed.world.wait_for(|world| !gateway || world.gateway.is_some()).await;
+        there.map(|_| ()).map_err(|_| control.last_error())
     };
-    match tokio::time::timeout(FIRST_WORLD, ready).await {
-        Ok(true) => Ok(()),
-        _ => {
-            let why = feed.control.as_ref().map_or_else(String::new, crate::agent::AgentHandle::last_error);
-            let why = if why.is_empty() { "it did not answer in time".to_owned() } else { why };
-            Err(SourceError::Control(format!("the control plane did not let this proxy start: {why}")).into())
-        }
-    }
+    let why = match tokio::time::timeout(FIRST_WORLD, ready).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(why)) => why,
+        Err(_) => match control.last_error() {
+            why if why.is_empty() && control.status().get().ready => "it knows no such gateway".to_owned(),
+            why if why.is_empty() => "it did not answer in time".to_owned(),
+            why => why,
+        },
+    };
+    Err(SourceError::Control(format!("the control plane did not let this proxy start: {why}")).into())
 }
 
 fn bound(
