@@ -311,7 +311,9 @@ impl Tree<'_> {
 impl Source {
     /// The span of a pair of markers; what runs over several lines ends with its first line.
     fn span(&self, start: Marker, end: Marker) -> Span {
-        let span = Span { line: start.line() as u32, column: start.col() as u32 + 1, length: 1 };
+        // What is missing at the very end stands, for the scanner, on the line after the last one.
+        let line = (start.line() as u32).min(self.line_count());
+        let span = Span { line, column: start.col() as u32 + 1, length: 1 };
         if end.line() == start.line() {
             Span { length: end.col().saturating_sub(start.col()).max(1) as u32, ..span }
         } else {

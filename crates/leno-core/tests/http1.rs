@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use check::feed::{Side, Verdict, in_pieces, in_whole};
 use leno_core::http1::{BodyFraming, Limits, ParseError};
+use leno_core::rng::Rng;
 
 #[test]
 fn malformed_messages_are_refused_however_they_are_split() {
@@ -55,6 +56,105 @@ fn what_the_fuzzer_found_still_holds() {
         }
     }
 }
+
+/// Messages put together from words that matter, most of them nearly right.
+#[test]
+fn messages_made_of_words_hold_too() {
+    let mut accepted = 0;
+    for seed in 0..3000 {
+        let mut rng = Rng::new(seed);
+        let start = [REQUEST_LINES, STATUS_LINES][rng.below(2) as usize];
+        let mut wire = pick(&mut rng, start).as_bytes().to_vec();
+        wire.extend_from_slice(b"\r\n");
+        if rng.one_in(2) {
+            wire.extend_from_slice(b"Host: a\r\n");
+        }
+        for _ in 0..rng.below(5) {
+            wire.extend_from_slice(pick(&mut rng, NAMES).as_bytes());
+            wire.extend_from_slice(if rng.one_in(20) { b" : " } else { b": " });
+            wire.extend_from_slice(pick(&mut rng, VALUES).as_bytes());
+            wire.extend_from_slice(if rng.one_in(40) { b"\n" } else { b"\r\n" });
+        }
+        wire.extend_from_slice(b"\r\n");
+        for _ in 0..rng.below(4) {
+            wire.extend_from_slice(pick(&mut rng, CHUNKS).as_bytes());
+        }
+        if rng.one_in(8) {
+            let at = rng.below(wire.len() as u64) as usize;
+            wire[at] = rng.next_u64() as u8;
+        }
+        for (_, check) in TARGETS {
+            check(&wire);
+        }
+        let limits = Limits::default();
+        for side in [Side::Request, Side::Response(check::ANSWERS[0])] {
+            accepted += usize::from(matches!(in_whole(side, &limits, &wire), Verdict::Accepted(_)));
+        }
+    }
+    assert!(accepted > 500, "only {accepted} were accepted");
+}
+
+fn pick<'a>(rng: &mut Rng, words: &[&'a str]) -> &'a str {
+    words[rng.below(words.len() as u64) as usize]
+}
+
+const REQUEST_LINES: &[&str] = &[
+    "GET / HTTP/1.1",
+    "HEAD /a HTTP/1.1",
+    "POST /a?b=c HTTP/1.1",
+    "PUT http://b:80/c HTTP/1.1",
+    "GET http://b HTTP/1.1",
+    "CONNECT b:443 HTTP/1.1",
+    "OPTIONS * HTTP/1.1",
+    "GET / HTTP/1.0",
+];
+const STATUS_LINES: &[&str] = &[
+    "HTTP/1.1 200 OK",
+    "HTTP/1.1 200",
+    "HTTP/1.0 200 OK",
+    "HTTP/1.1 204 No Content",
+    "HTTP/1.1 304 ",
+    "HTTP/1.1 100 Continue",
+    "HTTP/1.1 101 Switching Protocols",
+    "HTTP/1.1 503 \u{fc}",
+];
+const NAMES: &[&str] = &[
+    "Content-Length",
+    "transfer-encoding",
+    "Connection",
+    "Upgrade",
+    "TE",
+    "Trailer",
+    "Expect",
+    "Keep-Alive",
+    "Host",
+    "X-A",
+    "X-B",
+    "Date",
+    "X-Request-Id",
+];
+const VALUES: &[&str] = &[
+    "5",
+    "0",
+    "chunked",
+    "close",
+    "keep-alive",
+    "upgrade",
+    "x-a, date",
+    "websocket",
+    "trailers",
+    "100-continue",
+    "",
+    " \t1 ",
+];
+const CHUNKS: &[&str] = &[
+    "5\r\nhello\r\n",
+    "0\r\n\r\n",
+    "1;a\r\nx\r\n",
+    "0\r\nX-T: 1\r\nHost: b\r\n\r\n",
+    "hello",
+    "a\r\n0123456789\r\n",
+];
 
 type Check = fn(&[u8]);
 

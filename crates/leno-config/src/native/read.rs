@@ -122,7 +122,7 @@ impl Reader<'_> {
 
     fn unknown_field(&mut self, entry: &Entry, shape: &'static Shape) {
         let problem = Problem::error(entry.key_span, format!("unknown field \"{}\"", short(&entry.key)));
-        if self.problems.is_full() {
+        if !self.problems.want_hints() {
             return self.error(problem);
         }
         let near = suggest::did_you_mean(&entry.key, shape.fields.iter().map(|field| field.name));
@@ -283,7 +283,7 @@ impl Reader<'_> {
             return Some(id);
         }
         let problem = Problem::error(span, format!("unknown service \"{}\"", short(text)));
-        if self.problems.is_full() {
+        if !self.problems.want_hints() {
             self.error(problem);
             return None;
         }

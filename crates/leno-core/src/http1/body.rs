@@ -257,7 +257,6 @@ impl BodyDecoder {
         );
         match scanned {
             Ok(end) => {
-                self.trailer_bytes.truncate(end);
                 self.state = State::Ended;
                 Ok(end - before)
             }

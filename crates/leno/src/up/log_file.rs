@@ -24,6 +24,11 @@ impl LogFile {
         log
     }
 
+    /// A new process writes from now on: what the last one said no longer explains anything.
+    pub(super) fn begin(&mut self) {
+        self.tail.clear();
+    }
+
     /// Adds a line.
     pub(super) fn line(&mut self, line: &str) {
         if self.bytes > FILE_BYTES_MAX {

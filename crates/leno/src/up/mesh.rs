@@ -237,6 +237,7 @@ impl Mesh {
             log: Arc::clone(&slot.log),
             news: self.tell_news.clone(),
         };
+        slot.log.lock().unwrap_or_else(PoisonError::into_inner).begin();
         match launch.start() {
             Ok(process) => {
                 self.slots[id].process = Some(process);
@@ -448,7 +449,10 @@ impl Mesh {
         }
         text.push_str(&format!("\n  api      {api}"));
         text.push_str(&format!("\n  logs     {}", self.state.logs().display()));
-        text.push_str(&format!("\n  look     leno status --state {}", self.state.path().display()));
+        // From here it is found by itself if its state is where everybody looks.
+        let found = RunFile::find().ok().flatten().is_some_and(|run| run.pid == std::process::id());
+        let state = if found { String::new() } else { format!(" --state {}", self.state.path().display()) };
+        text.push_str(&format!("\n  look     leno status{state}"));
         self.view.tell(&event, &text);
         self.start_command();
         self.draw();
@@ -488,8 +492,8 @@ impl Mesh {
             }
         };
         for id in shown {
-            if let GaveUp::Deadline(_) = why {
-                text.push_str(&format!("\n  {} {}", name(id), self.why_not_up(id)));
+            if let GaveUp::Deadline(missing) = why {
+                text.push_str(&format!("\n  {} {}", name(id), self.why_not_up(id, missing)));
             }
             for line in self.tail(id) {
                 text.push_str(&format!("\n    | {line}"));
@@ -498,17 +502,18 @@ impl Mesh {
         self.failure = Some(Failure::failed(text));
     }
 
-    fn why_not_up(&self, id: MemberId) -> String {
+    /// Why a member is among the `missing`; by now all of them are being stopped.
+    fn why_not_up(&self, id: MemberId, missing: &[MemberId]) -> String {
         let slot = &self.slots[id];
-        match self.supervisor.condition(id) {
-            Condition::Waiting => {
-                let waits = self.plan.members[id].spec.after.iter();
-                let down = waits.filter(|&&after| self.supervisor.condition(after) != Condition::Up);
-                let names: Vec<&str> = down.map(|&after| self.plan.members[after].name.as_str()).collect();
-                format!("waits for {}", names.join(", "))
-            }
-            _ if slot.process.is_none() => slot.ended.clone().unwrap_or_else(|| "is not started".to_owned()),
-            _ => self.missing(id).unwrap_or_else(|| "is ready".to_owned()),
+        if slot.launch == 0 {
+            let waits = self.plan.members[id].spec.after.iter().filter(|after| missing.contains(after));
+            let names: Vec<&str> = waits.map(|&after| self.plan.members[after].name.as_str()).collect();
+            return format!("waits for {}", names.join(", "));
+        }
+        match (&slot.process, &slot.ended) {
+            (Some(_), _) => self.missing(id).unwrap_or_else(|| "became ready too late".to_owned()),
+            (None, Some(ended)) => ended.clone(),
+            (None, None) => "waits for its join token".to_owned(),
         }
     }
 
@@ -591,19 +596,18 @@ impl Mesh {
             Some(command) => Some(command.finish().await),
             None => None,
         };
-        match (self.failure.take(), code) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let result = match (self.failure.take(), code) {
             (Some(failure), _) => Err(failure),
             (None, Some(None)) => {
                 Err(Failure::failed("stopped before the mesh was ready; the command did not run"))
             }
-            (None, code) => {
-                self.view.tell(
-                    &json!({ "event": "stopped" }),
-                    &format!("stopped; no process is left ({:.1} s)", self.began.elapsed().as_secs_f64()),
-                );
-                Ok(code.flatten().unwrap_or(0))
-            }
-        }
+            (None, code) => Ok(code.flatten().unwrap_or(0)),
+        };
+        let text = format!("stopped; no process is left, {seconds:.1} s after the start");
+        self.view.tell(&json!({ "event": "stopped" }), &text);
+        self.view.finish();
+        result
     }
 
     fn now(&self) -> Instant {
@@ -641,3 +645,6 @@ const IDLE_MAX: Duration = Duration::from_secs(3600);
 const TOKEN_SECONDS: u64 = 60;
 /// Rows of the live table: a table higher than the terminal cannot be drawn anew.
 const ROWS_MAX: usize = 30;
+
+#[cfg(test)]
+mod tests;

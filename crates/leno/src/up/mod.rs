@@ -132,6 +132,11 @@ pub(crate) fn load(file: &Path, output: Output) -> Result<MeshFile, Failure> {
     }
 }
 
+/// Where proxies of a mesh file without a control plane keep the authority that they share.
+pub(crate) fn default_identity(file: &Path, mesh: &MeshFile) -> Result<PathBuf, Failure> {
+    Ok(state::beside(file)?.join(mesh.name.as_str()).join("identity"))
+}
+
 /// Seconds with a fraction, more than 0.
 fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || "a number of seconds above 0, such as 0.5 or 30".to_owned();

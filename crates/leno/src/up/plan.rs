@@ -319,7 +319,7 @@ impl<'a> Planner<'a> {
             "--control",
             &control.to_string(),
             "--gateway",
-            &name,
+            gateway.id.name.as_str(),
             "--admin",
             &admin.to_string(),
             "--drain-seconds",

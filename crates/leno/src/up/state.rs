@@ -94,7 +94,7 @@ impl Drop for State {
 }
 
 /// The folder for states beside a mesh file. Version control does not see it.
-fn beside(file: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn beside(file: &Path) -> Result<PathBuf, Failure> {
     let folder = file.with_file_name(STATE_FOLDER);
     let cannot = |error| {
         let folder = folder.display();

@@ -1,6 +1,8 @@
 //! What the operator sees of a running mesh: lines, JSON events, or on a terminal lines above a live table.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -9,8 +11,10 @@ use crate::output::Output;
 /// Where and how it is told.
 pub(super) struct View {
     mode: Mode,
-    /// A command that was given has stdout for itself.
-    stderr: bool,
+    /// To the thread that writes: a reader who stops reading must not stop the supervisor.
+    texts: Option<SyncSender<String>>,
+    /// Tells when everything is written.
+    written: Receiver<()>,
     /// Height of the table that stands at the bottom of the terminal.
     drawn: usize,
 }
@@ -34,7 +38,14 @@ impl View {
             Output::Text if alone && std::io::stdout().is_terminal() => Mode::Live,
             Output::Text => Mode::Plain,
         };
-        Self { mode, stderr: with_command, drawn: 0 }
+        let (texts, to_write) = mpsc::sync_channel(TEXTS_MAX);
+        let (tell_written, written) = mpsc::channel();
+        // A command that was given has stdout for itself.
+        let writer = std::thread::Builder::new().name("view".to_owned()).spawn(move || {
+            write_all(&to_write, with_command);
+            tell_written.send(()).ok();
+        });
+        Self { mode, texts: writer.ok().map(|_| texts), written, drawn: 0 }
     }
 
     /// Tells something: the object to programs, the text to people.
@@ -71,6 +82,13 @@ impl View {
         }
     }
 
+    /// Waits until everything is written, a while.
+    pub(super) fn finish(mut self) {
+        if self.texts.take().is_some() {
+            self.written.recv_timeout(WRITE_MAX).ok();
+        }
+    }
+
     fn erase(&mut self) -> String {
         match std::mem::take(&mut self.drawn) {
             0 => String::new(),
@@ -78,9 +96,18 @@ impl View {
         }
     }
 
-    /// A reader that went away does not stop a mesh.
+    /// What does not fit is lost: nobody has read for long.
     fn write(&self, text: &str) {
-        if self.stderr {
+        if let Some(texts) = &self.texts {
+            texts.try_send(text.to_owned()).ok();
+        }
+    }
+}
+
+/// Writes until there will be no more. A reader that went away does not stop a mesh.
+fn write_all(texts: &Receiver<String>, stderr: bool) {
+    for text in texts {
+        if stderr {
             std::io::stderr().write_all(text.as_bytes()).ok();
         } else {
             let mut stdout = std::io::stdout().lock();
@@ -89,6 +116,10 @@ impl View {
     }
 }
 
+/// Texts that wait for a slow reader.
+const TEXTS_MAX: usize = 1000;
+/// For a slow reader at the end.
+const WRITE_MAX: Duration = Duration::from_secs(1);
 /// A line longer than the terminal is wide would break the count of lines; it is cut instead.
 const WRAP_OFF: &str = "\x1b[?7l";
 /// As it was.

@@ -55,6 +55,16 @@ fn the_connection_cannot_name_framing_or_host_away() {
     );
 }
 
+/// What another transport carries of a head that came by HTTP/1.
+#[test]
+fn what_crosses_still_has_its_framing_and_host() {
+    let wire = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: host, content-length, x, date\r\nContent-Length: 3\r\nX: 1\r\nDate: d\r\nY: 2\r\n\r\n";
+    let mut index = RequestIndex::default();
+    parse_request(wire, &Limits::default(), &mut index).unwrap().unwrap();
+    let names: Vec<&[u8]> = end_to_end(index.view(wire).fields).map(|(_, name, _)| name).collect();
+    assert_eq!(names, [&b"Host"[..], b"Content-Length", b"Y"]);
+}
+
 #[test]
 fn our_own_options_are_written() {
     let wire =

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::head::{RequestIndex, ResponseIndex};
+use crate::http1::scan::Progress;
 use crate::http1::*;
 
 fn parse(wire: &[u8], limits: &Limits) -> Result<Option<RequestMeta>, ParseError> {
@@ -71,9 +72,28 @@ fn a_target_may_be_as_long_as_the_limit_and_no_longer() {
     assert_eq!(parse(&long[..4 + limits.target_bytes_max], &limits), Ok(None));
 }
 
-/// In single bytes, as a slow client sends: if every byte made the parser begin again, this test would take minutes.
+/// As a slow client sends it: looking again at every byte would make such a head cost the square of its length.
 #[test]
-fn a_head_in_single_bytes_costs_linear_time() {
+fn an_unfinished_line_is_looked_at_when_it_has_doubled() {
+    let mut progress = Progress::default();
+    progress.line = 100;
+    let line = [b'x'; 60_100];
+    let mut looks = 0;
+    for end in 100..line.len() {
+        if progress.worth_looking(&line[..end], false) {
+            progress.fell_short(&line[..end]);
+            looks += 1;
+        }
+    }
+    assert!(looks <= 18, "{looks} looks");
+    let mut ended = line;
+    ended[60_099] = b'\n';
+    assert!(progress.worth_looking(&ended, false), "the end of the line is always looked at");
+    assert!(progress.worth_looking(&ended, true), "and so is the end of what is allowed");
+}
+
+#[test]
+fn a_head_in_single_bytes_is_the_same_head() {
     let mut wire = b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec();
     for _ in 0..50 {
         wire.extend_from_slice(b"X-Short: 1\r\n");
