@@ -44,7 +44,7 @@ impl<E> Agenda<E> {
     }
 
     /// Goes on to the next event; `None` when nothing is planned.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn pop(&mut self) -> Option<E> {
         let ((at, _), event) = self.plans.pop_first()?;
         self.now = at;
         Some(event)

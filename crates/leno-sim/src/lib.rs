@@ -8,10 +8,11 @@
 //! - [`scenario`]: what a seed makes: services, the lives of their instances, requests, changes.
 //! - [`mesh`]: runs a scenario; a shell like `leno-proxy`'s, with facts made up instead of sockets.
 //! - [`model`]: what must happen, written down a second time and much smaller, one request at a time.
-//! - [`wire`]: requests over two real ends of the mesh transport, whose connections are cut anywhere.
+//! - [`wire`]: requests over real pairs of the mesh transport's machine ([`link`]), whose connections are cut anywhere.
 //! - [`agenda`]: virtual time.
 
 pub mod agenda;
+pub mod link;
 pub mod mesh;
 pub mod model;
 pub mod scenario;

@@ -168,7 +168,7 @@ impl Mesh {
 
     /// Lets everything happen that is planned.
     fn play(&mut self) -> Result<(), String> {
-        while let Some(event) = self.agenda.next() {
+        while let Some(event) = self.agenda.pop() {
             self.happen(event).map_err(|error| format!("{event:?}: {error}"))?;
             self.check_places()?;
         }
@@ -357,8 +357,8 @@ impl Mesh {
         let Some(run) = self.runs[at].as_mut() else { return Ok(()) };
         let current = run.attempts == attempt;
         if let Happening::BodyTaken = happening {
-            // A body that was taken once is gone for every later attempt.
-            return if current { self.feed(at, Input::BodyTaken, Fact::BodyTaken) } else { Ok(()) };
+            // Whichever attempt took it: it is gone for all.
+            return self.feed(at, Input::BodyTaken, Fact::BodyTaken);
         }
         // What an abandoned attempt sent may still arrive; nobody hears of it. After the exchange is over its last
         // attempt is heard once more, and must be ignored.

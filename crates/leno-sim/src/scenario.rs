@@ -172,7 +172,7 @@ impl Make {
             name: format!("{service}-{at}").into(),
             address,
             transport: Transport::Plain,
-            version: Label::parse(if at % 2 == 0 { "v1" } else { "v2" }).ok(),
+            version: Label::parse(if at.is_multiple_of(2) { "v1" } else { "v2" }).ok(),
             weight: if self.rng.one_in(4) { 1 + self.rng.below(4) as u32 } else { 1 },
             healthy: true,
         }
