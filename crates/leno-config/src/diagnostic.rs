@@ -138,6 +138,9 @@ impl fmt::Display for Diagnostic {
             writeln!(f, ":{}:{}", self.line, self.column)?;
             writeln!(f, "{:gutter$} |", "")?;
             match &self.related {
+                Some(related) if related.excerpt.text == excerpt.text && related.line == self.line => {
+                    related.write_beside(f, excerpt, gutter)?;
+                }
                 Some(related) if related.line <= self.line => {
                     related.excerpt.write(f, gutter, related.line, '-', &related.label)?;
                     if related.line + 1 < self.line {
@@ -195,11 +198,32 @@ impl Excerpt {
         mark: char,
         label: &str,
     ) -> fmt::Result {
-        writeln!(f, "{line:>gutter$} | {}", self.text.trim_end())?;
+        write_source(f, gutter, line, &self.text)?;
         let marks = mark.to_string().repeat(self.length as usize);
         let space = if label.is_empty() { "" } else { " " };
         writeln!(f, "{:gutter$} | {:2$}{marks}{space}{label}", "", "", self.start as usize)
     }
+}
+
+impl Related {
+    /// Writes both marks under one copy of the line that they share.
+    fn write_beside(&self, f: &mut fmt::Formatter<'_>, main: &Excerpt, gutter: usize) -> fmt::Result {
+        write_source(f, gutter, self.line, &main.text)?;
+        let (own, main_end) = (&self.excerpt, main.start + main.length);
+        let mark = |at: u32| match at {
+            _ if (main.start..main_end).contains(&at) => '^',
+            _ if (own.start..own.start + own.length).contains(&at) => '-',
+            _ => ' ',
+        };
+        let marks: String = (0..main_end.max(own.start + own.length)).map(mark).collect();
+        writeln!(f, "{:gutter$} | {marks}", "")?;
+        writeln!(f, "{:gutter$} | {:2$}{3}", "", "", own.start as usize, self.label)
+    }
+}
+
+fn write_source(f: &mut fmt::Formatter<'_>, gutter: usize, line: u32, text: &str) -> fmt::Result {
+    let text = text.trim_end();
+    writeln!(f, "{line:>gutter$} |{}{text}", if text.is_empty() { "" } else { " " })
 }
 
 /// Something wrong, before it is shown: a position instead of text.
@@ -260,6 +284,10 @@ impl Problem {
     }
 }
 
+/// Searches for what was meant, in one file. Some more than are shown, because errors are not found in the order
+/// of the file.
+const HINTS_SEARCHED_MAX: usize = 2 * DIAGNOSTICS_MAX;
+
 /// Collects problems while a file is read.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
@@ -287,9 +315,14 @@ impl Problems {
         }
     }
 
+    /// True while a hint that takes a search is worth it: so many errors are never all shown.
+    pub(crate) const fn want_hints(&self) -> bool {
+        self.errors.len() < HINTS_SEARCHED_MAX
+    }
+
     /// How many errors there are so far: a decoder compares it to see whether a part was fine.
     pub(crate) const fn errors(&self) -> usize {
-        self.errors.len()
+        self.errors.len() + self.more
     }
 
     /// The warnings of a file without an error; else everything.

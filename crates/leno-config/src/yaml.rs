@@ -69,9 +69,10 @@ impl Node {
             Value::Nothing => "nothing".into(),
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a map".into(),
-            Value::Scalar(scalar) if scalar.plain && looks_like_number(&scalar.text) => {
+            Value::Scalar(scalar) if scalar.looks_like_number() => {
                 format!("the number {}", short(&scalar.text))
             }
+            Value::Scalar(scalar) if scalar.looks_like_truth() => short(&scalar.text),
             Value::Scalar(scalar) => format!("the text \"{}\"", short(&scalar.text)),
         }
     }
@@ -87,6 +88,18 @@ impl Node {
     }
 }
 
+impl Scalar {
+    /// A number, for who reads it as YAML's core schema does.
+    pub(crate) fn looks_like_number(&self) -> bool {
+        self.plain && self.text.contains(|c: char| c.is_ascii_digit()) && self.text.parse::<f64>().is_ok()
+    }
+
+    /// True or false, for who reads it as YAML's core schema does.
+    pub(crate) fn looks_like_truth(&self) -> bool {
+        self.plain && matches!(&*self.text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
+    }
+}
+
 /// A text as it is shown inside a message: one line, not endless.
 pub(crate) fn short(text: &str) -> String {
     const CHARS_MAX: usize = 60;
@@ -98,16 +111,15 @@ pub(crate) fn short(text: &str) -> String {
     shown
 }
 
-fn looks_like_number(text: &str) -> bool {
-    text.parse::<f64>().is_ok() && text.contains(|c: char| c.is_ascii_digit())
-}
-
 /// The one document of `source`. `None`: it cannot be read, and `problems` says why.
 pub(crate) fn parse(source: &Source, problems: &mut Problems) -> Option<Node> {
-    let mut tree = Tree { source, problems, open: Vec::new(), root: None, nodes: 0 };
+    let mut tree = Tree { source, problems, open: Vec::new(), root: None, nodes: 0, place: Place::default() };
     for event in Parser::new_from_str(&source.text) {
         let result = match event {
-            Ok((event, span)) => tree.event(&event, source.span(span.start, span.end)),
+            Ok((event, span)) => {
+                tree.place.go_to(&source.text, span.start.index());
+                tree.event(&event, source.span(span.start, span.end))
+            }
             Err(error) => Err(broken(source, &error)),
         };
         if let Err(problem) = result {
@@ -136,6 +148,30 @@ struct Tree<'a> {
     open: Vec<Open>,
     root: Option<Node>,
     nodes: usize,
+    /// Where the current event begins.
+    place: Place,
+}
+
+/// A place in the text that follows the events: counting characters anew for each of them would take a time that
+/// grows with the square of a line's length.
+#[derive(Default)]
+struct Place {
+    /// Characters before it.
+    index: usize,
+    /// Bytes before it.
+    byte: usize,
+}
+
+impl Place {
+    fn go_to(&mut self, text: &str, index: usize) {
+        let (before, after) = text.split_at_checked(self.byte).unwrap_or((text, ""));
+        if let Some(ahead) = index.checked_sub(self.index) {
+            self.byte += after.chars().take(ahead).map(char::len_utf8).sum::<usize>();
+        } else {
+            self.byte -= before.chars().rev().take(self.index - index).map(char::len_utf8).sum::<usize>();
+        }
+        self.index = index;
+    }
 }
 
 /// A list or map that is not closed yet.
@@ -161,17 +197,13 @@ impl Tree<'_> {
             {
                 Err(no_anchor(Span { length: 1, ..span }, "an anchor (`&name`)"))
             }
-            Event::Scalar(_, _, _, Some(tag))
-            | Event::SequenceStart(_, Some(tag))
-            | Event::MappingStart(_, Some(tag)) => Err(Problem::error(
-                Span { length: 1, ..span },
-                format!("tags such as `{}` are not supported", short(&tag.to_string())),
-            )
-            .hint("remove the tag; Leno knows the type that each field has")),
+            Event::Scalar(_, _, _, Some(_))
+            | Event::SequenceStart(_, Some(_))
+            | Event::MappingStart(_, Some(_)) => Err(self.tag(span)),
             Event::Scalar(text, style, ..) => self.scalar(text, *style, span),
             Event::SequenceStart(..) => self.open(Open::List(span, Vec::new())),
             Event::MappingStart(..) => self.open(Open::Map(span, Vec::new(), None)),
-            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            Event::SequenceEnd | Event::MappingEnd => self.close(span),
             Event::DocumentStart(_)
             | Event::DocumentEnd
             | Event::StreamStart
@@ -191,8 +223,8 @@ impl Tree<'_> {
         }
         let quoted = matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted);
         let start = Span { column: span.column + u32::from(quoted), ..span };
-        let mut from = self.source.line(span.line).chars().skip(start.column as usize - 1);
-        let as_written = (plain || quoted) && text.chars().all(|c| from.next() == Some(c));
+        let written = self.source.text.get(self.place.byte + usize::from(quoted)..).unwrap_or("");
+        let as_written = (plain || quoted) && written.starts_with(text) && !text.contains('\n');
         let scalar = Scalar { text: text.to_owned(), plain, at: as_written.then_some(start) };
         self.value(Node { span, value: Value::Scalar(scalar) })
     }
@@ -212,15 +244,29 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Problem> {
+    fn close(&mut self, end: Span) -> Result<(), Problem> {
         match self.open.pop() {
-            Some(Open::List(span, list)) => self.value(Node { span, value: Value::List(list) }),
+            Some(Open::List(span, list)) => {
+                self.value(Node { span: self.source.until(span, end), value: Value::List(list) })
+            }
             Some(Open::Map(span, entries, _)) => {
                 let entries = self.unique(entries);
-                self.value(Node { span, value: Value::Map(entries) })
+                self.value(Node { span: self.source.until(span, end), value: Value::Map(entries) })
             }
             None => Ok(()),
         }
+    }
+
+    /// A tag, shown as it is written.
+    fn tag(&self, span: Span) -> Problem {
+        let written =
+            self.source.text.get(self.place.byte..).unwrap_or("").split_whitespace().next().unwrap_or("!");
+        let length = written.chars().count() as u32;
+        Problem::error(
+            Span { length, ..span },
+            format!("a tag such as `{}` is not supported", short(written)),
+        )
+        .hint("remove the tag; Leno knows the type that each field has")
     }
 
     fn value(&mut self, mut node: Node) -> Result<(), Problem> {
@@ -274,11 +320,22 @@ impl Tree<'_> {
 impl Source {
     /// The span of a pair of markers; what runs over several lines ends with its first line.
     fn span(&self, start: Marker, end: Marker) -> Span {
-        let (line, column) = (start.line() as u32, start.col() as u32 + 1);
-        let text = self.line(line);
-        let line_end = text.trim_end().chars().count() as u32 + 1;
-        let end = if end.line() == start.line() { end.col() as u32 + 1 } else { line_end };
-        Span { line, column, length: end.min(line_end).saturating_sub(column).max(1) }
+        // What is missing at the very end stands, for the scanner, on the line after the last one.
+        let line = (start.line() as u32).min(self.line_count());
+        let span = Span { line, column: start.col() as u32 + 1, length: 1 };
+        if end.line() == start.line() {
+            Span { length: end.col().saturating_sub(start.col()).max(1) as u32, ..span }
+        } else {
+            self.until(span, Span { line: end.line() as u32, column: 1, length: 1 })
+        }
+    }
+
+    /// From the beginning of `start` to the end of `end`, or of the line.
+    fn until(&self, start: Span, end: Span) -> Span {
+        // At most as many nodes as may be nested are open at the end of a line, so this reads no line too often.
+        let line_end = || self.line(start.line).trim_end().chars().count() as u32 + 1;
+        let end = if end.line == start.line { end.column + end.length } else { line_end() };
+        Span { length: end.saturating_sub(start.column).max(1), ..start }
     }
 }
 
@@ -305,6 +362,9 @@ fn broken(source: &Source, error: &ScanError) -> Problem {
         let tab = Span { column: at as u32 + 1, length: 1, ..span };
         return Problem::error(tab, "broken YAML: a tab in the indentation").hint("indent with spaces");
     }
+    if info.contains("mapping values are not allowed") {
+        return colon(source, span);
+    }
     let (what, hint) = EXPLAINED
         .iter()
         .find(|(known, _, _)| info.contains(known))
@@ -312,13 +372,37 @@ fn broken(source: &Source, error: &ScanError) -> Problem {
     Problem::error(span, format!("broken YAML: {what}")).maybe_hint(hint)
 }
 
+/// A colon that makes a key where none can be: one of three slips.
+fn colon(source: &Source, span: Span) -> Problem {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let line = source.line(span.line);
+    let before: String = line.chars().take(span.column as usize - 1).collect();
+    let above = (1..span.line).rev().find(|line| !source.line(*line).trim().is_empty());
+    if before.contains(": ") || before.contains('{') {
+        return Problem::error(span, "broken YAML: a second `: ` in one line")
+            .hint("put a text that has `: ` in it into quotes");
+    }
+    match above {
+        Some(above) if indent(source.line(above)) >= indent(line) && !source.line(above).contains(':') => {
+            let text = source.line(above);
+            let (column, length) = (indent(text) as u32 + 1, text.trim().chars().count() as u32);
+            Problem::error(Span { line: above, column, length }, "broken YAML: a line without its `:`")
+                .hint("write `key: value`, with a space after the colon")
+        }
+        _ => {
+            let span =
+                Span { column: indent(line) as u32 + 1, length: line.trim().chars().count() as u32, ..span };
+            Problem::error(
+                span,
+                "broken YAML: this line is deeper than the one above, which has its value already",
+            )
+            .hint("line up keys that belong together")
+        }
+    }
+}
+
 /// What the scanner says, what that means, and what to do.
 const EXPLAINED: &[(&str, &str, &str)] = &[
-    (
-        "mapping values are not allowed",
-        "a second `: ` in one line, or a deeper line below a value",
-        "put a text that has `: ` in it into quotes, and line up keys that belong together",
-    ),
     ("tab", "a tab where only spaces are allowed", "indent with spaces"),
     ("simple key expect", "a line without its `:`", "write `key: value`, with a space after the colon"),
     ("simple key", "a key that is not where one can be", "line up keys that belong together"),
@@ -354,5 +438,15 @@ const EXPLAINED: &[(&str, &str, &str)] = &[
         "line up keys that belong together",
     ),
     ("recursion limit", "lists and maps are nested too deep", "flatten the file"),
-    ("cannot start any token", "a character that cannot begin a value", "put the text into quotes"),
+    ("unexpected character", "a text cannot begin with this character", "put the text into quotes"),
+    (
+        "expected ',' or ']'",
+        "a list that begins with `[` is not closed with `]`",
+        "check the brackets and commas",
+    ),
+    (
+        "expected ',' or '}'",
+        "a map that begins with `{` is not closed with `}`",
+        "check the braces and commas",
+    ),
 ];

@@ -172,6 +172,11 @@ impl<T> Index<T> {
             .unwrap_or_default()
     }
 
+    /// Whether something changed for `subscriber` since it last asked.
+    pub fn is_dirty(&self, subscriber: SubscriberId) -> bool {
+        self.subscribers.get(&subscriber).is_some_and(|state| !state.dirty.is_empty())
+    }
+
     /// Who subscribed to `key`, in order.
     pub fn subscribers_of(&self, key: &Key) -> Vec<SubscriberId> {
         self.interested.get(key).map(|set| set.iter().copied().collect()).unwrap_or_default()

@@ -13,12 +13,14 @@ extern crate alloc;
 extern crate std;
 
 pub mod backend;
+pub mod backoff;
 pub mod edit;
 pub mod exchange;
 pub mod head;
 pub mod health;
 pub mod http1;
 pub mod index;
+pub mod knowledge;
 pub mod mux;
 pub mod name;
 pub mod peer;

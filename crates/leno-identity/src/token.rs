@@ -8,7 +8,7 @@
 use core::fmt;
 
 use aws_lc_rs::{constant_time, digest};
-use leno_core::name::{Label, ServiceId};
+use leno_core::name::ServiceId;
 use leno_core::time::UnixTime;
 
 use crate::authority::{CONTROL_NAMESPACE, Pin};
@@ -45,8 +45,8 @@ pub struct TokenRecord {
 pub enum Grant {
     /// The sidecar of an instance of this service.
     Service(ServiceId),
-    /// This gateway.
-    Gateway(Label),
+    /// This gateway, by the full name that is its identity.
+    Gateway(ServiceId),
 }
 
 /// Why a token was not accepted. The applicant is told only "refused"; this is for the control plane's log.
@@ -164,22 +164,13 @@ impl TokenRecord {
 }
 
 impl Grant {
-    /// The service whose identity the holder gets. Gateways are identities of a namespace of their own
-    /// ([`GATEWAY_NAMESPACE`]), so that a gateway's token never yields the identity of a service with the same name.
-    /// `None` for what nobody may be given: a service in one of Leno's namespaces.
-    pub fn identity(&self) -> Option<ServiceId> {
-        match self {
-            Self::Service(id) if matches!(id.namespace.as_str(), CONTROL_NAMESPACE | GATEWAY_NAMESPACE) => {
-                None
-            }
-            Self::Service(id) => Some(id.clone()),
-            Self::Gateway(name) => Some(ServiceId::new(Label::parse(GATEWAY_NAMESPACE).ok()?, name.clone())),
-        }
+    /// Whose identity the holder gets, for gateways as for services: names are unique among both. `None` for what
+    /// nobody may be given: a name in Leno's own namespace.
+    pub fn identity(&self) -> Option<&ServiceId> {
+        let (Self::Service(id) | Self::Gateway(id)) = self;
+        (id.namespace.as_str() != CONTROL_NAMESPACE).then_some(id)
     }
 }
-
-/// The namespace of gateways' identities.
-pub const GATEWAY_NAMESPACE: &str = "leno-gateway";
 
 fn hash(secret: &[u8; SECRET_BYTES]) -> [u8; 32] {
     let mut bytes = [0; 32];

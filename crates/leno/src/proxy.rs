@@ -1,8 +1,14 @@
 //! `leno proxy`: one sidecar or gateway, from a file or from a control plane.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use leno_core::name::{Label, ServiceId};
+use leno_proxy::config::{ADMIN_PORT_DEFAULT, FORWARD_PORT_DEFAULT, MESH_PORT_DEFAULT};
+use leno_proxy::{AccessLog, Bound, IdentitySource, ProxyConfig, Source, Workload};
 
 use crate::failure::Failure;
 
@@ -89,8 +95,100 @@ impl ProxyArgs {
         if self.die_with_parent {
             crate::parent::exit_at_stdin_eof();
         }
-        Err(Failure::failed("the proxy is not part of this build yet"))
+        let config = self.resolve()?;
+        leno_proxy::run(config, |bound| {
+            // A closed stdout: nobody waits for the line.
+            let _ = crate::output::line(&ready(bound).to_string());
+        })
+        .map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(ExitCode::SUCCESS)
     }
+
+    /// What was typed, checked against the files that it names.
+    fn resolve(self) -> Result<ProxyConfig, Failure> {
+        let from_file = self.file.is_some();
+        let gateway = self.gateway.is_some();
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // A role in a file says itself where it listens; a sidecar started by hand has the usual ports.
+        let usual = |port| (!from_file && !gateway).then(|| loopback(port));
+        let workers = self.workers.and_then(|workers| NonZeroUsize::new(workers.into()));
+        Ok(ProxyConfig {
+            mesh_listen: self.mesh_listen.or_else(|| usual(MESH_PORT_DEFAULT)),
+            mesh_advertise: self.mesh_advertise,
+            forward_listen: self.proxy_listen.or_else(|| usual(FORWARD_PORT_DEFAULT)),
+            outbound: self.outbound.clone(),
+            admin_listen: self.admin.or_else(|| (!from_file).then(|| loopback(ADMIN_PORT_DEFAULT))),
+            workers,
+            access_log: match self.access_log.as_str() {
+                "off" => AccessLog::Off,
+                "stdout" => AccessLog::Stdout,
+                path => AccessLog::File(path.into()),
+            },
+            drain: Duration::from_secs(self.drain_seconds),
+            source: self.source()?,
+        })
+    }
+
+    fn source(self) -> Result<Source, Failure> {
+        if let Some(file) = self.file {
+            let mesh = leno_config::native::load(&file).map_err(|diagnostics| {
+                eprint!("{diagnostics}");
+                Failure::Silent(crate::failure::INVALID)
+            })?;
+            let identity = match (self.identity, self.cert, self.key, self.roots) {
+                (Some(dir), ..) => IdentitySource::SelfMade(dir),
+                (None, Some(cert), Some(key), Some(roots)) => IdentitySource::Files { cert, key, roots },
+                _ => IdentitySource::None,
+            };
+            let role = self.role.unwrap_or_default();
+            return Ok(Source::File { mesh: Box::new(mesh), role, identity });
+        }
+        let address = self.control.map(|address| address.to_string()).unwrap_or_default();
+        let token = match &self.token_file {
+            Some(path) => std::fs::read_to_string(path).map_err(|error| {
+                Failure::failed(format!("the token file {} cannot be read: {error}", path.display()))
+            })?,
+            None => std::env::var("LENO_TOKEN").map_err(|_| {
+                Failure::invalid("a join token is needed: give --token-file FILE or set LENO_TOKEN; `leno token create` makes one")
+            })?,
+        };
+        let label = |what: &str, text: &str| {
+            Label::parse(text).map_err(|error| Failure::invalid(format!("--{what} `{text}`: {error}")))
+        };
+        let workload = match (&self.service, &self.instance, self.app, &self.gateway) {
+            (Some(service), Some(instance), Some(app), _) => Workload::Sidecar {
+                service: ServiceId::parse(service)
+                    .map_err(|error| Failure::invalid(format!("--service `{service}`: {error}")))?,
+                instance: label("instance", instance)?,
+                version: self.version.as_deref().map(|version| label("version", version)).transpose()?,
+                weight: self.weight,
+                app,
+            },
+            (.., Some(gateway)) => Workload::Gateway { name: label("gateway", gateway)? },
+            _ => {
+                return Err(Failure::invalid("--service with --instance and --app, or --gateway, is needed"));
+            }
+        };
+        Ok(Source::Control { address, token: token.trim().to_owned(), workload })
+    }
+}
+
+/// The line that says where everything listens.
+fn ready(bound: &Bound) -> serde_json::Value {
+    let mut line = serde_json::json!({ "event": "ready" });
+    let places =
+        [("mesh", bound.mesh), ("proxy", bound.forward), ("gateway", bound.gateway), ("admin", bound.admin)];
+    for (name, address) in places {
+        if let Some(address) = address {
+            line[name] = address.to_string().into();
+        }
+    }
+    if !bound.outbound.is_empty() {
+        let ports =
+            bound.outbound.iter().map(|(service, address)| (service.to_string(), address.to_string().into()));
+        line["outbound"] = serde_json::Value::Object(ports.collect());
+    }
+    line
 }
 
 /// `SERVICE=ADDR`.

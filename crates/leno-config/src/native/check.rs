@@ -1,7 +1,7 @@
 //! What only the whole file shows: addresses and names that are taken twice, cycles, rules that never match.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use leno_core::name::{Label, ServiceId};
 use leno_core::spec::{HeaderMatch, HostMatch, MatchSpec, PathMatch};
@@ -10,12 +10,12 @@ use super::read::Reader;
 use crate::diagnostic::Problem;
 use crate::source::Span;
 
-/// Names and addresses that are taken.
+/// Names and addresses that are taken; compared when all are known, so that the first one is the first of the file.
 #[derive(Default)]
 pub(crate) struct Claims {
-    names: BTreeMap<(Label, Label), Span>,
-    /// By machine and port: the address on it.
-    addresses: BTreeMap<(Option<IpAddr>, u16), Vec<(IpAddr, Span)>>,
+    names: Vec<(Span, Label, Label)>,
+    /// With the machine that the address is on.
+    addresses: Vec<(Span, Option<IpAddr>, SocketAddr)>,
 }
 
 impl Claims {
@@ -27,38 +27,49 @@ impl Claims {
     }
 
     /// Takes the name of an instance or gateway.
-    pub(crate) fn name(&mut self, namespace: &Label, name: &Label, span: Span, reader: &mut Reader<'_>) {
-        match self.names.get(&(namespace.clone(), name.clone())) {
-            Some(before) => reader.error(
-                Problem::error(span, format!("two instances or gateways are called \"{name}\""))
-                    .related(*before, "the first one")
-                    .hint("give each a `name` of its own"),
-            ),
-            None => {
-                self.names.insert((namespace.clone(), name.clone()), span);
-            }
-        }
+    pub(crate) fn name(&mut self, namespace: &Label, name: &Label, span: Span) {
+        self.names.push((span, namespace.clone(), name.clone()));
     }
 
     /// Takes an address on a machine.
-    pub(crate) fn address(
-        &mut self,
-        scope: Option<IpAddr>,
-        address: SocketAddr,
-        span: Span,
-        reader: &mut Reader<'_>,
-    ) {
-        let taken = self.addresses.entry((scope, address.port())).or_default();
-        let same = |ip: &IpAddr| *ip == address.ip() || ip.is_unspecified() || address.ip().is_unspecified();
-        match taken.iter().find(|(ip, _)| same(ip)) {
-            Some((_, before)) => reader.error(
-                Problem::error(span, format!("the address {address} is taken twice"))
-                    .related(*before, "first taken here")
-                    .hint("choose another port, or leave it out to have a free one picked"),
-            ),
-            None => taken.push((address.ip(), span)),
+    pub(crate) fn address(&mut self, scope: Option<IpAddr>, address: SocketAddr, span: Span) {
+        self.addresses.push((span, scope, address));
+    }
+
+    /// Reports what is taken twice.
+    pub(crate) fn finish(mut self, reader: &mut Reader<'_>) {
+        self.names.sort();
+        let mut names: BTreeMap<(Label, Label), Span> = BTreeMap::new();
+        for (span, namespace, name) in self.names {
+            if let Some(before) = names.get(&(namespace.clone(), name.clone())) {
+                let problem =
+                    Problem::error(span, format!("two instances or gateways are called \"{name}\""));
+                reader.error(problem.related(*before, "the first one").hint("give each a `name` of its own"));
+            }
+            names.entry((namespace, name)).or_insert(span);
+        }
+        self.addresses.sort();
+        let mut taken: BTreeMap<(Option<IpAddr>, u16), BTreeMap<IpAddr, Span>> = BTreeMap::new();
+        for (span, scope, address) in self.addresses {
+            let ips = taken.entry((scope, address.port())).or_default();
+            if let Some(before) = same_ip(ips, address.ip()) {
+                reader.error(
+                    Problem::error(span, format!("the address {address} is taken twice"))
+                        .related(before, "first taken here")
+                        .hint("choose another port, or leave it out to have a free one picked"),
+                );
+            }
+            ips.entry(address.ip()).or_insert(span);
         }
     }
+}
+
+/// Which of the addresses `ips` stands in the way of `ip`: the same one, or one of them is every interface.
+fn same_ip(ips: &BTreeMap<IpAddr, Span>, ip: IpAddr) -> Option<Span> {
+    let every = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let first =
+        if ip.is_unspecified() { ips.values().next() } else { every.iter().find_map(|every| ips.get(every)) };
+    ips.get(&ip).or(first).copied()
 }
 
 /// Reports every cycle in `start_after`, each once, where it closes.
@@ -101,10 +112,18 @@ fn report_cycle<'s>(
     if names.len() > SHOWN_MAX {
         names.splice(SHOWN_MAX / 2..names.len() - SHOWN_MAX / 2, ["…".to_owned()]);
     }
-    let message = format!("no order to start in: {}", names.join(" starts after "));
+    let message = format!("no order to start in: {}", names.join(" after "));
     reader.error(Problem::error(span, message).hint(
         "remove one `start_after`; services may call each other in a circle, only their start needs an order",
     ));
+}
+
+/// How much work [`covers`] is, in comparisons.
+pub(crate) fn comparisons(earlier: &MatchSpec, later: &MatchSpec) -> usize {
+    let pairs = |a: usize, b: usize| a.saturating_mul(b);
+    let (hosts, methods) =
+        (pairs(earlier.hosts.len(), later.hosts.len()), pairs(earlier.methods.len(), later.methods.len()));
+    1 + hosts + methods + pairs(earlier.headers.len(), later.headers.len())
 }
 
 /// True when every request that `later` matches is matched by `earlier`. Never true by mistake; it may be false
@@ -141,3 +160,6 @@ fn host_covers(wide: &HostMatch, narrow: &HostMatch) -> bool {
         (HostMatch::Suffix(a), HostMatch::Exact(b) | HostMatch::Suffix(b)) => b.ends_with(&**a),
     }
 }
+
+#[cfg(test)]
+mod tests;

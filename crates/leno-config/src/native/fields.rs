@@ -107,7 +107,7 @@ pub(crate) const SHAPES: &[&Shape] = &[
 
 /// The file.
 pub(crate) static FILE: Shape = Shape {
-    name: "mesh",
+    name: "mesh file",
     doc: "The file: a mesh, where requests enter it, and its services.",
     fields: &[
         field("mesh", Kind::Name, Without::Required, "The mesh's name."),
@@ -244,14 +244,7 @@ pub(crate) static SERVICE: Shape = Shape {
         ),
         field(
             "health",
-            Kind::Either(&[
-                Kind::Choice(&[
-                    ("tcp", "the instance accepts a connection"),
-                    ("none", "the instance is taken to work"),
-                ]),
-                Kind::Path,
-                Kind::Object(&HEALTH),
-            ]),
+            Kind::Either(&[Kind::Choice(HEALTH_WORDS), Kind::Path, Kind::Object(&HEALTH)]),
             Without::Means("`tcp`; `none` with `endpoints`"),
             "How the sidecar beside an instance finds out whether it works: `tcp`, `none`, the path of an HTTP check, or a map.",
         ),
@@ -384,6 +377,10 @@ pub(crate) static TARGET: Shape = Shape {
         field("weight", Kind::Weight, Without::Value("1"), "Its share beside the other targets."),
     ],
 };
+
+/// What `health` can be besides a path and a map.
+pub(crate) const HEALTH_WORDS: &[(&str, &str)] =
+    &[("tcp", "the instance accepts a connection"), ("none", "the instance is taken to work")];
 
 /// A health check.
 pub(crate) static HEALTH: Shape = Shape {

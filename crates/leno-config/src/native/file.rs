@@ -10,7 +10,7 @@ use leno_core::spec::GatewaySpec;
 use super::check::{self, Claims};
 use super::fields::{FILE, GATEWAY, Kind};
 use super::model::MeshFile;
-use super::read::{Reader, service_id};
+use super::read::{INSTANCE_BYTES_MAX, ROUTE_COMPARISONS_MAX, Reader, service_id};
 use super::rules;
 use super::service::Draft;
 use super::value;
@@ -21,7 +21,14 @@ use crate::yaml::{Entry, Node, short};
 /// The mesh that `root` describes; `None` after a problem that leaves nothing to return.
 pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Option<MeshFile> {
     let namespace = Label::parse(DEFAULT_NAMESPACE).ok()?;
-    let mut reader = Reader { problems, namespace, services: BTreeMap::new(), versions: BTreeMap::new() };
+    let mut reader = Reader {
+        problems,
+        namespace,
+        services: BTreeMap::new(),
+        versions: BTreeMap::new(),
+        instance_bytes_left: INSTANCE_BYTES_MAX,
+        route_comparisons_left: ROUTE_COMPARISONS_MAX,
+    };
     let reader = &mut reader;
     let mut fields = reader.fields(root, &FILE)?;
     let name_node = fields.get("mesh");
@@ -50,6 +57,7 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
     let services = drafts.into_iter().map(|draft| draft.finish(reader)).collect();
     let gateways =
         gateways.into_iter().filter_map(|(id, node)| gateway_spec(id, node, &mut claims, reader)).collect();
+    claims.finish(reader);
 
     let name = name?;
     let trust_domain = match trust_domain {
@@ -119,7 +127,7 @@ fn named_gateways<'n>(
             );
             continue;
         }
-        claims.name(&id.namespace, &id.name, span, reader);
+        claims.name(&id.namespace, &id.name, span);
         gateways.push((id, node));
     }
     gateways
@@ -137,7 +145,7 @@ fn gateway_spec(
         Some(node) => {
             let listen = reader.number(node, Kind::Address, value::address);
             if let Some(listen) = listen {
-                claims.address(Claims::scope(Some(listen), None), listen, node.span, reader);
+                claims.address(Claims::scope(Some(listen), None), listen, node.span);
             }
             listen
         }

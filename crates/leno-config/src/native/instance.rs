@@ -10,7 +10,7 @@ use leno_core::spec::{EndpointSpec, Transport};
 use super::check::Claims;
 use super::fields::{ENDPOINT, INSTANCE, Kind, REPLICAS_MAX};
 use super::model::{InstanceEntry, Run};
-use super::read::{Fields, Reader};
+use super::read::{Fields, INSTANCE_BYTES_MAX, Reader};
 use super::rules::{no_weight, weight};
 use super::value;
 use crate::diagnostic::Problem;
@@ -25,76 +25,88 @@ const VARIABLES_MAX: usize = 1000;
 
 /// What a service says about all its instances.
 pub(crate) struct Common {
-    run: Option<Vec<String>>,
+    /// True when there is a `run`, right or wrong.
+    has_run: bool,
+    argv: Option<Vec<String>>,
     dir: Option<PathBuf>,
     env: Vec<(String, String)>,
+}
+
+/// The service whose instances are read.
+pub(crate) struct Owner<'a> {
+    pub(crate) id: &'a ServiceId,
+    pub(crate) calls: &'a [ServiceId],
+    pub(crate) common: &'a Common,
 }
 
 impl Common {
     /// The service's `run`, `dir` and `env`.
     pub(crate) fn read(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Self {
+        let run = fields.get("run");
         Self {
-            run: fields.get("run").and_then(|node| reader.command(node)),
+            has_run: run.is_some(),
+            argv: run.and_then(|node| reader.command(node)),
             dir: fields.get("dir").and_then(|node| folder(node, reader)),
             env: fields.get("env").map(|node| environment(node, reader)).unwrap_or_default(),
         }
     }
 
-    /// The instances that `run` makes without a list.
-    pub(crate) fn replicas(
+    /// What an instance runs that says `own` about it, and nothing about the rest.
+    fn run(
         &self,
-        service: &ServiceId,
-        replicas: u32,
-        key: Span,
-        claims: &mut Claims,
-        reader: &mut Reader<'_>,
-    ) -> Vec<InstanceEntry> {
-        let run = self.run.as_ref().map(|argv| Run {
-            argv: argv.clone(),
-            dir: self.dir.clone(),
-            env: self.env.clone(),
-        });
-        let mut instances = Vec::new();
-        for number in 1..=replicas {
-            let Some(name) = numbered(service.name.as_str(), number as usize, key, reader) else { break };
-            claims.name(&service.namespace, &name, key, reader);
-            instances.push(InstanceEntry {
-                name,
-                version: None,
-                weight: 1,
-                run: run.clone(),
-                app: None,
-                mesh: None,
-                proxy: None,
-                outbound: Vec::new(),
-                admin: None,
-            });
-        }
-        instances
+        argv: Option<Vec<String>>,
+        dir: Option<PathBuf>,
+        env: Vec<(String, String)>,
+    ) -> Option<Run> {
+        let argv = argv.or_else(|| self.argv.clone())?;
+        // An instance's own variables win over the service's.
+        let env: BTreeMap<String, String> = self.env.iter().cloned().chain(env).collect();
+        Some(Run { argv, dir: dir.or_else(|| self.dir.clone()), env: env.into_iter().collect() })
     }
 }
 
+/// The instances that a service's `run` makes without a list.
+pub(crate) fn replicated(
+    owner: &Owner<'_>,
+    replicas: u32,
+    key: Span,
+    claims: &mut Claims,
+    reader: &mut Reader<'_>,
+) -> Vec<InstanceEntry> {
+    let model = InstanceEntry {
+        name: owner.id.name.clone(),
+        version: None,
+        weight: 1,
+        run: owner.common.run(None, None, Vec::new()),
+        app: None,
+        mesh: None,
+        proxy: None,
+        outbound: Vec::new(),
+        admin: None,
+    };
+    let mut instances = Vec::new();
+    for number in 1..=replicas {
+        let Some(name) = numbered(owner.id.name.as_str(), number as usize, key, reader) else { break };
+        if !afford(&model, key, reader) {
+            break;
+        }
+        claims.name(&owner.id.namespace, &name, key);
+        instances.push(InstanceEntry { name, ..model.clone() });
+    }
+    instances
+}
+
 /// The instances in the list `node`.
-pub(crate) fn instances(
+pub(crate) fn listed(
     node: &Node,
-    service: &ServiceId,
-    calls: &[ServiceId],
-    common: &Common,
+    owner: &Owner<'_>,
     claims: &mut Claims,
     reader: &mut Reader<'_>,
 ) -> Vec<InstanceEntry> {
     let mut instances = Vec::new();
     let errors = reader.problems.errors();
     for item in reader.list(node, "a list of instances", INSTANCES_MAX) {
-        let before = instances.len();
-        instance(item, service, calls, common, claims, reader, &mut instances);
-        if instances.len() > INSTANCES_MAX {
-            let problem =
-                Problem::error(item.span, format!("the service has more than {INSTANCES_MAX} instances"));
-            reader.error(problem);
-            instances.truncate(before);
-            return instances;
-        }
+        instance(item, owner, claims, reader, &mut instances);
     }
     if reader.problems.errors() == errors && instances.iter().all(|instance| instance.weight == 0) {
         reader.error(no_weight(node.span, "instances"));
@@ -102,101 +114,117 @@ pub(crate) fn instances(
     instances
 }
 
-/// The instance or instances that one item of the list makes.
+/// Adds the instance, or instances, that one item of the list makes.
 fn instance(
     node: &Node,
-    service: &ServiceId,
-    calls: &[ServiceId],
-    common: &Common,
+    owner: &Owner<'_>,
     claims: &mut Claims,
     reader: &mut Reader<'_>,
     instances: &mut Vec<InstanceEntry>,
 ) {
     let Some(mut fields) = reader.fields(node, &INSTANCE) else { return };
     let name_node = fields.get("name");
-    let name = name_node
-        .and_then(|node| reader.parsed(node, Kind::Name, |text| value::label(text, "an instance's name")));
+    let label = |text: &str| value::label(text, "an instance's name");
+    let name = name_node.map(|node| reader.parsed(node, Kind::Name, label));
     let version = version(&mut fields, reader);
     let weight = fields.get("weight").and_then(|node| weight(node, reader)).unwrap_or(1);
-    let replicas = fields.entry("replicas").map(|entry| (entry, replicas(&entry.value, reader).unwrap_or(1)));
-    let run_entry = fields.entry("run");
-    let run = run_entry.and_then(|entry| reader.command(&entry.value));
-    let dir = fields.get("dir").and_then(|node| folder(node, reader));
-    let env = fields.get("env").map(|node| environment(node, reader)).unwrap_or_default();
-    let app = application(&mut fields, reader);
-    let mut fixed = |field: &'static str, reader: &mut Reader<'_>| {
-        let entry = fields.entry(field)?;
-        Some((entry, reader.number(&entry.value, Kind::Address, value::address)?))
-    };
-    let (mesh, proxy, admin) = (fixed("mesh", reader), fixed("proxy", reader), fixed("admin", reader));
-    let outbound =
-        fields.get("outbound").map(|node| outbound(node, service, calls, reader)).unwrap_or_default();
-    let has_place = ["run", "port", "address"].iter().any(|field| fields.key(field).is_some());
-    let (key_dir, key_env) = (fields.key("dir"), fields.key("env"));
-    fields.finish();
-
-    if !has_place && common.run.is_none() {
+    let replicas_entry = fields.entry("replicas");
+    let replicas = replicas_entry.and_then(|entry| replicas(&entry.value, reader)).unwrap_or(1);
+    let run = run(&mut fields, owner.common, reader);
+    let places = Places::read(&mut fields, owner, reader);
+    let findable =
+        owner.common.has_run || ["run", "port", "address"].iter().any(|name| fields.key(name).is_some());
+    if !findable && fields.complete {
         let problem = Problem::error(node.span, "nothing says how to start or find this instance");
         reader.error(
             problem.hint("add `run: …` to have `leno up` start it, or `port: …` where it listens already"),
         );
     }
-    let argv = run.or_else(|| common.run.clone());
-    if let (None, None, Some(key)) = (&argv, run_entry, key_dir.or(key_env)) {
+    fields.finish();
+
+    if let (Some(entry), Some(place)) = (replicas_entry.filter(|_| replicas > 1), places.first_key()) {
+        let problem = Problem::error(place, format!("{replicas} replicas cannot share one address"));
+        let problem = problem.related(entry.key_span, "so many replicas");
+        reader.error(problem.hint("remove the address, or write each instance out"));
+    }
+    places.claim(claims);
+    // An instance whose name is wrong was reported; it gets no other name.
+    let Some(name) = name.map_or(Some(None), |name| name.map(Some)) else { return };
+    let model = InstanceEntry {
+        name: owner.id.name.clone(),
+        version,
+        weight,
+        run,
+        app: places.app.map(|(_, address)| address),
+        mesh: places.mesh.map(|(_, address)| address),
+        proxy: places.proxy.map(|(_, address)| address),
+        outbound: places.outbound.into_iter().map(|(_, service, address)| (service, address)).collect(),
+        admin: places.admin.map(|(_, address)| address),
+    };
+    let name_span = name_node.map_or(node.span, |node| node.span);
+    for copy in 1..=replicas {
+        let name = match &name {
+            Some(name) if replicas == 1 => Some(name.clone()),
+            Some(name) => numbered(name.as_str(), copy as usize, name_span, reader),
+            None => numbered(owner.id.name.as_str(), instances.len() + 1, name_span, reader),
+        };
+        let Some(name) = name.filter(|_| afford(&model, node.span, reader)) else { break };
+        claims.name(&owner.id.namespace, &name, name_span);
+        instances.push(InstanceEntry { name, ..model.clone() });
+    }
+}
+
+/// What an instance runs: its own `run`, `dir` and `env` on top of the service's.
+fn run(fields: &mut Fields<'_>, common: &Common, reader: &mut Reader<'_>) -> Option<Run> {
+    let argv_node = fields.get("run");
+    let argv = argv_node.and_then(|node| reader.command(node));
+    let dir = fields.get("dir").and_then(|node| folder(node, reader));
+    let env = fields.get("env").map(|node| environment(node, reader)).unwrap_or_default();
+    let idle = fields.key("dir").or(fields.key("env"));
+    if let Some(key) = idle.filter(|_| argv_node.is_none() && !common.has_run && fields.complete) {
         reader
             .error(Problem::error(key, "there is no command that this could hold for").hint("add `run: …`"));
     }
-    let app = app.map(|(_, address)| address);
-    let scope = Claims::scope(mesh.map(|(_, address)| address), app);
-    let outbound_fixed = outbound.first().map(|(entry, _, _)| *entry);
-    let copies = replicas.map_or(1, |(_, copies)| copies);
-    let places = [("application", app_entry(node)), ("mesh", mesh.map(|(entry, _)| entry))]
-        .into_iter()
-        .chain([
-            ("proxy", proxy.map(|(entry, _)| entry)),
-            ("admin", admin.map(|(entry, _)| entry)),
-            ("outbound", outbound_fixed),
-        ])
-        .find_map(|(_, entry)| entry);
-    if let (Some((replicas, copies @ 2..)), Some(entry)) = (replicas, places) {
-        let problem = Problem::error(entry.key_span, format!("{copies} replicas cannot share one address"));
-        reader.error(
-            problem
-                .related(replicas.key_span, "so many replicas")
-                .hint("remove the address, or write each instance out"),
-        );
-    }
-    let claimed = [app.zip(app_entry(node)), mesh.map(|(entry, address)| (address, entry))];
-    let local = [proxy, admin].map(|fixed| fixed.map(|(entry, address)| (address, entry)));
-    for (address, entry) in claimed.into_iter().chain(local).flatten() {
-        claims.address(scope, address, entry.value.span, reader);
-    }
-    for (entry, _, address) in &outbound {
-        claims.address(scope, *address, entry.value.span, reader);
-    }
-    let merged_env = merged(&common.env, env);
-    let run = argv.map(|argv| Run { argv, dir: dir.or_else(|| common.dir.clone()), env: merged_env });
-    for copy in 1..=copies {
-        let named = match (&name, name_node) {
-            (Some(name), _) if copies == 1 => Some(name.clone()),
-            (Some(name), Some(node)) => numbered(name.as_str(), copy as usize, node.span, reader),
-            // A name that is wrong was reported.
-            (None, Some(_)) => None,
-            (_, None) => numbered(service.name.as_str(), instances.len() + 1, node.span, reader),
+    common.run(argv, dir, env)
+}
+
+/// The addresses of an instance and its sidecar that the file fixes, each with the entry that says so.
+struct Places<'n> {
+    app: Option<(&'n Entry, SocketAddr)>,
+    mesh: Option<(&'n Entry, SocketAddr)>,
+    proxy: Option<(&'n Entry, SocketAddr)>,
+    admin: Option<(&'n Entry, SocketAddr)>,
+    outbound: Vec<(&'n Entry, ServiceId, SocketAddr)>,
+}
+
+impl<'n> Places<'n> {
+    fn read(fields: &mut Fields<'n>, owner: &Owner<'_>, reader: &mut Reader<'_>) -> Self {
+        let app = application(fields, reader);
+        let mut fixed = |name: &'static str, reader: &mut Reader<'_>| {
+            let entry = fields.entry(name)?;
+            Some((entry, reader.number(&entry.value, Kind::Address, value::address)?))
         };
-        let Some(named) = named else { break };
-        claims.name(&service.namespace, &named, name_node.map_or(node.span, |node| node.span), reader);
-        instances.push(InstanceEntry {
-            name: named,
-            version: version.clone(),
-            weight,
-            run: run.clone(),
-            app,
-            mesh: mesh.map(|(_, address)| address),
-            proxy: proxy.map(|(_, address)| address),
-            outbound: outbound.iter().map(|(_, service, address)| (service.clone(), *address)).collect(),
-            admin: admin.map(|(_, address)| address),
-        });
+        let (mesh, proxy, admin) = (fixed("mesh", reader), fixed("proxy", reader), fixed("admin", reader));
+        let outbound = fields.get("outbound").map(|node| outbound(node, owner, reader)).unwrap_or_default();
+        Self { app, mesh, proxy, admin, outbound }
+    }
+
+    /// Every address with its entry.
+    fn all(&self) -> impl Iterator<Item = (&'n Entry, SocketAddr)> {
+        let outbound = self.outbound.iter().map(|(entry, _, address)| (*entry, *address));
+        [self.app, self.mesh, self.proxy, self.admin].into_iter().flatten().chain(outbound)
+    }
+
+    fn first_key(&self) -> Option<Span> {
+        self.all().next().map(|(entry, _)| entry.key_span)
+    }
+
+    fn claim(&self, claims: &mut Claims) {
+        let address = |place: Option<(&Entry, SocketAddr)>| place.map(|(_, address)| address);
+        let scope = Claims::scope(address(self.mesh), address(self.app));
+        for (entry, address) in self.all() {
+            claims.address(scope, address, entry.value.span);
+        }
     }
 }
 
@@ -221,16 +249,9 @@ fn application<'n>(fields: &mut Fields<'n>, reader: &mut Reader<'_>) -> Option<(
     }
 }
 
-/// The entry that [`application`] was read from.
-fn app_entry(node: &Node) -> Option<&Entry> {
-    let Value::Map(entries) = &node.value else { return None };
-    entries.iter().find(|entry| matches!(&*entry.key, "port" | "address"))
-}
-
 fn outbound<'n>(
     node: &'n Node,
-    service: &ServiceId,
-    calls: &[ServiceId],
+    owner: &Owner<'_>,
     reader: &mut Reader<'_>,
 ) -> Vec<(&'n Entry, ServiceId, SocketAddr)> {
     let mut outbound: Vec<(&Entry, ServiceId, SocketAddr)> = Vec::new();
@@ -238,18 +259,42 @@ fn outbound<'n>(
         let id = reader.service_named(&entry.key, entry.key_span);
         let address = reader.number(&entry.value, Kind::Address, value::address);
         let (Some(id), Some(address)) = (id, address) else { continue };
-        if !calls.contains(&id) {
-            let (own, callee) = (reader.shown(service), reader.shown(&id));
-            let problem =
-                Problem::error(entry.key_span, format!("\"{callee}\" is not among the `calls` of \"{own}\""));
-            reader.error(problem.hint(format!("add it: `calls: [{callee}]`")));
+        if !owner.calls.contains(&id) {
+            let (own, callee) = (reader.shown(owner.id), reader.shown(&id));
+            let message = format!("\"{callee}\" is not among the `calls` of \"{own}\"");
+            reader
+                .error(Problem::error(entry.key_span, message).hint(format!("add it: `calls: [{callee}]`")));
         } else if outbound.iter().any(|(_, known, _)| *known == id) {
-            reader.error(Problem::error(entry.key_span, format!("\"{}\" is given twice", short(&entry.key))));
+            let message = format!("\"{}\" is given twice", short(&entry.key));
+            reader.error(Problem::error(entry.key_span, message).hint("keep one of the two"));
         } else {
             outbound.push((entry, id, address));
         }
     }
     outbound
+}
+
+/// True when one more instance like `model` stays within what a file may make.
+fn afford(model: &InstanceEntry, span: Span, reader: &mut Reader<'_>) -> bool {
+    const INSTANCE_BYTES: usize = 512;
+    let text = |text: &String| text.len() + size_of::<String>();
+    let run = model.run.as_ref().map_or(0, |run| {
+        let env: usize = run.env.iter().map(|(name, value)| text(name) + text(value)).sum();
+        env + run.argv.iter().map(text).sum::<usize>()
+    });
+    let bytes = INSTANCE_BYTES + run + size_of_val(&*model.outbound);
+    match reader.instance_bytes_left.checked_sub(bytes) {
+        Some(left) => reader.instance_bytes_left = left,
+        None if reader.instance_bytes_left == 0 => {}
+        None => {
+            reader.instance_bytes_left = 0;
+            let limit = INSTANCE_BYTES_MAX / (1024 * 1024);
+            let problem =
+                Problem::error(span, format!("the instances of this file take more than {limit} MiB"));
+            reader.error(problem.hint("fewer replicas, or a smaller `env`"));
+        }
+    }
+    reader.instance_bytes_left > 0
 }
 
 /// The endpoints in the list `node`, sorted by name.
@@ -342,12 +387,12 @@ fn numbered(name: &str, number: usize, span: Span, reader: &mut Reader<'_>) -> O
 }
 
 fn folder(node: &Node, reader: &mut Reader<'_>) -> Option<PathBuf> {
-    let scalar = reader.scalar(node, &Kind::Folder.expected())?;
-    if scalar.text.is_empty() {
+    let text = reader.text(node, Kind::Folder)?;
+    if text.is_empty() {
         reader.error(Problem::error(node.span, "the folder is empty").hint("`.` is the folder of this file"));
         return None;
     }
-    Some(PathBuf::from(&scalar.text))
+    Some(PathBuf::from(text))
 }
 
 fn environment(node: &Node, reader: &mut Reader<'_>) -> Vec<(String, String)> {
@@ -368,10 +413,4 @@ fn environment(node: &Node, reader: &mut Reader<'_>) -> Vec<(String, String)> {
         }
     }
     variables
-}
-
-/// `own` on top of `common`, in the order of the names.
-fn merged(common: &[(String, String)], own: Vec<(String, String)>) -> Vec<(String, String)> {
-    let variables: BTreeMap<String, String> = common.iter().cloned().chain(own).collect();
-    variables.into_iter().collect()
 }

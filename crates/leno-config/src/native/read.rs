@@ -22,13 +22,28 @@ pub(crate) struct Reader<'a> {
     pub(crate) services: BTreeMap<ServiceId, Span>,
     /// The versions that a service has; no entry: its instances register themselves, so nobody knows.
     pub(crate) versions: BTreeMap<ServiceId, BTreeSet<Label>>,
+    /// Bytes of instances that the file may still make, see [`INSTANCE_BYTES_MAX`].
+    pub(crate) instance_bytes_left: usize,
+    /// Comparisons of routes that may still be made, see [`ROUTE_COMPARISONS_MAX`].
+    pub(crate) route_comparisons_left: usize,
 }
+
+/// What all instances of a file may take, in bytes: with `replicas` and a large `env`, a small file could else make
+/// gigabytes. Enough for 25,000 instances with a short command each.
+pub(crate) const INSTANCE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Comparisons made to find routes that never match; a file with more gets fewer warnings. Enough for every pair
+/// of 1,000 ordinary routes, four times.
+pub(crate) const ROUTE_COMPARISONS_MAX: usize = 2_000_000;
 
 /// The fields of one map, each of them one that its shape has.
 pub(crate) struct Fields<'n> {
     shape: &'static Shape,
     /// Where the map stands.
     pub(crate) span: Span,
+    /// False when it has keys that are no fields or have no value: then something may be missing only because
+    /// it is misspelt, and saying so would be a second report of one slip.
+    pub(crate) complete: bool,
     found: BTreeMap<&'static str, &'n Entry>,
     /// What was asked for: at the end it is every field of the shape, or a field would be read and ignored.
     asked: BTreeSet<&'static str>,
@@ -73,33 +88,29 @@ impl Reader<'_> {
     /// The fields of `node`; required ones that are missing are reported.
     pub(crate) fn fields<'n>(&mut self, node: &'n Node, shape: &'static Shape) -> Option<Fields<'n>> {
         let Value::Map(entries) = &node.value else {
-            self.expected(
-                node,
-                &format!("a map ({})", shape.doc.trim_end_matches('.').split(':').next().unwrap_or("")),
-            );
+            let message =
+                format!("expected a map with the fields of {}, found {}", a(shape.name), node.found());
+            self.error(Problem::error(node.span, message).hint(field_list(shape)));
             return None;
         };
-        let mut found = BTreeMap::new();
+        let (mut found, mut complete) = (BTreeMap::new(), true);
         for entry in entries {
             match shape.fields.iter().find(|field| field.name == entry.key) {
                 Some(field) if matches!(entry.value.value, Value::Nothing) => self.no_value(entry, field),
                 Some(field) => {
                     found.insert(field.name, entry);
+                    continue;
                 }
                 None => self.unknown_field(entry, shape),
             }
+            complete = false;
         }
-        for field in shape.fields {
-            let missing = matches!(field.without, Without::Required)
-                && !entries.iter().any(|entry| entry.key == field.name);
-            if missing {
-                self.error(
-                    Problem::error(node.span, format!("the {} has no \"{}\"", shape.name, field.name))
-                        .hint(field.doc),
-                );
-            }
+        let required = shape.fields.iter().filter(|field| matches!(field.without, Without::Required));
+        for field in required.filter(|field| complete && !found.contains_key(field.name)) {
+            let problem = Problem::error(node.span, format!("missing field \"{}\"", field.name));
+            self.error(problem.hint(format!("{} needs it: {}", a(shape.name), lower_first(field.doc))));
         }
-        Some(Fields { shape, span: node.span, found, asked: BTreeSet::new() })
+        Some(Fields { shape, span: node.span, complete, found, asked: BTreeSet::new() })
     }
 
     fn no_value(&mut self, entry: &Entry, field: &Field) {
@@ -110,19 +121,16 @@ impl Reader<'_> {
     }
 
     fn unknown_field(&mut self, entry: &Entry, shape: &'static Shape) {
+        let problem = Problem::error(entry.key_span, format!("unknown field \"{}\"", short(&entry.key)));
+        if !self.problems.want_hints() {
+            return self.error(problem);
+        }
         let near = suggest::did_you_mean(&entry.key, shape.fields.iter().map(|field| field.name));
         let elsewhere = || {
             let home = SHAPES.iter().find(|home| home.fields.iter().any(|field| field.name == entry.key))?;
-            Some(format!("\"{}\" is a field of a {}", entry.key, home.name))
+            Some(format!("\"{}\" is a field of {}", entry.key, a(home.name)))
         };
-        let list = || {
-            let names: Vec<&str> = shape.fields.iter().map(|field| field.name).collect();
-            format!("a {} has: {}", shape.name, names.join(", "))
-        };
-        let hint = near.or_else(elsewhere).unwrap_or_else(list);
-        self.error(
-            Problem::error(entry.key_span, format!("unknown field \"{}\"", short(&entry.key))).hint(hint),
-        );
+        self.error(problem.hint(near.or_else(elsewhere).unwrap_or_else(|| field_list(shape))));
     }
 
     /// Reports a value of the wrong type.
@@ -141,6 +149,22 @@ impl Reader<'_> {
         }
     }
 
+    /// A text. A number or truth value is one only where that is what people mean by it, such as in a version:
+    /// elsewhere it is more likely a slip, and an editor that knows the schema says so too.
+    pub(crate) fn text<'n>(&mut self, node: &'n Node, kind: Kind) -> Option<&'n str> {
+        let scalar = self.scalar(node, &kind.expected())?;
+        let number = scalar.looks_like_number()
+            && matches!(kind, Kind::Domain | Kind::Host | Kind::Method | Kind::Command | Kind::Folder);
+        let truth = scalar.looks_like_truth() && !matches!(kind, Kind::Text);
+        if number || truth {
+            let problem =
+                Problem::error(node.span, format!("expected {}, found {}", kind.expected(), node.found()));
+            self.error(problem.hint(format!("write \"{}\" if that is meant", short(&scalar.text))));
+            return None;
+        }
+        Some(&scalar.text)
+    }
+
     /// The items of a list that is not empty.
     pub(crate) fn list<'n>(&mut self, node: &'n Node, what: &str, items_max: usize) -> &'n [Node] {
         match &node.value {
@@ -157,6 +181,11 @@ impl Reader<'_> {
                 &[]
             }
             Value::List(list) => list,
+            Value::Map(_) => {
+                let problem = Problem::error(node.span, format!("expected {what}, found a map"));
+                self.error(problem.hint("begin each item of the list with `- `"));
+                &[]
+            }
             _ => {
                 self.expected(node, what);
                 &[]
@@ -183,6 +212,11 @@ impl Reader<'_> {
                 &[]
             }
             Value::Map(entries) => entries,
+            Value::List(_) => {
+                let problem = Problem::error(node.span, format!("expected {what}, found a list"));
+                self.error(problem.hint("write `key: value`, without `- ` in front"));
+                &[]
+            }
             _ => {
                 self.expected(node, what);
                 &[]
@@ -197,8 +231,8 @@ impl Reader<'_> {
         kind: Kind,
         parse: impl FnOnce(&'n str) -> Result<T, Wrong>,
     ) -> Option<T> {
-        let scalar = self.scalar(node, &kind.expected())?;
-        self.checked(node.span, parse(&scalar.text))
+        let text = self.text(node, kind)?;
+        self.checked(node.span, parse(text))
     }
 
     /// The value, or a report of what is wrong with it.
@@ -242,8 +276,10 @@ impl Reader<'_> {
         }
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         let typed = scalar.text.replace('_', "-");
-        let hint = suggest::did_you_mean(&typed, words.iter().copied())
-            .unwrap_or_else(|| format!("one of: {}", words.join(", ")));
+        let hint = suggest::did_you_mean(&typed, words.iter().copied()).unwrap_or_else(|| match &words[..] {
+            [only] => format!("only {only} is supported so far"),
+            _ => format!("one of: {}", words.join(", ")),
+        });
         self.error(
             Problem::error(node.span, format!("unknown value \"{}\"", short(&scalar.text))).hint(hint),
         );
@@ -252,8 +288,8 @@ impl Reader<'_> {
 
     /// A service of this file.
     pub(crate) fn service(&mut self, node: &Node) -> Option<ServiceId> {
-        let scalar = self.scalar(node, &Kind::Service.expected())?;
-        self.service_named(&scalar.text, node.span)
+        let text = self.text(node, Kind::Service)?;
+        self.service_named(text, node.span)
     }
 
     /// A service of this file, by the text at `span`.
@@ -262,10 +298,21 @@ impl Reader<'_> {
         if self.services.contains_key(&id) {
             return Some(id);
         }
-        let names: Vec<String> = self.services.keys().map(|id| self.shown(id)).collect();
-        let hint = suggest::did_you_mean(text, names.iter().map(String::as_str));
-        let hint = hint.unwrap_or_else(|| "a service has to stand under `services`".into());
-        self.error(Problem::error(span, format!("unknown service \"{}\"", short(text))).hint(hint));
+        let problem = Problem::error(span, format!("unknown service \"{}\"", short(text)));
+        if !self.problems.want_hints() {
+            self.error(problem);
+            return None;
+        }
+        let names: Vec<String> =
+            self.services.keys().take(SERVICES_COMPARED_MAX).map(|id| self.shown(id)).collect();
+        let near = suggest::did_you_mean(text, names.iter().map(String::as_str));
+        let elsewhere = || {
+            let namesake = self.services.keys().find(|known| known.name == id.name)?;
+            Some(format!("did you mean \"{}\"?", self.shown(namesake)))
+        };
+        let hint =
+            near.or_else(elsewhere).unwrap_or_else(|| "a service has to stand under `services`".into());
+        self.error(problem.hint(hint));
         None
     }
 
@@ -305,7 +352,7 @@ impl Reader<'_> {
     /// The words of a command.
     pub(crate) fn command(&mut self, node: &Node) -> Option<Vec<String>> {
         match &node.value {
-            Value::Scalar(scalar) => match words::split(&scalar.text) {
+            Value::Scalar(_) => match words::split(self.text(node, Kind::Command)?) {
                 Ok(words) => Some(words),
                 Err(error) => {
                     self.error(command_problem(node, error));
@@ -337,6 +384,10 @@ impl Reader<'_> {
 pub(crate) fn service_id(text: &str, namespace: &Label) -> Result<ServiceId, Wrong> {
     match text.split_once('/') {
         None => Ok(ServiceId::new(namespace.clone(), value::label(text, "a service name")?)),
+        Some((_, name)) if name.contains('/') => Err(Wrong {
+            message: format!("\"{}\" is not a service name: it has two slashes", short(text)),
+            hint: Some("a service is written `name` or `namespace/name`".into()),
+        }),
         Some((namespace, name)) => {
             let namespace = value::label(namespace, "a namespace")?;
             Ok(ServiceId::new(namespace, value::label(name, "a service name")?))
@@ -387,10 +438,7 @@ impl Kind {
             Self::List(kind) => format!("a list; each item is {}", kind.expected()),
             Self::OneOrMore(kind) => format!("{}, or a list", kind.expected()),
             Self::Map(key, kind) => format!("a map from {key} to {}", kind.expected()),
-            Self::Object(shape) => {
-                let names: Vec<&str> = shape.fields.iter().map(|field| field.name).take(3).collect();
-                format!("a map with fields such as {}", names.join(", "))
-            }
+            Self::Object(shape) => format!("a map with the fields of {}", a(shape.name)),
             Self::Either(kinds) => {
                 let forms: Vec<String> = kinds.iter().map(Self::expected).collect();
                 forms.join(", or ")
@@ -398,6 +446,26 @@ impl Kind {
         }
     }
 }
+
+/// "a service", "an instance".
+fn a(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {noun}")
+}
+
+fn field_list(shape: &Shape) -> String {
+    let names: Vec<&str> = shape.fields.iter().map(|field| field.name).collect();
+    format!("{} has: {}", a(shape.name), names.join(", "))
+}
+
+/// A sentence as the second half of another one.
+fn lower_first(sentence: &str) -> String {
+    let mut letters = sentence.trim_end_matches('.').chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// Services that "did you mean" looks at.
+const SERVICES_COMPARED_MAX: usize = 1000;
 
 /// Most words of a command.
 const COMMAND_WORDS_MAX: usize = 1000;

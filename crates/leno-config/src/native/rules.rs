@@ -63,6 +63,7 @@ pub(crate) fn of_service(
             }
             (Some(to), None) => targets(&to.value, Some(own), reader),
             (None, Some(split)) => versions(&split.value, own, reader),
+            (None, None) if !fields.complete => None,
             (None, None) => {
                 let problem = Problem::error(fields.span, "the route says nowhere to go");
                 reader.error(problem.hint("add `to: {version: …}` or `split: {…}`"));
@@ -146,8 +147,11 @@ fn finished(mut rules: Vec<Placed>, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
         first.entry(placed.rule.name.clone()).or_insert(placed.name);
     }
     for (index, placed) in rules.iter().enumerate() {
-        let earlier =
-            rules[..index].iter().find(|earlier| check::covers(&earlier.rule.when, &placed.rule.when));
+        let earlier = rules[..index].iter().find(|earlier| {
+            let work = check::comparisons(&earlier.rule.when, &placed.rule.when);
+            reader.route_comparisons_left = reader.route_comparisons_left.saturating_sub(work);
+            reader.route_comparisons_left > 0 && check::covers(&earlier.rule.when, &placed.rule.when)
+        });
         if let Some(earlier) = earlier {
             reader.problems.add(
                 Problem::warning(placed.span, "this route never matches")
@@ -293,7 +297,9 @@ fn target(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
     }
     let mut fields = reader.fields(node, &TARGET)?;
     let service_node = fields.get("service");
+    let complete = fields.complete;
     let service = match (service_node, own) {
+        (None, None) if !complete => None,
         (Some(node), _) => reader.service(node),
         (None, Some(own)) => Some(own.clone()),
         (None, None) => {
@@ -303,7 +309,7 @@ fn target(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
     };
     let version_node = fields.get("version");
     let version = version_node.map(|node| {
-        let text = &reader.scalar(node, &Kind::Version.expected())?.text;
+        let text = reader.text(node, Kind::Version)?;
         reader.version_of(service.as_ref()?, text, node.span)
     });
     let weight = fields.get("weight").map_or(Some(1), |node| weight(node, reader));

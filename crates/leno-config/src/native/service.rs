@@ -1,13 +1,14 @@
 //! A service: first what it is, then (when every service and version is known) where its requests go.
 
-use leno_core::name::ServiceId;
-use leno_core::spec::{Balance, HealthSpec, Probe, Protocol, ServiceSpec};
 use std::time::Duration;
 
+use leno_core::name::ServiceId;
+use leno_core::spec::{Balance, EndpointSpec, HealthSpec, Probe, Protocol, ServiceSpec};
+
 use super::check::Claims;
-use super::fields::{CHECKS_MAX, HEALTH, Kind, SERVICE};
-use super::instance::{self, Common};
-use super::model::ServiceEntry;
+use super::fields::{CHECKS_MAX, HEALTH, HEALTH_WORDS, Kind, SERVICE};
+use super::instance::{self, Common, Owner};
+use super::model::{InstanceEntry, ServiceEntry};
 use super::read::{Fields, Reader};
 use super::rules;
 use super::value;
@@ -45,14 +46,6 @@ impl<'n> Draft<'n> {
         claims: &mut Claims,
         reader: &mut Reader<'_>,
     ) -> Option<Self> {
-        let empty;
-        let node = if matches!(entry.value.value, Value::Nothing) {
-            // A service of which nothing but the name is known: its instances register themselves.
-            empty = None;
-            empty
-        } else {
-            Some(&entry.value)
-        };
         let mut spec = ServiceSpec {
             id: id.clone(),
             protocol: Protocol::default(),
@@ -62,12 +55,13 @@ impl<'n> Draft<'n> {
             health: Some(health_spec(Probe::Tcp)),
             timeout: None,
         };
-        let Some(node) = node else {
+        // A service of which only the name is written: its instances register themselves.
+        if matches!(entry.value.value, Value::Nothing) {
             let entry =
                 ServiceEntry { spec, start_after: Vec::new(), instances: Vec::new(), endpoints: Vec::new() };
             return Some(Self { entry, start_after: Vec::new(), routes: None, split: None });
-        };
-        let mut fields = reader.fields(node, &SERVICE)?;
+        }
+        let mut fields = reader.fields(&entry.value, &SERVICE)?;
         if let Some(node) = fields.get("protocol") {
             reader.choice(node, choices("protocol"));
         }
@@ -88,7 +82,8 @@ impl<'n> Draft<'n> {
         let start_after = fields.get("start_after").map(|node| references(node, reader)).unwrap_or_default();
         let (routes, split) = (fields.get("routes"), fields.get("split"));
         let common = Common::read(&mut fields, reader);
-        let (instances, endpoints) = places(&mut fields, &id, &spec.calls, &common, claims, reader);
+        let owner = Owner { id: &id, calls: &spec.calls, common: &common };
+        let (instances, endpoints) = places(&mut fields, &owner, claims, reader);
         if fields.key("endpoints").is_some() {
             spec.health = None;
         }
@@ -116,12 +111,10 @@ impl<'n> Draft<'n> {
 /// Instances or endpoints; what goes with only one of them is refused with the other.
 fn places(
     fields: &mut Fields<'_>,
-    id: &ServiceId,
-    calls: &[ServiceId],
-    common: &Common,
+    owner: &Owner<'_>,
     claims: &mut Claims,
     reader: &mut Reader<'_>,
-) -> (Vec<super::model::InstanceEntry>, Vec<leno_core::spec::EndpointSpec>) {
+) -> (Vec<InstanceEntry>, Vec<EndpointSpec>) {
     let replicas = fields.entry("replicas").map(|entry| (entry, instance::replicas(&entry.value, reader)));
     let (instances, endpoints) = (fields.entry("instances"), fields.entry("endpoints"));
     if let Some(endpoints) = endpoints {
@@ -138,7 +131,7 @@ fn places(
                 );
             }
         }
-        return (Vec::new(), instance::endpoints(&endpoints.value, id, reader));
+        return (Vec::new(), instance::endpoints(&endpoints.value, owner.id, reader));
     }
     if let (Some((replicas, _)), Some(instances)) = (replicas, instances) {
         let problem = Problem::error(replicas.key_span, "`replicas` does not go with a list of `instances`");
@@ -149,10 +142,11 @@ fn places(
         );
     }
     if let Some(instances) = instances {
-        return (instance::instances(&instances.value, id, calls, common, claims, reader), Vec::new());
+        return (instance::listed(&instances.value, owner, claims, reader), Vec::new());
     }
     let Some(run) = fields.key("run") else {
-        if let Some(key) = fields.key("replicas").or(fields.key("dir")).or(fields.key("env")) {
+        let idle = fields.key("replicas").or(fields.key("dir")).or(fields.key("env"));
+        if let Some(key) = idle.filter(|_| fields.complete) {
             reader.error(
                 Problem::error(key, "there is no command that this could hold for").hint("add `run: …`"),
             );
@@ -160,7 +154,7 @@ fn places(
         return (Vec::new(), Vec::new());
     };
     let copies = replicas.and_then(|(_, copies)| copies).unwrap_or(1);
-    (common.replicas(id, copies, run, claims, reader), Vec::new())
+    (instance::replicated(owner, copies, run, claims, reader), Vec::new())
 }
 
 /// Services that a list names, each once.
@@ -184,6 +178,11 @@ fn health(node: &Node, reader: &mut Reader<'_>) -> Option<HealthSpec> {
         Value::Scalar(scalar) if scalar.text.starts_with('/') => {
             let path = reader.parsed(node, Kind::Path, value::path)?;
             Some(health_spec(Probe::Http(path.to_owned())))
+        }
+        Value::Scalar(scalar) if scalar.text == "http" => {
+            let problem = Problem::error(node.span, "an HTTP check needs a path");
+            reader.error(problem.hint("write the path that is asked: `health: /healthz`"));
+            None
         }
         Value::Scalar(_) => match reader.choice(node, HEALTH_WORDS)? {
             "none" => None,
@@ -264,7 +263,3 @@ fn choices(name: &str) -> &'static [(&'static str, &'static str)] {
         _ => &[],
     }
 }
-
-/// What `health` can be besides a path and a map.
-pub(crate) const HEALTH_WORDS: &[(&str, &str)] =
-    &[("tcp", "the instance accepts a connection"), ("none", "the instance is taken to work")];

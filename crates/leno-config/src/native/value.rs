@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use leno_core::name::{LABEL_BYTES_MAX, Label, TrustDomain};
+use leno_core::name::{Label, LabelError, TrustDomain};
 use leno_core::spec::HostMatch;
 
 use crate::suggest;
@@ -52,7 +52,7 @@ impl Wrong {
 pub(crate) fn label(text: &str, what: &str) -> Result<Label, Wrong> {
     Label::parse(text).map_err(|error| {
         let wrong = wrong(format!("\"{}\" is not {what}: {error}", short(text)));
-        match label_like(text) {
+        match label_like(text).filter(|_| error != LabelError::TooLong) {
             Some(label) => wrong.hint(format!("write \"{label}\"")),
             None => wrong,
         }
@@ -63,8 +63,7 @@ pub(crate) fn label(text: &str, what: &str) -> Result<Label, Wrong> {
 fn label_like(text: &str) -> Option<Label> {
     let lower = text.trim().to_lowercase();
     let label: String = lower.chars().map(|c| if matches!(c, '_' | '.' | ' ') { '-' } else { c }).collect();
-    let label = label.trim_matches('-');
-    Label::parse(label.get(..LABEL_BYTES_MAX).unwrap_or(label).trim_end_matches('-')).ok()
+    Label::parse(label.trim_matches('-')).ok()
 }
 
 /// A trust domain.
@@ -97,9 +96,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Wrong> {
         let unit_end = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let Some((_, scale)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-            return Err(
-                wrong(format!("\"{}\" is not a duration", short(text))).hint("the units are ms, s, m and h")
-            );
+            let known = invalid();
+            return Err(if number.is_empty() || unit.is_empty() {
+                known
+            } else {
+                known.hint("the units are ms, s, m and h")
+            });
         };
         nanos = nanos.saturating_add(scaled(number, *scale).ok_or_else(invalid)?);
         rest = tail;
@@ -111,7 +113,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Wrong> {
         Err(wrong(format!("the duration {} is zero", short(text)))
             .hint("leave the field out for its default"))
     } else if total > DURATION_MAX {
-        Err(wrong(format!("the duration {} is longer than a day", short(text))))
+        Err(wrong(format!("the duration {} is longer than a day", short(text))).hint("at most 24h"))
     } else {
         Ok(total)
     }
@@ -133,7 +135,8 @@ fn scaled(number: &str, scale: u128) -> Option<u128> {
 pub(crate) fn number(text: &str, what: &str, min: u32, max: u32) -> Result<u32, Wrong> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(wrong(format!("expected {what}, found \"{}\"", short(text)))
+        let quote = if text.parse::<f64>().is_ok() { "" } else { "\"" };
+        return Err(wrong(format!("expected {what}, found {quote}{}{quote}", short(text)))
             .hint(format!("a whole number from {min} to {max}")));
     }
     match text.parse::<u32>() {
@@ -149,8 +152,8 @@ pub(crate) fn port(text: &str) -> Result<u16, Wrong> {
         number(text, "a port", 0, 65535).map_err(|wrong| wrong.hint("a port is a number from 1 to 65535"))?;
     match u16::try_from(port) {
         Ok(port) if port > 0 => Ok(port),
-        _ => Err(wrong("port 0 is no port that others could reach")
-            .hint("leave the field out to have a free port picked; else 1 to 65535")),
+        _ => Err(wrong("port 0 cannot be used")
+            .hint("1 to 65535; where a free port may be picked, leave the field out")),
     }
 }
 
@@ -170,6 +173,9 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, Wrong> {
         let shown = if text.parse::<IpAddr>().is_ok() { text } else { "127.0.0.1" };
         return Err(invalid.hint(format!("an address is IP:PORT, such as {shown}:8080")));
     };
+    if host.starts_with('[') && !host.ends_with(']') {
+        return Err(invalid.hint("an address is IP:PORT, such as [::1]:8080"));
+    }
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err(invalid.hint(format!("write an IPv6 address as [{}]:PORT", short(text))));
     }
@@ -389,3 +395,6 @@ const fn is_token(b: u8) -> bool {
                 | b'~'
         )
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,6 +112,7 @@ fn a_refused_version_is_shown_and_not_sent_again() {
     let refusal = Answer {
         nonce: response.nonce,
         rejected: vec![(id("cart"), "é".repeat(400)), (id("x"), "".to_string())],
+        rejects_all: None,
     };
     let received = server.receive(Request { answer: Some(refusal), ..subscribe(&[]) }, &mut index).unwrap();
     assert_eq!(received.rejected.len(), 1, "a name that was not offered cannot be refused");
