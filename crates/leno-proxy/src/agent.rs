@@ -273,11 +273,13 @@ impl Agent {
             let why = match self.connect().await {
                 Ok(link) => {
                     let started = Instant::now();
-                    let why = match session::run(self, link).await {
+                    let end = session::run(self, link).await;
+                    self.knowledge.disconnected();
+                    let why = match end {
                         session::End::Stop(stop) => return stop,
+                        session::End::Renewed => continue,
                         session::End::Broken(why) => why,
                     };
-                    self.knowledge.disconnected();
                     // A connection that breaks at once is no success: it must not be tried in a tight circle.
                     if started.elapsed() > RECONNECT_CAP {
                         backoff.succeeded();

@@ -128,12 +128,15 @@ impl Link {
         }
     }
 
-    /// Why a call failed: what the connection says, if it has ended, else what the control plane says.
+    /// Why a call failed: what the control plane says, unless only the connection can say it.
     pub(super) async fn explain(mut self, what: &str, status: &Status) -> String {
-        match timeout(REASON_WITHIN, self.ended()).await {
-            Ok(reason) => format!("{what}: {reason}"),
-            Err(_) => format!("{what}: {}", status.message()),
+        // What tonic makes of a broken connection.
+        let broken =
+            matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled);
+        if broken && let Ok(reason) = timeout(REASON_WITHIN, self.ended()).await {
+            return format!("{what}: {reason}");
         }
+        format!("{what}: {}", status.message())
     }
 }
 

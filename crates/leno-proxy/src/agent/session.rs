@@ -35,6 +35,8 @@ pub(super) enum End {
     Stop(Stop),
     /// It broke, and why.
     Broken(String),
+    /// There is a new certificate: the control plane ends connections with the certificate they were made with.
+    Renewed,
 }
 
 /// Messages on their way into a stream. More than this unread, and the control plane is not reading.
@@ -146,7 +148,7 @@ impl Session {
                     Some("the control plane ended the stream".into())
                 }
                 Event::Attach(Err(status)) | Event::Delta(Err(status)) => {
-                    return End::Broken(self.link.explain("the stream broke", &status).await);
+                    return End::Broken(self.link.explain("the control stream", &status).await);
                 }
                 Event::Ended(why) => Some(why),
                 Event::Sent => None,
@@ -171,9 +173,15 @@ impl Session {
                     self.renew(agent);
                     None
                 }
-                Event::Renewed(result) => {
+                Event::Renewed(Ok(credential)) => {
+                    let life = credential.not_after.since(unix_now());
+                    tracing::info!(seconds = life.as_secs(), "the certificate was renewed");
+                    agent.adopt(credential);
+                    return End::Renewed;
+                }
+                Event::Renewed(Err(reason)) => {
                     self.renewing = None;
-                    renewed(agent, result);
+                    not_renewed(agent, reason);
                     None
                 }
             };
@@ -299,25 +307,16 @@ fn parse(kind: Kind, resource: &xds::Resource) -> Result<Content, String> {
     })
 }
 
-fn renewed(agent: &mut Agent, result: Result<Credential, String>) {
-    match result {
-        Ok(credential) => {
-            let life = credential.not_after.since(unix_now());
-            tracing::info!(seconds = life.as_secs(), "the certificate was renewed");
-            agent.adopt(credential);
+fn not_renewed(agent: &mut Agent, reason: String) {
+    let now = unix_now();
+    let Some(renewal) = &mut agent.renewal else { return };
+    renewal.failed(now, &mut agent.rng);
+    match renewal.urgency(now) {
+        Urgency::Late | Urgency::Expired => {
+            tracing::warn!(reason, "the certificate is about to end and cannot be renewed");
         }
-        Err(reason) => {
-            let now = unix_now();
-            let Some(renewal) = &mut agent.renewal else { return };
-            renewal.failed(now, &mut agent.rng);
-            match renewal.urgency(now) {
-                Urgency::Late | Urgency::Expired => {
-                    tracing::warn!(reason, "the certificate is about to end and cannot be renewed");
-                }
-                Urgency::Fresh | Urgency::Due => {
-                    tracing::info!(reason, "the certificate was not renewed; trying again")
-                }
-            }
+        Urgency::Fresh | Urgency::Due => {
+            tracing::info!(reason, "the certificate was not renewed; trying again")
         }
     }
 }
