@@ -70,7 +70,9 @@ impl Api {
             router = router.route(route.path, method);
         }
         router
-            .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "no_such_path", "there is nothing here").hint(SEE) })
+            .fallback(|| async {
+                Failure::new(StatusCode::NOT_FOUND, "no_such_path", "there is nothing here").hint(SEE)
+            })
             .method_not_allowed_fallback(|| async {
                 let status = StatusCode::METHOD_NOT_ALLOWED;
                 Failure::new(status, "method_not_allowed", "this path does not know this method").hint(SEE)

@@ -163,7 +163,8 @@ impl Control {
             (None, None) => state_dir::random_token()?,
         };
         let clock = Clock::start();
-        let asked = config.trust_domain.or_else(|| file.as_ref().map(|(_, (_, file))| file.trust_domain.clone()));
+        let asked =
+            config.trust_domain.or_else(|| file.as_ref().map(|(_, (_, file))| file.trust_domain.clone()));
         let kept = loaded.authority.take();
         let authority = authority::open(&store, kept, asked, clock.unix()).await?;
         let trust_domain = authority.trust_domain().clone();
@@ -177,8 +178,7 @@ impl Control {
         });
         let (mesh_listener, mesh_address) = listen("mesh", config.mesh_listen).await?;
         let (api_listener, api_address) = listen("api", config.api_listen).await?;
-        let bound =
-            Bound { mesh: mesh_address, api: api_address, trust_domain, pin: mesh.pin(), api_token };
+        let bound = Bound { mesh: mesh_address, api: api_address, trust_domain, pin: mesh.pin(), api_token };
         Ok(Self { bound, mesh, mesh_listener, api_listener, watched, store, store_thread })
     }
 

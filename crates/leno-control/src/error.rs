@@ -116,7 +116,11 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InUse(path) => {
-                write!(f, "{} is in use by another control plane; stop it or use another --state", path.display())
+                write!(
+                    f,
+                    "{} is in use by another control plane; stop it or use another --state",
+                    path.display()
+                )
             }
             Self::Database { path, error } => match &**error {
                 redb::Error::Io(io) if io.kind() == io::ErrorKind::StorageFull => {

@@ -107,7 +107,10 @@ impl Mesh {
     }
 
     /// Makes one change of the registry. The receipt says when it is on disk; only then may it be acknowledged.
-    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Registry, Instant, &mut Effects) -> R) -> (R, Receipt) {
+    pub(crate) fn change<R>(
+        &self,
+        change: impl FnOnce(&mut Registry, Instant, &mut Effects) -> R,
+    ) -> (R, Receipt) {
         let mut state = self.lock();
         let mut effects = Effects::default();
         let result = change(&mut state.registry, self.clock.now(), &mut effects);
@@ -271,7 +274,10 @@ impl Mesh {
     }
 
     /// Like [`Mesh::change`], for the timer itself.
-    fn change_quietly<R>(&self, change: impl FnOnce(&mut Registry, Instant, &mut Effects) -> R) -> (R, Receipt) {
+    fn change_quietly<R>(
+        &self,
+        change: impl FnOnce(&mut Registry, Instant, &mut Effects) -> R,
+    ) -> (R, Receipt) {
         let mut state = self.lock();
         let mut effects = Effects::default();
         let result = change(&mut state.registry, self.clock.now(), &mut effects);

@@ -132,7 +132,8 @@ impl Registry {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let new: BTreeMap<_, _> = services.into_iter().map(|service| (service.spec.id.clone(), service)).collect();
+        let new: BTreeMap<_, _> =
+            services.into_iter().map(|service| (service.spec.id.clone(), service)).collect();
         let old = std::mem::replace(&mut self.file, new);
         let names: BTreeSet<ServiceId> = old.keys().chain(self.file.keys()).cloned().collect();
         for id in names {

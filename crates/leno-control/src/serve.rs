@@ -85,7 +85,10 @@ impl Serving {
         drop(listener);
         let all = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN_WITHIN, all).await.is_err() {
-            tracing::info!(connections = connections.len(), "closing connections that did not end by themselves");
+            tracing::info!(
+                connections = connections.len(),
+                "closing connections that did not end by themselves"
+            );
             connections.shutdown().await;
         }
     }
@@ -96,7 +99,9 @@ impl Serving {
             tokio::time::sleep(LEAF_LIFETIME / 2).await;
             match tls_config(&self.mesh) {
                 Ok(config) => *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = config,
-                Err(error) => tracing::error!(%error, "the control plane's own certificate cannot be renewed"),
+                Err(error) => {
+                    tracing::error!(%error, "the control plane's own certificate cannot be renewed")
+                }
             }
         }
     }
@@ -175,16 +180,15 @@ impl Peer {
     /// When it proved nothing.
     pub(crate) fn authenticated(&self) -> Result<&SpiffeId, tonic::Status> {
         self.id.as_ref().ok_or_else(|| {
-            tonic::Status::unauthenticated("a client certificate of this mesh is needed; join with a token first")
+            tonic::Status::unauthenticated(
+                "a client certificate of this mesh is needed; join with a token first",
+            )
         })
     }
 }
 
 /// Reads the client's certificate, which the handshake has verified.
-fn peer_of(
-    address: SocketAddr,
-    chain: Option<&[leno_identity::CertificateDer<'_>]>,
-) -> Result<Peer, String> {
+fn peer_of(address: SocketAddr, chain: Option<&[leno_identity::CertificateDer<'_>]>) -> Result<Peer, String> {
     let Some(leaf) = chain.and_then(<[_]>::first) else {
         return Ok(Peer { address, id: None, not_after: None });
     };

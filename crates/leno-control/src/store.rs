@@ -11,7 +11,8 @@
 mod record;
 
 pub(crate) use record::{
-    AuthorityRecord, MemberRecord, Reach, RoleRecord, StoredToken, decode_authority, decode_member, decode_token,
+    AuthorityRecord, MemberRecord, Reach, RoleRecord, StoredToken, decode_authority, decode_member,
+    decode_token,
 };
 
 use std::fs::OpenOptions;
@@ -191,13 +192,11 @@ fn load(database: &Database, path: &Path) -> Result<Loaded, StoreError> {
                 }
                 (Table::Meta, _) => return Err(broken("this version of Leno does not know it".to_owned())),
                 (Table::Tokens, _) => loaded.tokens.push(decode_token(value).map_err(broken)?),
-                (Table::Services, _) => {
-                    match Known::parse(leno_core::index::Kind::Service, value) {
-                        Ok(Known::Service(spec)) => loaded.services.push(spec),
-                        Ok(_) => return Err(broken("it is no service".to_owned())),
-                        Err(error) => return Err(broken(error.to_string())),
-                    }
-                }
+                (Table::Services, _) => match Known::parse(leno_core::index::Kind::Service, value) {
+                    Ok(Known::Service(spec)) => loaded.services.push(spec),
+                    Ok(_) => return Err(broken("it is no service".to_owned())),
+                    Err(error) => return Err(broken(error.to_string())),
+                },
                 (Table::Members, _) => loaded.members.push(decode_member(value).map_err(broken)?),
             }
         }

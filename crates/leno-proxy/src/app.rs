@@ -113,7 +113,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         admin: config.admin_listen,
         outbound: config.outbound.clone(),
     };
-    let (mut feed, own) = match &config.source {
+    let (feed, own) = match &config.source {
         Source::File { mesh, role, identity } => {
             let (feed, own, from_file) = source::file::open(mesh, role, identity)?;
             listens.mesh = listens.mesh.or(from_file.mesh);
@@ -143,7 +143,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
             source::control::open(address, token, workload, mesh)?
         }
     };
-    first_world(&mut feed, own.gateway).await?;
+    first_world(&feed).await?;
 
     let gateway = feed.world.borrow().gateway.as_ref().map(|gateway| gateway.listen);
     if let Some(address) = gateway.filter(|_| own.gateway) {
@@ -222,10 +222,10 @@ impl Running {
             _ = terminate.recv() => tracing::warn!("a second signal: stopping at once"),
             _ = interrupt.recv() => tracing::warn!("a second signal: stopping at once"),
         }
-        // A worker ends when nobody can give it orders any more.
         let Self { workers, seat, log_writer, .. } = self;
         for WorkerHandle { orders, thread } in workers {
-            drop(orders);
+            // A worker that cannot be told has ended already.
+            let _ = orders.send(Order::Stop).await;
             if thread.join().is_err() {
                 tracing::error!("a worker has panicked");
             }
@@ -238,19 +238,13 @@ impl Running {
 }
 
 /// Waits until there is something to decide by, and a certificate where one is needed.
-async fn first_world(feed: &mut Feed, gateway: bool) -> Result<(), ProxyError> {
+async fn first_world(feed: &Feed) -> Result<(), ProxyError> {
     let Some(control) = &feed.control else { return Ok(()) };
-    let ready = async {
-        control.ready().await?;
-        let there = feed.world.wait_for(|world| !gateway || world.gateway.is_some()).await;
-        there.map(|_| ()).map_err(|_| control.last_error())
-    };
-    let why = match tokio::time::timeout(FIRST_WORLD, ready).await {
+    let why = match tokio::time::timeout(FIRST_WORLD, control.ready()).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(why)) => why,
         Err(_) => match control.last_error() {
-            why if why.is_empty() && control.status().get().ready => "it knows no such gateway".to_owned(),
-            why if why.is_empty() => "it did not answer in time".to_owned(),
+            none if none.is_empty() => "it did not answer in time".to_owned(),
             why => why,
         },
     };

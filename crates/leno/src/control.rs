@@ -3,6 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use leno_control::{ControlConfig, StateDir};
+use leno_core::name::TrustDomain;
 
 use crate::failure::Failure;
 
@@ -42,6 +46,34 @@ impl ControlArgs {
         if self.die_with_parent {
             crate::parent::exit_at_stdin_eof();
         }
-        Err(Failure::failed("the control plane is not part of this build yet"))
+        let trust_domain = self.trust_domain.as_deref().map(TrustDomain::parse).transpose();
+        let trust_domain =
+            trust_domain.map_err(|error| Failure::invalid(format!("--trust-domain: {error}")))?;
+        let config = ControlConfig {
+            // clap has seen to it that one of the two is there.
+            state: self.state.map_or(StateDir::Ephemeral, StateDir::Path),
+            file: self.file,
+            trust_domain,
+            mesh_listen: self.mesh_listen,
+            api_listen: self.api_listen,
+            api_token: std::env::var("LENO_API_TOKEN").ok(),
+            lease: self.lease.map_or(LEASE_DEFAULT, Duration::from_secs),
+        };
+        let ready = |bound: &leno_control::Bound| {
+            let line = serde_json::json!({
+                "event": "ready",
+                "mesh": bound.mesh.to_string(),
+                "api": bound.api.to_string(),
+            });
+            // A closed stdout: nobody waits for the line.
+            let _ = crate::output::line(&line.to_string());
+        };
+        match leno_control::run(config, ready) {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) => Err(Failure::failed(error.to_string())),
+        }
     }
 }
+
+/// How long an instance stays in the registry without a sign of life: three missed heartbeats.
+const LEASE_DEFAULT: Duration = Duration::from_secs(10);

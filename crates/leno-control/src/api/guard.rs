@@ -37,7 +37,8 @@ pub(super) async fn host(State(api): State<Arc<Api>>, request: Request, next: Ne
 
 /// Refuses a change without the token.
 pub(super) async fn token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().split_once_space());
+    let given =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().split_once_space());
     let right = given.is_some_and(|(scheme, token)| {
         scheme.eq_ignore_ascii_case(b"bearer") && verify_slices_are_equal(token, api.token.as_bytes()).is_ok()
     });
@@ -49,7 +50,8 @@ pub(super) async fn token(State(api): State<Arc<Api>>, request: Request, next: N
     } else {
         Failure::new(StatusCode::UNAUTHORIZED, "token_wrong", "this is not the API token")
     };
-    let failure = failure.hint("send \"Authorization: Bearer TOKEN\"; the token is in the state directory, file api-token");
+    let failure = failure
+        .hint("send \"Authorization: Bearer TOKEN\"; the token is in the state directory, file api-token");
     ([(header::WWW_AUTHENTICATE, "Bearer")], failure).into_response()
 }
 
@@ -87,7 +89,9 @@ mod tests {
         for host in ["localhost", "LOCALHOST:15014", "127.0.0.1", "127.9.9.9:1", "[::1]", "[::1]:80"] {
             assert!(is_local(host), "{host}");
         }
-        for host in ["", "example.com", "localhost.example.com", "10.0.0.1", "[::2]:80", "[", "127.0.0.1.nip.io"] {
+        for host in
+            ["", "example.com", "localhost.example.com", "10.0.0.1", "[::2]:80", "[", "127.0.0.1.nip.io"]
+        {
             assert!(!is_local(host), "{host}");
         }
     }

@@ -69,7 +69,8 @@ pub(super) async fn put_service(
     let id = service_id(&namespace, &name)?;
     let declaration: api::ServiceDeclaration = parse(&body)?;
     let spec = declaration.parse(&id).map_err(|error| invalid(error.to_string()))?;
-    let kept = api.mesh.change_and_keep(|registry, now, effects| registry.put_service(spec, now, effects)).await;
+    let kept =
+        api.mesh.change_and_keep(|registry, now, effects| registry.put_service(spec, now, effects)).await;
     kept.map_err(|NotKept| Failure::not_kept())??;
     view_of(&api, &id).map(Json)
 }
@@ -80,7 +81,8 @@ pub(super) async fn delete_service(
     Path((namespace, name)): Path<(String, String)>,
 ) -> Result<StatusCode, Failure> {
     let id = service_id(&namespace, &name)?;
-    let kept = api.mesh.change_and_keep(|registry, now, effects| registry.delete_service(&id, now, effects)).await;
+    let kept =
+        api.mesh.change_and_keep(|registry, now, effects| registry.delete_service(&id, now, effects)).await;
     kept.map_err(|NotKept| Failure::not_kept())??;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -124,7 +126,8 @@ pub(super) async fn deregister(
     Path((namespace, name, instance)): Path<(String, String, String)>,
 ) -> Result<StatusCode, Failure> {
     let key = MemberKey { service: service_id(&namespace, &name)?, name: label("instance", &instance)? };
-    let kept = api.mesh.change_and_keep(|registry, now, effects| registry.remove_plain(&key, now, effects)).await;
+    let kept =
+        api.mesh.change_and_keep(|registry, now, effects| registry.remove_plain(&key, now, effects)).await;
     kept.map_err(|NotKept| Failure::not_kept())??;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -168,7 +171,9 @@ pub(super) async fn mint(
     let grant = match (asked.service.as_deref(), asked.gateway.as_deref()) {
         (Some(name), None) => Grant::Service(service_name("service", name)?),
         (None, Some(name)) => Grant::Gateway(service_name("gateway", name)?),
-        (None, None) => return Err(invalid("service or gateway is missing: what may the token's holder become?")),
+        (None, None) => {
+            return Err(invalid("service or gateway is missing: what may the token's holder become?"));
+        }
         (Some(_), Some(_)) => return Err(invalid("a token is for a service or for a gateway, not for both")),
     };
     let uses = asked.uses.unwrap_or(1);

@@ -26,7 +26,12 @@ pub(super) async fn page(State(api): State<Arc<Api>>) -> impl IntoResponse {
         ("leno_control_renewals_total", "counter", "Certificates renewed.", tally.renewals),
         ("leno_control_leases_ended_total", "counter", "Leases that ended.", tally.leases_ended),
         ("leno_control_resources_rejected_total", "counter", "Resources refused by proxies.", tally.rejected),
-        ("leno_control_handshakes_failed_total", "counter", "Failed TLS handshakes.", tally.handshakes_failed),
+        (
+            "leno_control_handshakes_failed_total",
+            "counter",
+            "Failed TLS handshakes.",
+            tally.handshakes_failed,
+        ),
     ];
     let mut text = String::new();
     for (name, kind, help, value) in figures {

@@ -59,7 +59,8 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, error: &Value) -> V
     }
     let mut responses = Map::new();
     responses.insert(route.answer.status.to_string(), answer);
-    let failures = [403, 408].iter().chain(route.failures).chain(if route.changes { &[401][..] } else { &[] });
+    let failures =
+        [403, 408].iter().chain(route.failures).chain(if route.changes { &[401][..] } else { &[] });
     for status in failures {
         let content = json!({"application/json": {"schema": error}});
         let failure = json!({"description": "Refused; the body says why.", "content": content});

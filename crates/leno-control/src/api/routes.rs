@@ -59,9 +59,24 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 }
 
 /// A read that answers with `body`.
-const fn read(path: &'static str, summary: &'static str, body: Body, mount: fn() -> MethodRouter<Arc<Api>>) -> Route {
+const fn read(
+    path: &'static str,
+    summary: &'static str,
+    body: Body,
+    mount: fn() -> MethodRouter<Arc<Api>>,
+) -> Route {
     let answer = Answer { status: 200, body };
-    Route { method: "get", path, summary, changes: false, query: &[], body: None, answer, failures: &[], mount }
+    Route {
+        method: "get",
+        path,
+        summary,
+        changes: false,
+        query: &[],
+        body: None,
+        answer,
+        failures: &[],
+        mount,
+    }
 }
 
 /// Every route.
@@ -72,7 +87,9 @@ pub(super) const ROUTES: &[Route] = &[
     }),
     Route {
         failures: &[400, 404],
-        ..read(SERVICE, "One declared service.", Body::Json(of::<api::ServiceView>), || get(handlers::service))
+        ..read(SERVICE, "One declared service.", Body::Json(of::<api::ServiceView>), || {
+            get(handlers::service)
+        })
     },
     Route {
         method: "put",
@@ -128,9 +145,12 @@ pub(super) const ROUTES: &[Route] = &[
     read("/v1/proxies", "Sidecars and gateways with a lease.", Body::Json(of::<Vec<api::ProxyView>>), || {
         get(handlers::proxies)
     }),
-    read("/v1/tokens", "Join tokens, never with their secrets.", Body::Json(of::<Vec<api::TokenView>>), || {
-        get(handlers::tokens)
-    }),
+    read(
+        "/v1/tokens",
+        "Join tokens, never with their secrets.",
+        Body::Json(of::<Vec<api::TokenView>>),
+        || get(handlers::tokens),
+    ),
     Route {
         method: "post",
         path: "/v1/tokens",

@@ -59,12 +59,20 @@ impl Refusal {
     /// What to do.
     pub(crate) const fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoSuchService(_) => Some("declare it in the mesh file, or with PUT /v1/services/NAMESPACE/NAME"),
+            Self::NoSuchService(_) => {
+                Some("declare it in the mesh file, or with PUT /v1/services/NAMESPACE/NAME")
+            }
             Self::NoSuchGateway(_) => Some("declare it in the mesh file"),
-            Self::DeclaredInFile(_) => Some("change the mesh file; the control plane reads it again by itself"),
+            Self::DeclaredInFile(_) => {
+                Some("change the mesh file; the control plane reads it again by itself")
+            }
             Self::NameTaken { .. } => Some("give each instance its own name"),
             Self::HasSidecar(_) => Some("stop its sidecar; the instance goes with it"),
-            Self::IsGateway(_) | Self::NoSuchInstance(_) | Self::TakenOver | Self::LeaseEnded | Self::TooMany { .. } => None,
+            Self::IsGateway(_)
+            | Self::NoSuchInstance(_)
+            | Self::TakenOver
+            | Self::LeaseEnded
+            | Self::TooMany { .. } => None,
         }
     }
 }
@@ -84,7 +92,9 @@ impl fmt::Display for Refusal {
             Self::HasSidecar(name) => write!(f, "the instance {name} has a sidecar"),
             Self::TakenOver => f.write_str("another stream has attached this instance since"),
             Self::LeaseEnded => f.write_str("the lease ended because no heartbeat came; attach again"),
-            Self::TooMany { what, most } => write!(f, "there are {most} {what} already, the most there can be"),
+            Self::TooMany { what, most } => {
+                write!(f, "there are {most} {what} already, the most there can be")
+            }
         }
     }
 }

@@ -19,7 +19,12 @@ impl Tokens {
     }
 
     /// Adds a token; forgets some that ended long ago.
-    pub(crate) fn add(&mut self, record: TokenRecord, now: UnixTime, effects: &mut Effects) -> Result<(), Refusal> {
+    pub(crate) fn add(
+        &mut self,
+        record: TokenRecord,
+        now: UnixTime,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
         let old = |token: &StoredToken| now.since(token.record.expires) > REMEMBERED;
         let forgotten: Vec<String> =
             self.0.values().filter(|token| old(token)).map(|token| token.record.id.clone()).collect();

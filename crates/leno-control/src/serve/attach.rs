@@ -8,8 +8,8 @@ use leno_core::peer::SpiffeId;
 use leno_core::time::Duration;
 use leno_wire::full_name;
 use leno_wire::proto::mesh::{
-    AttachAnswer, AttachMessage, AttachRequest, AttachResponse, Attached, Health as WireHealth, Heartbeat, Hello,
-    Renewed,
+    AttachAnswer, AttachMessage, AttachRequest, AttachResponse, Attached, Health as WireHealth, Heartbeat,
+    Hello, Renewed,
 };
 use leno_wire::proto::resource::Protocol;
 use tonic::Status;
@@ -60,7 +60,8 @@ async fn arrive(
     };
     let arrival = parse_hello(id, &hello)?;
     let key = arrival.key.clone();
-    let attached = mesh.change_and_keep(|registry, now, effects| registry.attach(arrival, now, effects)).await;
+    let attached =
+        mesh.change_and_keep(|registry, now, effects| registry.attach(arrival, now, effects)).await;
     match attached {
         Ok(Ok(attachment)) => Ok((key, attachment)),
         Ok(Err(refusal)) => {
@@ -134,7 +135,8 @@ async fn keep(
 /// Checks a hello; the service is the one of the certificate.
 fn parse_hello(id: &SpiffeId, hello: &Hello) -> Result<Arrival, Status> {
     let bad = |field: &str, problem: String| Status::invalid_argument(format!("hello: {field}: {problem}"));
-    let label = |field: &str, text: &str| Label::parse(text).map_err(|e| bad(field, format!("{text:?}: {e}")));
+    let label =
+        |field: &str, text: &str| Label::parse(text).map_err(|e| bad(field, format!("{text:?}: {e}")));
     if let Some(protocol) = hello.protocol
         && protocol != i32::from(Protocol::Http1)
     {

@@ -9,7 +9,11 @@ use super::{Peer, Serving};
 use crate::mesh::{Issued, JoinRefusal};
 
 /// Trades a token for a certificate.
-pub(super) async fn join(request: JoinRequest, serving: &Serving, peer: &Peer) -> Result<JoinResponse, Status> {
+pub(super) async fn join(
+    request: JoinRequest,
+    serving: &Serving,
+    peer: &Peer,
+) -> Result<JoinResponse, Status> {
     let mesh = &serving.mesh;
     let instance: String = request.instance.chars().take(NAME_SHOWN_MAX).collect();
     let refused = |reason: &dyn std::fmt::Display| {

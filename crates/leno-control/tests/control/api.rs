@@ -50,7 +50,13 @@ async fn what_is_wrong_with_a_request_is_said() {
         ("POST", "/v1/tokens", r#"{"gateway": "g"}"#, 404, "no gateway g is declared"),
         ("POST", instances, r#"{"name": "a", "address": "x"}"#, 400, "is not IP:PORT"),
         ("POST", instances, r#"{"name": "a", "address": "10.0.0.1:0"}"#, 400, "cannot be connected to"),
-        ("POST", "/v1/services/default/user/instances", r#"{"name": "a", "address": "10.0.0.1:1"}"#, 404, "user"),
+        (
+            "POST",
+            "/v1/services/default/user/instances",
+            r#"{"name": "a", "address": "10.0.0.1:1"}"#,
+            404,
+            "user",
+        ),
         ("GET", "/v1/instances?service=A", "", 400, "service: \"A\""),
         ("GET", "/v1/nothing", "", 404, "there is nothing here"),
         ("POST", "/v1/status", "", 405, "does not know this method"),
@@ -103,7 +109,10 @@ async fn the_api_is_what_its_document_says() {
             let (status, answer) =
                 control.call(&method.to_uppercase(), &concrete, (!body.is_null()).then_some(&text)).await;
             let response = &operation["responses"][status.to_string()];
-            assert!((200..300).contains(&status) && !response.is_null(), "{method} {path}: {status} {answer}");
+            assert!(
+                (200..300).contains(&status) && !response.is_null(),
+                "{method} {path}: {status} {answer}"
+            );
             let schema = &response["content"]["application/json"]["schema"];
             if !schema.is_null() {
                 check(&document, schema, &answer, &format!("{method} {path}"));
@@ -114,7 +123,8 @@ async fn the_api_is_what_its_document_says() {
             }
         }
     }
-    let all: usize = document["paths"].as_object().unwrap().values().map(|o| o.as_object().unwrap().len()).sum();
+    let all: usize =
+        document["paths"].as_object().unwrap().values().map(|o| o.as_object().unwrap().len()).sum();
     assert_eq!(tried, all, "every operation was tried");
     let token = control.call("POST", "/v1/tokens", Some(r#"{"service": "cart"}"#)).await.1;
     let mut wrong = token.clone();
@@ -132,9 +142,8 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str) {
     }
     for key in ["anyOf", "oneOf"] {
         if let Some(options) = schema[key].as_array() {
-            let fits = |option: &Value| {
-                std::panic::catch_unwind(|| check(document, option, value, at)).is_ok()
-            };
+            let fits =
+                |option: &Value| std::panic::catch_unwind(|| check(document, option, value, at)).is_ok();
             assert!(options.iter().any(fits), "{at}: {value} fits none of {options:?}");
         }
     }

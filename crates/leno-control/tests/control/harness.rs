@@ -18,8 +18,8 @@ use leno_identity::{CertificateDer, UnixTime};
 use leno_wire::Known;
 use leno_wire::grpc::Client;
 use leno_wire::proto::mesh::{
-    AttachAnswer, AttachMessage, AttachRequest, AttachResponse, Health, Heartbeat, Hello, JoinRequest, JoinResponse,
-    Leave,
+    AttachAnswer, AttachMessage, AttachRequest, AttachResponse, Health, Heartbeat, Hello, JoinRequest,
+    JoinResponse, Leave,
 };
 use leno_wire::proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use leno_wire::stream::{pack_request, parse_response};
@@ -89,7 +89,8 @@ impl Running {
     }
 
     pub async fn declare(&self, name: &str, declaration: &str) {
-        let (status, answer) = self.call("PUT", &format!("/v1/services/default/{name}"), Some(declaration)).await;
+        let (status, answer) =
+            self.call("PUT", &format!("/v1/services/default/{name}"), Some(declaration)).await;
         assert_eq!(status, 200, "{answer}");
     }
 
@@ -199,13 +200,13 @@ impl Lease {
     }
 
     pub async fn answer(&mut self) -> Result<AttachAnswer, Status> {
-        let message = tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("no answer in time");
+        let message =
+            tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("no answer in time");
         message?.and_then(|answer| answer.message).ok_or_else(|| Status::ok("the stream ended"))
     }
 
     pub async fn heartbeat(&mut self, problem: Option<&str>) -> Result<AttachAnswer, Status> {
-        let health =
-            Health { healthy: problem.is_none(), reason: problem.unwrap_or_default().to_owned() };
+        let health = Health { healthy: problem.is_none(), reason: problem.unwrap_or_default().to_owned() };
         let heartbeat = Heartbeat { health: Some(health), generation: 7 };
         let _ = self.out.send(AttachRequest { message: Some(AttachMessage::Heartbeat(heartbeat)) }).await;
         self.answer().await
@@ -255,15 +256,16 @@ impl Proxy {
 
     pub async fn pump(&mut self) {
         while let Some(request) = self.session.poll() {
-            let node = std::mem::take(&mut self.first)
-                .then(|| Node { id: self.name.clone(), ..Node::default() });
+            let node =
+                std::mem::take(&mut self.first).then(|| Node { id: self.name.clone(), ..Node::default() });
             let _ = self.out.send(pack_request(&request, node)).await;
         }
     }
 
     /// The next response, taken in and answered.
     pub async fn next(&mut self) -> Result<Changes, Status> {
-        let message = tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("no response in time")?;
+        let message =
+            tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("no response in time")?;
         let Some(message) = message else { return Err(Status::ok("the stream ended")) };
         let response = parse_response(message).unwrap();
         self.offered += response.resources.len();
@@ -299,9 +301,10 @@ impl Proxy {
     /// Endpoints of a service as `name healthy`.
     pub fn endpoints(&self, name: &str) -> Vec<String> {
         match self.held.get(&Key::new(Kind::Endpoints, id(name))) {
-            Some(Known::Endpoints(_, endpoints)) => {
-                endpoints.iter().map(|e| format!("{} {}", e.name, if e.healthy { "up" } else { "down" })).collect()
-            }
+            Some(Known::Endpoints(_, endpoints)) => endpoints
+                .iter()
+                .map(|e| format!("{} {}", e.name, if e.healthy { "up" } else { "down" }))
+                .collect(),
             _ => Vec::new(),
         }
     }

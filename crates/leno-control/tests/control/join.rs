@@ -21,7 +21,10 @@ async fn a_token_is_good_for_its_uses_and_no_more() {
     accept(key, answer);
     let other = KeyAndCsr::generate().unwrap();
     let refusal = control.join(&token, other.csr_der()).await.unwrap_err();
-    assert_eq!((refusal.code(), refusal.message()), (Code::Unauthenticated, "the join token has been used up"));
+    assert_eq!(
+        (refusal.code(), refusal.message()),
+        (Code::Unauthenticated, "the join token has been used up")
+    );
 
     let twice = control.mint(r#"{"service": "cart", "uses": 2}"#).await;
     for expected in [true, true, false] {

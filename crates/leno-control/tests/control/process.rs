@@ -55,7 +55,8 @@ async fn kill_loses_nothing_that_was_acknowledged() {
         let (_, services) = http(api, "GET", "/v1/services", "", None).await;
         let names: Vec<&str> =
             services.as_array().unwrap().iter().map(|service| service["name"].as_str().unwrap()).collect();
-        let missing: Vec<&String> = acknowledged.iter().filter(|name| !names.contains(&name.as_str())).collect();
+        let missing: Vec<&String> =
+            acknowledged.iter().filter(|name| !names.contains(&name.as_str())).collect();
         assert!(missing.is_empty(), "round {round}: {missing:?}");
         // Killed in the middle of a run of changes, by a timer that knows nothing of them.
         let victim = process.0.id();
@@ -79,7 +80,8 @@ async fn kill_loses_nothing_that_was_acknowledged() {
 async fn try_put(api: std::net::SocketAddr, path: &str, bearer: &str) -> Option<u16> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut tcp = tokio::net::TcpStream::connect(api).await.ok()?;
-    let head = format!("PUT {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n");
+    let head =
+        format!("PUT {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n");
     tcp.write_all(format!("{head}{bearer}\r\n{{}}").as_bytes()).await.ok()?;
     let mut answer = String::new();
     tcp.read_to_string(&mut answer).await.ok()?;

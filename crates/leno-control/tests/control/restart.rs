@@ -55,8 +55,12 @@ async fn a_restart_loses_nothing_and_takes_nothing_away() {
         assert_eq!(control.join(&token, key.csr_der()).await.is_ok(), expected);
     }
     // Whoever does not come back within a lease is removed.
-    proxy.until(|proxy| proxy.session.version(&Key::new(Kind::Endpoints, id("cart"))).is_some()
-        && proxy.held.contains_key(&Key::new(Kind::Endpoints, id("cart")))).await;
+    proxy
+        .until(|proxy| {
+            proxy.session.version(&Key::new(Kind::Endpoints, id("cart"))).is_some()
+                && proxy.held.contains_key(&Key::new(Kind::Endpoints, id("cart")))
+        })
+        .await;
     assert!(proxy.endpoints("cart").is_empty());
     control.stop().await;
 
@@ -92,7 +96,10 @@ async fn what_is_wrong_at_start_is_said_in_one_sentence() {
     let mut taken = config(leno_control::StateDir::Ephemeral);
     taken.mesh_listen = first.bound.api;
     let error = Control::bind(taken).await.map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains(&format!("the mesh address {} cannot be listened on", first.bound.api)), "{error}");
+    assert!(
+        error.contains(&format!("the mesh address {} cannot be listened on", first.bound.api)),
+        "{error}"
+    );
     first.stop().await;
 
     let file = directory.path().join("file");

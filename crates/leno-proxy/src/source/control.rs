@@ -1,4 +1,4 @@
-//! A proxy under a control plane.
+//! A proxy under a control plane: the agent keeps the channels up to date.
 
 use std::net::SocketAddr;
 
@@ -8,6 +8,9 @@ use super::{Feed, Identity, SourceError};
 use crate::agent::{self, AgentConfig};
 use crate::clock::seed;
 use crate::config::Workload;
+
+/// Salt of the agent's seed, so that its waits differ from the workers' choices.
+const AGENT_SALT: u64 = 0xa6e7;
 
 /// Joins the control plane at `address`; `mesh` is where peers reach this sidecar.
 pub(crate) fn open(
@@ -22,19 +25,25 @@ pub(crate) fn open(
         workload: workload.clone(),
         mesh_advertise: mesh,
     };
-    let control =
-        agent::start(config, seed(SALT)).map_err(|error| SourceError::Control(error.to_string()))?;
+    let handle = agent::start(config, seed(AGENT_SALT))
+        .map_err(|error| SourceError::Control(format!("the join token cannot be used: {error}")))?;
     let own = match workload {
-        Workload::Sidecar { service, instance, app, .. } => {
-            let instance = instance.as_str().into();
-            let app = LocalApp { service: service.clone(), instance, address: *app };
-            Identity { name: service.to_string().into(), app: Some(app), gateway: false }
-        }
+        Workload::Sidecar { service, instance, app, .. } => Identity {
+            name: service.to_string().into(),
+            app: Some(LocalApp {
+                service: service.clone(),
+                instance: instance.as_str().into(),
+                address: *app,
+            }),
+            gateway: false,
+        },
         Workload::Gateway { name } => Identity { name: name.as_str().into(), app: None, gateway: true },
     };
-    let (world, credential) = (control.world.clone(), control.credential.clone());
-    Ok((Feed { world, credential, control: Some(control), _keep: None }, own))
+    let feed = Feed {
+        world: handle.world.clone(),
+        credential: handle.credential.clone(),
+        control: Some(handle),
+        _keep: None,
+    };
+    Ok((feed, own))
 }
-
-/// Tells the agent's chance from the workers', which are numbered from 0.
-const SALT: u64 = u64::MAX;
