@@ -284,6 +284,10 @@ impl Problem {
     }
 }
 
+/// Searches for what was meant, in one file. Some more than are shown, because errors are not found in the order
+/// of the file.
+const HINTS_SEARCHED_MAX: usize = 2 * DIAGNOSTICS_MAX;
+
 /// Collects problems while a file is read.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
@@ -311,9 +315,9 @@ impl Problems {
         }
     }
 
-    /// True when more errors are only counted: then a hint need not be looked for.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.errors.len() >= PROBLEMS_KEPT_MAX
+    /// True while a hint that takes a search is worth it: so many errors are never all shown.
+    pub(crate) const fn want_hints(&self) -> bool {
+        self.errors.len() < HINTS_SEARCHED_MAX
     }
 
     /// How many errors there are so far: a decoder compares it to see whether a part was fine.

@@ -109,6 +109,11 @@ impl Source {
         range.and_then(|range| self.text.get(range.clone())).unwrap_or("")
     }
 
+    /// How many lines there are; at least 1.
+    pub(crate) fn line_count(&self) -> u32 {
+        self.lines.len() as u32
+    }
+
     /// The character that begins at byte `at`.
     pub(crate) fn span_at(&self, at: usize) -> Span {
         let index = self.lines.partition_point(|line| line.start <= at).saturating_sub(1);

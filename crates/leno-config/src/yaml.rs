@@ -69,9 +69,10 @@ impl Node {
             Value::Nothing => "nothing".into(),
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a map".into(),
-            Value::Scalar(scalar) if scalar.plain && looks_like_number(&scalar.text) => {
+            Value::Scalar(scalar) if scalar.looks_like_number() => {
                 format!("the number {}", short(&scalar.text))
             }
+            Value::Scalar(scalar) if scalar.looks_like_truth() => short(&scalar.text),
             Value::Scalar(scalar) => format!("the text \"{}\"", short(&scalar.text)),
         }
     }
@@ -87,6 +88,18 @@ impl Node {
     }
 }
 
+impl Scalar {
+    /// A number, for who reads it as YAML's core schema does.
+    pub(crate) fn looks_like_number(&self) -> bool {
+        self.plain && self.text.contains(|c: char| c.is_ascii_digit()) && self.text.parse::<f64>().is_ok()
+    }
+
+    /// True or false, for who reads it as YAML's core schema does.
+    pub(crate) fn looks_like_truth(&self) -> bool {
+        self.plain && matches!(&*self.text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
+    }
+}
+
 /// A text as it is shown inside a message: one line, not endless.
 pub(crate) fn short(text: &str) -> String {
     const CHARS_MAX: usize = 60;
@@ -96,10 +109,6 @@ pub(crate) fn short(text: &str) -> String {
         shown.push('…');
     }
     shown
-}
-
-fn looks_like_number(text: &str) -> bool {
-    text.parse::<f64>().is_ok() && text.contains(|c: char| c.is_ascii_digit())
 }
 
 /// The one document of `source`. `None`: it cannot be read, and `problems` says why.
@@ -311,7 +320,9 @@ impl Tree<'_> {
 impl Source {
     /// The span of a pair of markers; what runs over several lines ends with its first line.
     fn span(&self, start: Marker, end: Marker) -> Span {
-        let span = Span { line: start.line() as u32, column: start.col() as u32 + 1, length: 1 };
+        // What is missing at the very end stands, for the scanner, on the line after the last one.
+        let line = (start.line() as u32).min(self.line_count());
+        let span = Span { line, column: start.col() as u32 + 1, length: 1 };
         if end.line() == start.line() {
             Span { length: end.col().saturating_sub(start.col()).max(1) as u32, ..span }
         } else {

@@ -24,6 +24,11 @@ enum Edit {
 }
 
 impl Edits {
+    /// No edits.
+    pub const fn new() -> Self {
+        Self { bytes: Vec::new(), list: Vec::new() }
+    }
+
     /// Forgets every edit and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

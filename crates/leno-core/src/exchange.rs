@@ -41,8 +41,6 @@ pub struct Exchange {
     state: State,
     /// What to do next; at most one action waits at any time.
     action: Option<Action>,
-    /// What the rules said.
-    decision: Decision,
     /// The method allows doing it twice.
     idempotent: bool,
     /// Nothing of the request's body has been taken from the client: the request can be sent again.
@@ -96,6 +94,8 @@ pub enum Input {
     UpstreamEnded(Ending),
     /// The client is gone.
     DownstreamGone,
+    /// The rest of the client's request is not what its head announced.
+    RequestMalformed,
     /// [`Exchange::poll_timeout`] has passed.
     Timeout,
 }
@@ -202,7 +202,6 @@ impl Exchange {
         let mut exchange = Self {
             state: State::Picking,
             action: None,
-            decision,
             idempotent,
             replayable: true,
             deadline,
@@ -266,6 +265,11 @@ impl Exchange {
                 self.fail_attempt(Reason::DownstreamGone);
                 self.finish(now);
             }
+            (State::Streaming | State::Ending, Input::RequestMalformed) => self.cut(Reason::RequestMalformed),
+            (_, Input::RequestMalformed) => {
+                self.fail_attempt(Reason::RequestMalformed);
+                self.reply(Reason::RequestMalformed);
+            }
             (_, Input::Timeout) => self.timed_out(now),
             // The shell's result of an action that a timeout or a gone client has overtaken.
             (
@@ -287,14 +291,16 @@ impl Exchange {
 
     /// When [`Input::Timeout`] is due, and what will have timed out.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        if self.state == State::Done {
+        // How long the client may take to be told is the shell's to bound: a deadline that is already past must not
+        // take the words out of its mouth.
+        if matches!(self.state, State::Ending | State::Done) {
             return None;
         }
         let idle = (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout);
         let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
         let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
         // On a tie the whole exchange's deadline is the reason: it cannot be retried.
-        [whole, connect].into_iter().flatten().fold(Some(idle), |best, next| match best {
+        [connect, whole].into_iter().flatten().fold(Some(idle), |best, next| match best {
             Some(best) if best.0 < next.0 => Some(best),
             _ => Some(next),
         })

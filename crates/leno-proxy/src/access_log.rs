@@ -1,28 +1,36 @@
 //! One JSON line per request, written by a thread of its own so that a slow disk never holds up a worker: when the
 //! queue is full, lines are dropped and counted.
 
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
+use leno_core::exchange::Record;
+use leno_core::head::RequestHead;
+use leno_core::snapshot::Snapshot;
+
+use crate::clock::unix_micros;
 use crate::config::AccessLog;
+use crate::drive::Caller;
 
 /// Lines waiting to be written; some 8 MiB at 500 bytes each.
 const QUEUE_LINES_MAX: usize = 16 * 1024;
 
 /// The workers' end of the log.
 #[derive(Clone, Debug, Default)]
-pub struct Log(Option<SyncSender<String>>);
+pub(crate) struct Log(Option<SyncSender<String>>);
 
 impl Log {
     /// True when lines are wanted at all.
-    pub const fn is_on(&self) -> bool {
+    pub(crate) const fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
     /// Queues a line (without its end); false when it was dropped.
-    pub fn write(&self, line: String) -> bool {
+    pub(crate) fn write(&self, line: String) -> bool {
         match &self.0 {
             Some(queue) => match queue.try_send(line) {
                 Ok(()) => true,
@@ -34,7 +42,7 @@ impl Log {
 }
 
 /// Opens the log and starts its writer. The writer ends when every [`Log`] has been dropped.
-pub fn open(target: &AccessLog) -> io::Result<(Log, Option<JoinHandle<()>>)> {
+pub(crate) fn open(target: &AccessLog) -> io::Result<(Log, Option<JoinHandle<()>>)> {
     let sink: Box<dyn Write + Send> = match target {
         AccessLog::Off => return Ok((Log(None), None)),
         AccessLog::Stdout => Box::new(io::stdout()),
@@ -64,18 +72,83 @@ fn write(lines: &Receiver<String>, sink: Box<dyn Write + Send>) {
 }
 
 /// Appends `text` as a JSON string.
-pub fn json_string(out: &mut String, text: &[u8]) {
+pub(crate) fn json_string(out: &mut String, text: &[u8]) {
     out.push('"');
     for c in String::from_utf8_lossy(text).chars() {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
             c if (c as u32) < 0x20 => {
-                use std::fmt::Write;
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),
         }
     }
     out.push('"');
+}
+
+/// One request, as its line says it.
+pub(crate) struct Entry<'a> {
+    pub(crate) caller: &'a Caller,
+    pub(crate) own_name: &'a str,
+    pub(crate) peer: SocketAddr,
+    pub(crate) head: &'a RequestHead<'a>,
+    pub(crate) request_id: &'a [u8],
+    pub(crate) record: &'a Record,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+}
+
+impl Entry<'_> {
+    /// The line, without its end.
+    pub(crate) fn to_json(&self) -> String {
+        let mut out = String::with_capacity(512);
+        let (list, rule) = self.snapshot.rule_name(&self.record.decision);
+        let (direction, source, destination) = match self.caller {
+            Caller::Inbound { source, .. } => ("inbound", &**source, self.own_name),
+            _ => ("outbound", self.own_name, if list.is_empty() { "unknown" } else { list }),
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{{\"time_us\":{},\"direction\":\"{direction}\"", unix_micros());
+        for (key, value) in [
+            ("source", source.as_bytes()),
+            ("destination", destination.as_bytes()),
+            ("request_id", self.request_id),
+            ("method", self.head.method),
+            ("authority", self.head.authority),
+            ("path", self.head.path),
+            ("rule", rule.unwrap_or("").as_bytes()),
+        ] {
+            let _ = write!(out, ",\"{key}\":");
+            json_string(&mut out, value);
+        }
+        let _ = write!(
+            out,
+            ",\"peer\":\"{}\",\"status\":{},\"reason\":\"{}\",\"duration_us\":{},\"request_bytes\":{},\"response_bytes\":{}",
+            self.peer,
+            self.record.status,
+            self.record.reason.map_or("", |reason| reason.word()),
+            self.record.took().as_micros(),
+            self.request_bytes,
+            self.response_bytes,
+        );
+        if let Some(reason) = self.record.reason {
+            let _ = write!(out, ",\"culprit\":\"{}\"", reason.culprit().word());
+        }
+        out.push_str(",\"attempts\":[");
+        for (at, attempt) in self.record.attempts().enumerate() {
+            out.push_str(if at == 0 { "{\"endpoint\":" } else { ",{\"endpoint\":" });
+            json_string(&mut out, attempt.endpoint.spec.name.as_bytes());
+            let since = attempt.started.since(self.record.started).as_micros();
+            let failed = attempt.failed.map_or("", |reason| reason.word());
+            let _ = write!(
+                out,
+                ",\"address\":\"{}\",\"after_us\":{since},\"failed\":\"{failed}\"}}",
+                attempt.endpoint.spec.address
+            );
+        }
+        out.push_str("]}");
+        out
+    }
 }

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 
 /// A timer that is armed at the first wait and moved only when a deadline comes nearer.
 #[derive(Debug)]
-pub struct Alarm {
+pub(crate) struct Alarm {
     clock: Clock,
     sleep: Option<Pin<Box<Sleep>>>,
     /// When the timer rings.
@@ -19,12 +19,12 @@ pub struct Alarm {
 
 impl Alarm {
     /// An alarm without a timer yet.
-    pub const fn new(clock: Clock) -> Self {
+    pub(crate) const fn new(clock: Clock) -> Self {
         Self { clock, sleep: None, armed: None }
     }
 
     /// Waits until `deadline`. Cancel-safe.
-    pub async fn until(&mut self, deadline: Instant) {
+    pub(crate) async fn until(&mut self, deadline: Instant) {
         loop {
             if !self.armed.is_some_and(|armed| armed <= deadline) {
                 let at = self.clock.to_tokio(deadline);

@@ -49,6 +49,9 @@ pub(crate) trait Source {
     /// The trailer fields, after [`Chunk::End`].
     fn trailers(&self) -> Fields<'_>;
 
+    /// Bytes come as they are from here on: the connection was handed over to another protocol.
+    fn begin_tunnel(&mut self) {}
+
     /// Waits until the other end has given up on this message, after its body has ended. Cancel-safe; may wait for ever.
     async fn gone(&mut self);
 }
@@ -60,6 +63,9 @@ pub(crate) trait Sink {
 
     /// Hands everything kept to the transport.
     async fn flush(&mut self) -> Result<(), Broken>;
+
+    /// Bytes go as they are from here on: the connection was handed over to another protocol.
+    fn begin_tunnel(&mut self) {}
 
     /// Ends the body and flushes.
     async fn finish(&mut self, trailers: Fields<'_>) -> Result<(), Broken>;
@@ -97,13 +103,16 @@ pub(crate) struct Arrived {
 /// A sink for responses.
 pub(crate) trait ResponseSink: Sink {
     /// Takes the head; the body follows. `upgrade` is the protocol that a 101 switches to.
-    fn head(
+    async fn head(
         &mut self,
         head: &ResponseHead<'_>,
         edits: &Edits,
         framing: BodyFraming,
         upgrade: &[u8],
     ) -> Result<(), Broken>;
+
+    /// Tells the client, if its protocol can, that no other request will be answered here.
+    fn close_after(&mut self) {}
 
     /// Tells a caller that understands it why there is no answer, and what the application saw, instead of an
     /// answer made here. False when the caller needs an answer.
@@ -193,7 +202,7 @@ pub(crate) enum PumpError {
     /// The side that sends.
     Source(Broken),
     /// The side that receives.
-    Sink(Broken),
+    Sink,
 }
 
 /// Moves a body from `source` to `sink` to its end.
@@ -207,16 +216,16 @@ pub(crate) async fn pump(
             Chunk::Data(payload) => {
                 let bytes = payload.len() as u64;
                 moved.taken.set(true);
-                sink.write(payload).await.map_err(PumpError::Sink)?;
+                sink.write(payload).await.map_err(|_| PumpError::Sink)?;
                 source.consume();
                 moved.bytes.set(moved.bytes.get() + bytes);
                 moved.lately.set(true);
             }
             Chunk::Empty => {
-                sink.flush().await.map_err(PumpError::Sink)?;
+                sink.flush().await.map_err(|_| PumpError::Sink)?;
                 source.wait().await.map_err(PumpError::Source)?;
             }
-            Chunk::End => return sink.finish(source.trailers()).await.map_err(PumpError::Sink),
+            Chunk::End => return sink.finish(source.trailers()).await.map_err(|_| PumpError::Sink),
         }
     }
 }

@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 
 /// One read from a socket at most; also the size of every buffer in the worker's stock. 16 KiB is a TLS record and
 /// a typical socket read; larger buffers cost cache, smaller ones system calls.
-pub const BUFFER_BYTES: usize = 16 * 1024;
+pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 /// Buffers that a worker keeps for reuse: 4 MiB at most.
 const STOCK_MAX: usize = 256;
 
 /// Empty buffers of one worker.
 #[derive(Clone, Debug, Default)]
-pub struct Stock(Rc<RefCell<Vec<Vec<u8>>>>);
+pub(crate) struct Stock(Rc<RefCell<Vec<Vec<u8>>>>);
 
 impl Stock {
     fn take(&self) -> Vec<u8> {
@@ -33,7 +33,7 @@ impl Stock {
 
 /// Bytes read and not yet consumed.
 #[derive(Debug)]
-pub struct ReadBuffer {
+pub(crate) struct ReadBuffer {
     data: Vec<u8>,
     /// Where the unconsumed bytes begin.
     start: usize,
@@ -42,22 +42,22 @@ pub struct ReadBuffer {
 
 impl ReadBuffer {
     /// An empty buffer that holds no memory.
-    pub const fn new(stock: Stock) -> Self {
+    pub(crate) const fn new(stock: Stock) -> Self {
         Self { data: Vec::new(), start: 0, stock }
     }
 
     /// The bytes that are there.
-    pub fn filled(&self) -> &[u8] {
+    pub(crate) fn filled(&self) -> &[u8] {
         self.data.get(self.start..).unwrap_or(&[])
     }
 
     /// True when there are none.
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.start >= self.data.len()
     }
 
     /// Drops the first `bytes`.
-    pub fn consume(&mut self, bytes: usize) {
+    pub(crate) fn consume(&mut self, bytes: usize) {
         self.start = (self.start + bytes).min(self.data.len());
         if self.start == self.data.len() {
             self.data.clear();
@@ -66,7 +66,7 @@ impl ReadBuffer {
     }
 
     /// Gives the memory back if nothing is in it.
-    pub fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         if self.is_empty() && self.data.capacity() > 0 {
             self.start = 0;
             self.stock.give(std::mem::take(&mut self.data));
@@ -74,7 +74,7 @@ impl ReadBuffer {
     }
 
     /// Reads once without waiting, at most up to `limit` unconsumed bytes in all. 0 is the end of the stream.
-    pub fn try_read(&mut self, stream: &TcpStream, limit: usize) -> io::Result<usize> {
+    pub(crate) fn try_read(&mut self, stream: &TcpStream, limit: usize) -> io::Result<usize> {
         self.make_room(limit);
         stream.try_read_buf(&mut self.data)
     }

@@ -151,6 +151,10 @@ impl Source for Reader {
         self.decoder.trailers()
     }
 
+    fn begin_tunnel(&mut self) {
+        self.begin_body(BodyFraming::Tunnel);
+    }
+
     async fn gone(&mut self) {
         while !self.ended {
             if self.buffer.filled().len() >= PIPELINED_BYTES_MAX {
@@ -182,6 +186,8 @@ pub(crate) struct Writer {
     /// How many of them have been.
     sent: usize,
     encoder: BodyEncoder,
+    /// The connection was handed over to another protocol.
+    tunnel: bool,
     /// What responses answer, and how: set for each request by the server end.
     pub(crate) answers: ResponseFor,
     pub(crate) version: Version,
@@ -197,6 +203,7 @@ impl Writer {
             out: Vec::new(),
             sent: 0,
             encoder: BodyEncoder::new(BodyFraming::None),
+            tunnel: false,
             answers: ResponseFor::default(),
             version: Version::Http11,
             keep_alive: true,
@@ -294,9 +301,19 @@ impl Sink for Writer {
         self.write_out(&[]).await
     }
 
+    fn begin_tunnel(&mut self) {
+        self.encoder = BodyEncoder::new(BodyFraming::Tunnel);
+        self.tunnel = true;
+    }
+
     async fn finish(&mut self, trailers: Fields<'_>) -> Result<(), Broken> {
         let complete = self.encoder.finish(&mut self.out, trailers);
         self.flush().await?;
+        if self.tunnel {
+            // The end of one direction of a tunnel is the end of that direction and nothing else. A failure means
+            // that the peer is gone, which the other direction finds out.
+            let _ = socket2::SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write);
+        }
         complete.map_err(|_| Broken::CLOSED)
     }
 }
@@ -321,15 +338,8 @@ impl RequestSink for Writer {
     }
 }
 
-impl Writer {
-    /// Bytes pass as they are from here on: the connection was handed over to another protocol.
-    pub(crate) fn begin_tunnel(&mut self) {
-        self.encoder = BodyEncoder::new(BodyFraming::Tunnel);
-    }
-}
-
 impl ResponseSink for Writer {
-    fn head(
+    async fn head(
         &mut self,
         head: &ResponseHead<'_>,
         edits: &Edits,
@@ -350,7 +360,12 @@ impl ResponseSink for Writer {
             }
         }
         self.encoder = BodyEncoder::new(framing);
+        self.tunnel = framing == BodyFraming::Tunnel;
         Ok(())
+    }
+
+    fn close_after(&mut self) {
+        self.keep_alive = false;
     }
 
     fn refuse(&mut self, _reason: Reason, _app_saw: AppSaw) -> bool {

@@ -1,1 +1,28 @@
-//! Leno's data plane: sockets around the core
+//! Leno's data plane: sockets around the core. Sidecars and gateways are this crate; what they decide is
+//! [`leno_core`].
+//!
+//! Follow a request: [`listen`] accepts, `h1::server` or `mux::accept` presents a head, [`drive`] does what the core's
+//! exchange decides, `h1::client` or `mux::pool` reach the next hop, [`telemetry`] and [`access_log`] keep the record.
+
+mod access_log;
+mod admin;
+pub mod agent;
+mod alarm;
+mod app;
+mod body;
+mod buffer;
+mod clock;
+pub mod config;
+mod drive;
+mod h1;
+pub mod health;
+mod listen;
+mod mux;
+mod source;
+mod telemetry;
+mod tls;
+mod worker;
+
+pub use app::{ProxyError, run};
+pub use config::{AccessLog, Bound, IdentitySource, ProxyConfig, Source, Workload};
+pub use source::SourceError;

@@ -9,14 +9,14 @@ use leno_core::exchange::Record;
 use leno_core::reason::Reason;
 
 /// Pairs of source and destination that one proxy keeps apart; further ones are counted as `other`.
-pub const PAIRS_MAX: usize = 2_000;
+pub(crate) const PAIRS_MAX: usize = 2_000;
 /// Upper bounds of the duration histogram's buckets, in seconds: from what one hop costs to what users give up at.
-pub const DURATION_BOUNDS: [f64; 14] =
+pub(crate) const DURATION_BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Which way a request went through this proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// From the mesh to the application beside.
     Inbound,
     /// From the application, or through the gateway, into the mesh.
@@ -34,27 +34,27 @@ impl Direction {
 
 /// Index of a [`Pair`] in one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PairId(usize);
+pub(crate) struct PairId(usize);
 
 /// Counters of one worker, or the sum over several.
 #[derive(Clone, Debug, Default)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     index: BTreeMap<(Direction, Arc<str>, Arc<str>), usize>,
     pairs: Vec<Pair>,
     /// Connections open now, by listener.
-    pub connections: BTreeMap<&'static str, i64>,
+    pub(crate) connections: BTreeMap<&'static str, i64>,
     /// Connections accepted, by listener.
-    pub accepted: BTreeMap<&'static str, u64>,
+    pub(crate) accepted: BTreeMap<&'static str, u64>,
     /// Connections to upstreams made, by transport.
-    pub dialed: BTreeMap<&'static str, u64>,
+    pub(crate) dialed: BTreeMap<&'static str, u64>,
     /// Handshakes refused, by who refused and why.
-    pub tls_refused: BTreeMap<(&'static str, String), u64>,
+    pub(crate) tls_refused: BTreeMap<(&'static str, String), u64>,
     /// Requests refused before they were routed, by reason.
-    pub malformed: BTreeMap<&'static str, u64>,
+    pub(crate) malformed: BTreeMap<&'static str, u64>,
     /// Times that a limit was hit, by its name.
-    pub limits: BTreeMap<&'static str, u64>,
+    pub(crate) limits: BTreeMap<&'static str, u64>,
     /// Access log lines that were dropped because the log could not keep up.
-    pub log_lines_dropped: u64,
+    pub(crate) log_lines_dropped: u64,
 }
 
 /// What is counted for one source and destination.
@@ -73,7 +73,7 @@ struct Pair {
 
 impl Telemetry {
     /// The counters for requests from `source` to `destination`.
-    pub fn pair(&mut self, direction: Direction, source: &Arc<str>, destination: &Arc<str>) -> PairId {
+    pub(crate) fn pair(&mut self, direction: Direction, source: &Arc<str>, destination: &Arc<str>) -> PairId {
         let mut key = (direction, source.clone(), destination.clone());
         if !self.index.contains_key(&key) && self.pairs.len() >= PAIRS_MAX {
             key = (direction, "other".into(), "other".into());
@@ -87,7 +87,7 @@ impl Telemetry {
     }
 
     /// Counts a request that is over.
-    pub fn count(&mut self, pair: PairId, record: &Record, request_bytes: u64, response_bytes: u64) {
+    pub(crate) fn count(&mut self, pair: PairId, record: &Record, request_bytes: u64, response_bytes: u64) {
         let Some(pair) = self.pairs.get_mut(pair.0) else { return };
         let key = (record.status, record.reason);
         match pair.requests.iter_mut().find(|row| (row.0, row.1) == key) {
@@ -107,10 +107,12 @@ impl Telemetry {
     }
 
     /// Adds another worker's counters to these.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         for ((direction, source, destination), at) in &other.index {
             let PairId(mine) = self.pair(*direction, source, destination);
-            let (Some(mine), Some(theirs)) = (self.pairs.get_mut(mine), other.pairs.get(*at)) else { continue };
+            let (Some(mine), Some(theirs)) = (self.pairs.get_mut(mine), other.pairs.get(*at)) else {
+                continue;
+            };
             for (status, reason, count) in &theirs.requests {
                 match mine.requests.iter_mut().find(|row| (row.0, row.1) == (*status, *reason)) {
                     Some(row) => row.2 += count,
@@ -135,7 +137,7 @@ impl Telemetry {
     }
 
     /// Prometheus' text format, version 0.0.4.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut out = String::with_capacity(4096);
         let pairs: Vec<(String, &Pair)> = self
             .index
@@ -222,7 +224,7 @@ impl Telemetry {
 }
 
 /// Adds one to a counter of a map.
-pub fn bump<K: Ord>(map: &mut BTreeMap<K, u64>, key: K) {
+pub(crate) fn bump<K: Ord>(map: &mut BTreeMap<K, u64>, key: K) {
     *map.entry(key).or_default() += 1;
 }
 
@@ -250,13 +252,13 @@ fn simple(
 }
 
 /// The two lines before a family's samples.
-pub fn family(out: &mut String, name: &str, kind: &str, help: &str) {
+pub(crate) fn family(out: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 /// One sample.
-pub fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+pub(crate) fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     let _ = match labels {
         "" => writeln!(out, "{name} {value}"),
         labels => writeln!(out, "{name}{{{labels}}} {value}"),

@@ -24,55 +24,55 @@ use crate::mux::pool::Pools as MuxPools;
 use crate::telemetry::{Direction, PairId, Telemetry};
 use crate::tls::TlsState;
 
+pub(crate) mod thread;
+
 /// Connections that one worker accepts at a time, over all listeners. Each costs some KiB while it is active.
-pub const CONNECTIONS_MAX: usize = 50_000;
+pub(crate) const CONNECTIONS_MAX: usize = 50_000;
 
 /// What every worker gets when it starts.
 #[derive(Clone, Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     /// The process's clock.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// What to decide by; changes are swapped in whole.
-    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     /// What to speak TLS with; `None` until there is a certificate.
-    pub tls: watch::Receiver<Option<Arc<TlsState>>>,
+    pub(crate) tls: watch::Receiver<Option<Arc<TlsState>>>,
     /// Services that a request named and the snapshot does not know.
-    pub demand: mpsc::Sender<ServiceId>,
+    pub(crate) demand: mpsc::Sender<ServiceId>,
     /// One line per request.
-    pub log: Log,
+    pub(crate) log: Log,
     /// Who this proxy is, as the `source` of what leaves it and the `destination` of what enters.
-    pub own_name: Arc<str>,
+    pub(crate) own_name: Arc<str>,
 }
 
 /// What the main thread asks of a worker.
 #[derive(Debug)]
-pub enum Order {
+pub(crate) enum Order {
     /// Hand out a copy of the counters.
     Scrape(oneshot::Sender<Telemetry>),
     /// Hand out the live state of the backends, as JSON lines.
     Backends(oneshot::Sender<Vec<EndpointView>>),
     /// Stop accepting, finish what is under way. Answered when nothing is left.
     Drain(oneshot::Sender<()>),
-    /// How much is under way.
-    UnderWay(oneshot::Sender<usize>),
 }
 
 /// An endpoint as one worker sees it, for the admin address.
 #[derive(Clone, Debug)]
-pub struct EndpointView {
+pub(crate) struct EndpointView {
     /// The backend's name.
-    pub backend: String,
+    pub(crate) backend: String,
     /// The endpoint's name.
-    pub endpoint: String,
+    pub(crate) endpoint: String,
     /// Requests under way.
-    pub in_flight: u32,
+    pub(crate) in_flight: u32,
     /// It could not be reached lately and is left alone.
-    pub cooling: bool,
+    pub(crate) cooling: bool,
 }
 
 /// The state of one worker thread.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     pub(crate) clock: Clock,
     pub(crate) stock: Stock,
     pub(crate) limits: Limits,
@@ -106,13 +106,6 @@ pub(crate) struct Client {
     stream: Rc<TcpStream>,
     /// Waiting for a request: it may be closed without harm.
     pub(crate) idle: Cell<bool>,
-}
-
-impl Client {
-    /// The connection.
-    pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
 }
 
 impl Client {

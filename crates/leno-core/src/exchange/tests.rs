@@ -236,7 +236,7 @@ fn no_route_is_an_answer() {
 #[test]
 fn the_callers_deadline_wins_when_it_is_earlier() {
     let mut scene = Scene::new(1, true, Some(Duration::from_secs(3)));
-    let decision = scene.exchange.decision;
+    let decision = scene.exchange.record().decision;
     for (given, expected) in [(1, 1), (9, 3)] {
         let given = Instant::ZERO.after(Duration::from_secs(given));
         scene.exchange = Exchange::new(decision, true, Some(given), Instant::ZERO);

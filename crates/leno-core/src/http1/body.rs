@@ -253,11 +253,10 @@ impl BodyDecoder {
             &self.limits,
             &mut self.trailer_progress,
             &mut self.trailer_fields,
-            |_| Ok(()),
+            |_, _| Ok(()),
         );
         match scanned {
             Ok(end) => {
-                self.trailer_bytes.truncate(end);
                 self.state = State::Ended;
                 Ok(end - before)
             }

@@ -70,8 +70,8 @@ pub(super) struct Facts {
     pub(super) keep_alive: bool,
     /// `Connection: upgrade`
     pub(super) upgrade_option: bool,
-    /// `Upgrade` names a protocol that may be handed over.
-    pub(super) upgrade_offer: bool,
+    /// There is an `Upgrade`; whether it is the only one and names nothing that may not be handed over.
+    pub(super) upgrade_offer: Option<bool>,
     /// `Expect: 100-continue`
     pub(super) expect_continue: bool,
     /// `TE` has `trailers`.
@@ -109,7 +109,7 @@ impl Facts {
                 // An `h2c` that is handed over lets its requests pass every rule unseen; RFC 9110 §7.8 lets us ignore it.
                 let unseen =
                     list(value).any(|name| name.get(..3).is_some_and(|n| n.eq_ignore_ascii_case(b"h2c")));
-                self.upgrade_offer = !value.is_empty() && !unseen;
+                self.upgrade_offer = Some(self.upgrade_offer.is_none() && !value.is_empty() && !unseen);
             }
             _ => {}
         }
@@ -119,7 +119,6 @@ impl Facts {
     /// Notes a field of a request.
     pub(super) fn note_request(&mut self, id: FieldId, value: &[u8], at: Span) -> Result<(), ParseError> {
         match id {
-            FieldId::Other => {}
             FieldId::Host => {
                 if self.host.replace(at).is_some() {
                     return Err(ParseError::HostRepeated);
@@ -161,7 +160,7 @@ impl Facts {
 
     /// True when the sender offers, or agrees, to hand the connection over to another protocol.
     pub(super) fn upgrade(&self, version: Version) -> bool {
-        self.upgrade_offer && self.upgrade_option && version == Version::Http11
+        self.upgrade_offer == Some(true) && self.upgrade_option && version == Version::Http11
     }
 }
 

@@ -20,7 +20,9 @@ pub struct RequestMeta {
     pub keep_alive: bool,
     /// The sender waits for a `100 Continue` before it sends the body. Never true when there is no body.
     pub expect_continue: bool,
-    /// The sender offers to hand the connection over to the protocol in `Upgrade`. Never true for `h2c`.
+    /// The sender offers to hand the connection over to the protocol in `Upgrade`. Never true for `h2c`, and never
+    /// with a body: its bytes and those of the tunnel must not be taken for one another. RFC 9110 §7.8 lets us ignore
+    /// any offer.
     pub upgrade: bool,
     /// The target was in absolute-form, as sent to a forward proxy.
     pub absolute_form: bool,
@@ -118,8 +120,8 @@ impl RequestParser {
             }
         };
         let facts = &mut self.facts;
-        let head_bytes = field_section(buf, limits, &mut self.progress, &mut index.fields, |field| {
-            facts.note_request(field.id, field.value.of(buf), field.value)
+        let head_bytes = field_section(buf, limits, &mut self.progress, &mut index.fields, |id, value| {
+            facts.note_request(id, value.of(buf), value)
         })?;
         if !line.has_authority {
             index.authority = facts.host.unwrap_or_default();
@@ -146,7 +148,7 @@ fn judge(line: RequestLine, facts: &Facts, head_bytes: usize) -> Result<RequestM
         keep_alive: facts.persistent(version),
         // An HTTP/1.0 client cannot be sent a 100 (RFC 9110 §10.1.1).
         expect_continue: facts.expect_continue && version == Version::Http11 && has_body,
-        upgrade: facts.upgrade(version) && !connect,
+        upgrade: facts.upgrade(version) && !connect && !has_body,
         absolute_form,
         connect,
         te_trailers: facts.te_trailers,

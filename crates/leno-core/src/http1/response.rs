@@ -122,8 +122,8 @@ impl ResponseParser {
             }
         };
         let facts = &mut self.facts;
-        let head_bytes = field_section(buf, limits, &mut self.progress, &mut index.fields, |field| {
-            facts.note(field.id, field.value.of(buf))
+        let head_bytes = field_section(buf, limits, &mut self.progress, &mut index.fields, |id, value| {
+            facts.note(id, value.of(buf))
         })?;
         Ok(judge(index.status, version, facts, answers, head_bytes)?)
     }

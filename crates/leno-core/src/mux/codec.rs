@@ -28,6 +28,7 @@ use core::time::Duration;
 use super::frame::{put_varint, take_varint};
 use crate::edit::Edits;
 use crate::head::{Field, FieldId, Fields, RequestHead, RequestIndex, ResponseHead, ResponseIndex, Span};
+use crate::http1::{content_length, is_authority, is_field_value, is_target, is_token, may_be_trailer};
 
 /// What a stream carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub struct Meta<'a> {
     /// Generation of the sender's configuration; 0 when unsaid.
     pub generation: u64,
     /// The protocol that the request wants to switch to or the response (101) switches to, such as `websocket`;
-    /// the same rule. It stands for `Connection: upgrade` and `Upgrade`, which never cross.
+    /// the same rule. The index then has an `Upgrade` field of this value, which does not cross otherwise.
     pub upgrade: &'a [u8],
 }
 
@@ -174,7 +175,7 @@ pub(super) fn encode_request(
     put_text(out, head.method);
     put_text(out, authority);
     put_text(out, head.path);
-    encode_fields(out, meta.body, &head.fields, edits, false)
+    encode_fields(out, meta.body, meta.upgrade, &head.fields, edits, false)
 }
 
 /// Appends a response head with `edits` applied; see [`encode_request`].
@@ -192,13 +193,13 @@ pub(super) fn encode_response(
     encode_meta(out, meta, body);
     put_varint(out, u64::from(head.status));
     put_text(out, if is_value(head.reason) { head.reason } else { b"" });
-    encode_fields(out, body, &head.fields, edits, true)
+    encode_fields(out, body, meta.upgrade, &head.fields, edits, true)
 }
 
 /// Appends trailer fields, without those that must not be there (RFC 9110 §6.5.1).
 pub(super) fn encode_trailers(out: &mut Vec<u8>, fields: &Fields<'_>) -> Result<(), BadHead> {
     for (id, name, value) in fields.iter() {
-        if forbidden_in_trailers(id) {
+        if !may_be_trailer(id, name) {
             continue;
         }
         check_field(name, value)?;
@@ -233,7 +234,7 @@ fn encode_meta(out: &mut Vec<u8>, meta: &Meta<'_>, body: Body) {
             put_varint(out, length.saturating_add(1));
         }
     }
-    if is_token_list(meta.upgrade) {
+    if is_upgrade(meta.upgrade) {
         put_meta_text(out, KEY_UPGRADE, meta.upgrade);
     }
     out.push(KEY_END as u8);
@@ -254,6 +255,7 @@ fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 fn encode_fields(
     out: &mut Vec<u8>,
     body: Body,
+    upgrade: &[u8],
     fields: &Fields<'_>,
     edits: &Edits,
     response: bool,
@@ -282,6 +284,10 @@ fn encode_fields(
         check_field(name, value)?;
         put_text(out, name);
         put_text(out, value);
+    }
+    if is_upgrade(upgrade) {
+        put_text(out, b"upgrade");
+        put_text(out, upgrade);
     }
     if let Body::Length(length) = body {
         put_text(out, b"content-length");
@@ -341,7 +347,7 @@ pub(super) fn decode_request<'a>(
     index.path = reader.text()?;
     check_request_line(index.method.of(payload), index.path.of(payload))?;
     check_authority(index.authority.of(payload))?;
-    let length = reader.fields(fields_max, &mut index.fields, hop_or_host)?;
+    let length = reader.fields(fields_max, &mut index.fields, meta.upgrade, hop_or_host)?;
     let agrees = match (length, meta.body) {
         (None, Body::Length(_)) => false,
         (None, _) => true,
@@ -372,7 +378,7 @@ pub(super) fn decode_response<'a>(
     if !is_value(index.reason.of(payload)) {
         return Err(BadHead::Value);
     }
-    let length = reader.fields(fields_max, &mut index.fields, hop_or_host)?;
+    let length = reader.fields(fields_max, &mut index.fields, meta.upgrade, hop_or_host)?;
     let agrees = match (length, meta.body) {
         (None, Body::Length(_)) | (Some(_), Body::Unknown) => false,
         (Some(length), Body::Length(declared)) => length == declared,
@@ -387,7 +393,7 @@ pub(super) fn decode_trailers(
     fields_max: u32,
     index: &mut Vec<Field>,
 ) -> Result<(), BadHead> {
-    Reader { payload, rest: payload }.fields(fields_max, index, forbidden_in_trailers).map(|_| ())
+    Reader { payload, rest: payload }.fields(fields_max, index, b"", forbidden_in_trailers).map(|_| ())
 }
 
 /// 1xx but 101, 204 and 304 never have one (RFC 9110 §6.4.1).
@@ -456,7 +462,7 @@ impl<'a> Reader<'a> {
                     KEY_UPGRADE => &mut meta.upgrade,
                     _ => continue,
                 };
-                if !is_meta_text(text) || (key == KEY_UPGRADE && !is_token_list(text)) {
+                if !is_meta_text(text) || (key == KEY_UPGRADE && !is_upgrade(text)) {
                     return Err(BadHead::Meta);
                 }
                 *known = text;
@@ -473,15 +479,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads fields to the end of the payload. Returns the value of `content-length` when there is one.
+    /// Reads fields to the end of the payload. One `Upgrade` is allowed, and needed, when it says what the metadata
+    /// said. Returns the value of `content-length` when there is one.
     fn fields(
         &mut self,
         fields_max: u32,
         index: &mut Vec<Field>,
+        upgrade: &[u8],
         forbidden: fn(FieldId) -> bool,
     ) -> Result<Option<u64>, BadHead> {
         index.clear();
         let mut length = None;
+        let mut upgrades = 0;
         while !self.rest.is_empty() {
             if index.len() >= fields_max as usize {
                 return Err(BadHead::TooLarge);
@@ -491,29 +500,21 @@ impl<'a> Reader<'a> {
             let (name_text, value_text) = (name.of(self.payload), value.of(self.payload));
             check_field(name_text, value_text)?;
             let id = FieldId::of(name_text);
-            if forbidden(id) {
+            if id == FieldId::Upgrade && value_text == upgrade && !upgrade.is_empty() {
+                upgrades += 1;
+            } else if forbidden(id) {
                 return Err(BadHead::Forbidden);
             }
             if id == FieldId::ContentLength {
-                let parsed = parse_decimal(value_text).ok_or(BadHead::Length)?;
+                let parsed = content_length(value_text).map_err(|_| BadHead::Length)?;
                 if length.replace(parsed).is_some() {
                     return Err(BadHead::Length);
                 }
             }
             index.push(Field { name, value, id });
         }
-        Ok(length)
+        if upgrades == usize::from(!upgrade.is_empty()) { Ok(length) } else { Err(BadHead::Forbidden) }
     }
-}
-
-fn parse_decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u64, |value, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        value.checked_mul(10)?.checked_add(u64::from(digit))
-    })
 }
 
 fn check_request_line(method: &[u8], path: &[u8]) -> Result<(), BadHead> {
@@ -522,16 +523,15 @@ fn check_request_line(method: &[u8], path: &[u8]) -> Result<(), BadHead> {
     }
     let fits = match path.first() {
         None => method == b"CONNECT",
-        Some(b'/') => method != b"CONNECT",
+        Some(b'/') => method != b"CONNECT" && is_target(path),
         Some(_) => path == b"*" && method == b"OPTIONS",
     };
-    // Bytes above 0x7f are not valid in a URI but common; no server takes one for a delimiter.
-    if fits && path.iter().all(|b| *b > b' ' && *b != 0x7f) { Ok(()) } else { Err(BadHead::Path) }
+    if fits { Ok(()) } else { Err(BadHead::Path) }
 }
 
 fn check_authority(authority: &[u8]) -> Result<(), BadHead> {
-    let valid = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#' | b'@' | b'\\' | b',');
-    if authority.iter().all(valid) { Ok(()) } else { Err(BadHead::Authority) }
+    // A request of HTTP/1.0 may come without one.
+    if authority.is_empty() || is_authority(authority) { Ok(()) } else { Err(BadHead::Authority) }
 }
 
 fn check_field(name: &[u8], value: &[u8]) -> Result<(), BadHead> {
@@ -541,40 +541,23 @@ fn check_field(name: &[u8], value: &[u8]) -> Result<(), BadHead> {
     if is_value(value) { Ok(()) } else { Err(BadHead::Value) }
 }
 
-/// RFC 9110 §5.6.2.
-fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|b| TOKEN[*b as usize])
-}
-
 /// RFC 9110 §5.5: no control character but a tab, no white space around it.
 fn is_value(text: &[u8]) -> bool {
     let around = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    !around(text.first())
-        && !around(text.last())
-        && text.iter().all(|b| (*b >= b' ' && *b != 0x7f) || *b == b'\t')
+    !around(text.first()) && !around(text.last()) && is_field_value(text)
 }
 
 fn is_meta_text(text: &[u8]) -> bool {
-    text.len() <= META_TEXT_BYTES_MAX && is_value(text) && text.iter().all(|b| (b' '..0x7f).contains(b))
+    text.len() <= META_TEXT_BYTES_MAX && is_value(text) && text.is_ascii() && !text.contains(&b'\t')
 }
 
-/// `protocol/version` names, comma-separated (RFC 9110 §7.8).
-fn is_token_list(text: &[u8]) -> bool {
-    text.iter().all(|b| TOKEN[*b as usize] || matches!(b, b'/' | b',' | b' '))
+/// A protocol that a connection may switch to: names with an optional version, comma-separated (RFC 9110 §7.8),
+/// but no `h2c`, whose requests would pass every rule unseen.
+fn is_upgrade(text: &[u8]) -> bool {
+    let part = |part: &[u8]| {
+        let part = part.trim_ascii();
+        let h2c = part.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"h2c"));
+        !h2c && part.split(|b| *b == b'/').all(is_token)
+    };
+    is_meta_text(text) && text.split(|b| *b == b',').all(part)
 }
-
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let marks = b"!#$%&'*+-.^_`|~";
-    let mut at = 0;
-    while at < marks.len() {
-        table[marks[at] as usize] = true;
-        at += 1;
-    }
-    table
-};

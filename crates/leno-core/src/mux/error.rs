@@ -70,16 +70,6 @@ impl fmt::Display for Code {
     }
 }
 
-/// Whether the application behind the far Leno can have seen any byte of the request. Only
-/// [`AppSaw::Nothing`] proves that doing the request again does it once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AppSaw {
-    /// Proven: no byte of the request reached it.
-    Nothing,
-    /// Some or all of it may have.
-    Maybe,
-}
-
 /// Why a connection cannot go on. Every stream that is still open is lost; see
 /// [`Mux::next_lost`](super::Mux::next_lost).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -83,7 +83,7 @@ pub(super) struct Settings {
 
 /// What version 1 guarantees to a peer that has not read any SETTINGS. Announcing less is a protocol error.
 pub(super) const FLOOR: Settings = Settings {
-    streams_max: 16,
+    streams_max: 128,
     stream_window: 16 << 10,
     connection_window: 64 << 10,
     data_bytes_max: 16 << 10,

@@ -55,17 +55,19 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 pub use codec::{BadHead, Body, HeadIndex, Kind, META_TEXT_BYTES_MAX, Meta};
-pub use error::{AppSaw, Code, ConnectionError, Culprit, OpenError, SendError, StreamError, Violation};
+pub use error::{Code, ConnectionError, Culprit, OpenError, SendError, StreamError, Violation};
+pub use event::Event;
 pub use limits::Limits;
-pub use receive::Event;
 pub use stream::StreamId;
 
+pub use crate::exchange::AppSaw;
 use crate::time::Instant;
 use limits::{FLOOR, Settings};
 use stream::Table;
 
 mod codec;
 mod error;
+mod event;
 mod frame;
 mod limits;
 mod receive;

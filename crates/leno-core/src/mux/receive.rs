@@ -1,95 +1,14 @@
 //! What the peer says: frames are decoded in place, payloads are handed out as slices of the shell's buffer.
 
-use core::time::Duration;
-
-use super::codec::{self, Body, HeadIndex, Meta};
-use super::error::{AppSaw, Code, ConnectionError, StreamError, Violation};
+use super::codec::{self, Body, HeadIndex};
+use super::error::{Code, ConnectionError, StreamError, Violation};
+use super::event::Event;
 use super::frame::{self, HEADER_BYTES, Header};
 use super::limits::{CREDIT_MAX, FLOOR, Settings};
 use super::send::is_interim;
 use super::stream::{Half, Stream, StreamId};
-use super::{Drain, INTERIM_HEADS_MAX, Mux, Role};
+use super::{AppSaw, Drain, INTERIM_HEADS_MAX, Mux, Role};
 use crate::time::Instant;
-
-/// Something that happened. Slices point into the bytes given to [`Mux::receive`].
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A new stream. [`HeadIndex::request`] is its head, over `payload`.
-    Request {
-        /// The stream.
-        stream: StreamId,
-        /// What the other Leno says about it.
-        meta: Meta<'a>,
-        /// The buffer of the index's spans.
-        payload: &'a [u8],
-        /// The request has no body.
-        end: bool,
-    },
-    /// A response head, interim (1xx but 101) or final. [`HeadIndex::response`] is it, over `payload`.
-    Response {
-        /// The stream.
-        stream: StreamId,
-        /// What the other Leno says about it.
-        meta: Meta<'a>,
-        /// The buffer of the index's spans.
-        payload: &'a [u8],
-        /// The response has no body.
-        end: bool,
-    },
-    /// Body bytes: a piece of a frame, whatever has arrived of it. Every one must be given back with
-    /// [`Mux::release`], or the peer runs out of credit.
-    Data {
-        /// The stream.
-        stream: StreamId,
-        /// At least one byte.
-        data: &'a [u8],
-        /// The peer's half ended with these bytes.
-        end: bool,
-    },
-    /// Trailer fields, with which the peer's half ended. [`HeadIndex::trailers`] are they, over `payload`.
-    Trailers {
-        /// The stream.
-        stream: StreamId,
-        /// The buffer of the index's spans.
-        payload: &'a [u8],
-    },
-    /// The peer's half ended.
-    End {
-        /// The stream.
-        stream: StreamId,
-    },
-    /// The peer gave the stream up, or a drain refused it. The stream is over; what the shell holds of it counts
-    /// as released.
-    Reset {
-        /// The stream.
-        stream: StreamId,
-        /// Why.
-        code: Code,
-        /// Whether the application can have seen the request. From a dialer it says nothing.
-        app_saw: AppSaw,
-    },
-    /// The peer broke a rule on this stream and was told so with a RESET. The stream is over.
-    Broken {
-        /// The stream.
-        stream: StreamId,
-        /// What the peer did.
-        error: StreamError,
-    },
-    /// The peer opened a stream with a head that cannot be, and was told so with a RESET. There is no stream.
-    BadRequest {
-        /// The number it would have had.
-        number: u32,
-        /// What is wrong.
-        error: StreamError,
-    },
-    /// The peer drains: open no more streams here, those that are open go on.
-    Draining,
-    /// A PING came back.
-    Pong {
-        /// After this time.
-        round_trip: Duration,
-    },
-}
 
 /// A DATA frame whose payload is being handed out.
 #[derive(Clone, Copy, Debug)]
@@ -128,14 +47,15 @@ impl Mux {
         if let Some(error) = self.dead {
             return Err(error);
         }
-        if let Some(event) = self.next_refused() {
-            return Ok((0, Some(event)));
-        }
         if !input.is_empty() {
             self.heard = now;
         }
         let mut at = 0;
         loop {
+            // A DRAIN is one frame and many events.
+            if let Some(event) = self.next_refused() {
+                return Ok((at, Some(event)));
+            }
             let step = self.step(now, &input[at..], index).and_then(|step| {
                 self.check_output()?;
                 Ok(step)

@@ -1,11 +1,11 @@
 //! What we send: frames are appended to one buffer, which the shell writes.
 
 use super::codec::{self, BadHead, Meta};
-use super::error::{AppSaw, Code, OpenError, SendError, Violation};
+use super::error::{Code, OpenError, SendError, Violation};
 use super::frame::{self, HEADER_BYTES, Header};
 use super::limits::Settings;
 use super::stream::{Half, Stream, StreamId};
-use super::{CONTROL_RESERVE_BYTES, ConnectionError, Drain, Mux, NUMBER_MAX, Role};
+use super::{AppSaw, CONTROL_RESERVE_BYTES, ConnectionError, Drain, Mux, NUMBER_MAX, Role};
 use crate::edit::Edits;
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::time::Instant;

@@ -1,1 +1,5 @@
+mod bodies;
+mod encoding;
+mod limits;
+mod scanning;
 mod smoke;

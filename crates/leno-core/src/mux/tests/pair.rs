@@ -75,13 +75,15 @@ impl End {
                 }
                 Ok((used, event)) => {
                     at += used;
-                    self.mux.check_invariants();
+                    // The check walks every stream.
+                    if self.mux.streams_open() < 100 {
+                        self.mux.check_invariants();
+                    }
                     let Some(event) = event else { break };
                     let (number, seen, release) = own(&event, &self.index);
                     self.seen.push((number, seen));
                     if let (true, Some((stream, bytes))) = (self.auto_release, release) {
                         self.mux.release(stream, bytes);
-                        self.mux.check_invariants();
                     }
                 }
             }

@@ -1,0 +1,340 @@
+//! One proxy process: bind first, run later, drain at the end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leno_core::name::ServiceId;
+use leno_core::snapshot::{LocalApp, Snapshot};
+use leno_core::spec::World;
+use leno_identity::credential::Credential;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::access_log;
+use crate::admin::{self, Admin};
+use crate::clock::Clock;
+use crate::config::{Bound, ProxyConfig, Source};
+use crate::drive::Caller;
+use crate::listen::{Listener, Purpose, bind};
+use crate::source::{self, Feed, Listens, SourceError};
+use crate::tls::TlsState;
+use crate::worker::thread::{WorkerHandle, start};
+use crate::worker::{Order, Seat};
+
+/// Services that may be asked for at a time.
+const DEMANDS_MAX: usize = 256;
+/// How long the first world and certificate may take.
+const FIRST_WORLD: Duration = Duration::from_secs(15);
+
+/// Why a proxy could not start.
+#[derive(Debug)]
+pub enum ProxyError {
+    /// An address cannot be bound: which, for what.
+    Bind(&'static str, SocketAddr, io::Error),
+    /// There is no world to start with.
+    Source(SourceError),
+    /// The access log cannot be opened.
+    AccessLog(io::Error),
+    /// The operating system refused something else.
+    System(io::Error),
+}
+
+impl std::fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bind(what, address, error) => {
+                write!(f, "the {what} address {address} cannot be used: {error}")
+            }
+            Self::Source(error) => error.fmt(f),
+            Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
+            Self::System(error) => write!(f, "the operating system refused to start the proxy: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ProxyError {}
+
+impl From<SourceError> for ProxyError {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
+/// Runs a proxy until SIGTERM or SIGINT, then drains it. `on_ready` is called once, when every listener answers.
+/// A second signal ends it at once.
+pub fn run(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<(), ProxyError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(ProxyError::System)?;
+    let result = runtime.block_on(serve(config, on_ready));
+    // Tasks that still wait for the control plane are not worth a second.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+async fn serve(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<(), ProxyError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ProxyError::System)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ProxyError::System)?;
+    tokio::select! {
+        started = start_up(config, on_ready) => {
+            let running = started?;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            running.shut_down(&mut terminate, &mut interrupt).await;
+            Ok(())
+        }
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+/// A proxy that serves.
+struct Running {
+    workers: Vec<WorkerHandle>,
+    ready: watch::Sender<bool>,
+    control: Option<crate::agent::AgentHandle>,
+    log_writer: Option<std::thread::JoinHandle<()>>,
+    drain: Duration,
+    seat: Seat,
+}
+
+async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<Running, ProxyError> {
+    let clock = Clock::start();
+    let count = workers(config.workers);
+    let mut listeners = Vec::new();
+    let mut listens = Listens {
+        mesh: config.mesh_listen,
+        forward: config.forward_listen,
+        admin: config.admin_listen,
+        outbound: config.outbound.clone(),
+    };
+    let (feed, own) = match &config.source {
+        Source::File { mesh, role, identity } => {
+            let (feed, own, from_file) = source::file::open(mesh, role, identity)?;
+            listens.mesh = listens.mesh.or(from_file.mesh);
+            listens.forward = listens.forward.or(from_file.forward);
+            listens.admin = listens.admin.or(from_file.admin);
+            for (service, address) in from_file.outbound {
+                if !listens.outbound.iter().any(|(known, _)| *known == service) {
+                    listens.outbound.push((service, address));
+                }
+            }
+            if let Some(address) = listens.mesh {
+                listeners.push(bound("mesh", Purpose::Mesh, address, count)?);
+            }
+            (feed, own)
+        }
+        Source::Control { address, token, workload } => {
+            // The registry is told where peers reach us, so that address comes first.
+            let mesh = match listens.mesh {
+                Some(address) => {
+                    let listener = bound("mesh", Purpose::Mesh, address, count)?;
+                    let at = config.mesh_advertise.unwrap_or(listener.address);
+                    listeners.push(listener);
+                    Some(at)
+                }
+                None => None,
+            };
+            source::control::open(address, token, workload, mesh)?
+        }
+    };
+    first_world(&feed).await?;
+
+    let gateway = feed.world.borrow().gateway.as_ref().map(|gateway| gateway.listen);
+    if let Some(address) = gateway.filter(|_| own.gateway) {
+        listeners.push(bound("gateway", Purpose::Http(Caller::Gateway), address, count)?);
+    }
+    if let Some(address) = listens.forward {
+        listeners.push(bound("forward proxy", Purpose::Http(Caller::Forward), address, count)?);
+    }
+    for (service, address) in listens.outbound {
+        let authority = service.to_string().into();
+        let purpose = Purpose::Http(Caller::Dependency { service, authority });
+        listeners.push(bound("dependency", purpose, address, count)?);
+    }
+    let admin = match listens.admin {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.map_err(|error| ProxyError::Bind("admin", address, error))?)
+        }
+        None => None,
+    };
+    let addresses = addresses(&listeners, admin.as_ref());
+
+    let (log, log_writer) = access_log::open(&config.access_log).map_err(ProxyError::AccessLog)?;
+    let snapshot = follow_world(feed.world.clone(), own.app.clone());
+    let tls = follow_credential(feed.credential.clone());
+    let (demand, demands) = mpsc::channel(DEMANDS_MAX);
+    tokio::spawn(follow_demand(demands, feed.control.clone()));
+    let seat = Seat { clock, snapshot, tls, demand, log, own_name: own.name.clone() };
+    let mut workers = Vec::with_capacity(count);
+    for number in 0..count {
+        let share = listeners
+            .iter_mut()
+            .filter_map(|listener| Some((listener.purpose.clone(), listener.sockets.pop()?)));
+        workers.push(start(seat.clone(), number, share.collect()).map_err(ProxyError::System)?);
+    }
+    let (ready, is_ready) = watch::channel(true);
+    if let Some(listener) = admin {
+        let admin = Admin {
+            workers: workers.iter().map(|worker| worker.orders.clone()).collect(),
+            snapshot: seat.snapshot.clone(),
+            ready: is_ready,
+            name: own.name.clone(),
+            control: feed.control.as_ref().map(crate::agent::AgentHandle::status),
+        };
+        tokio::spawn(admin::serve(listener, admin));
+    }
+    tracing::info!(name = &*own.name, workers = count, ?addresses, "the proxy is ready");
+    on_ready(&addresses);
+    Ok(Running { workers, ready, control: feed.control, log_writer, drain: config.drain, seat })
+}
+
+impl Running {
+    /// Readiness off, peers and registry told, listeners stopped, what is under way finished or cut at the deadline.
+    async fn shut_down(self, terminate: &mut Signal, interrupt: &mut Signal) {
+        let _ = self.ready.send(false);
+        let drained = async {
+            if let Some(control) = &self.control {
+                control.leave().await;
+            }
+            let mut answers = Vec::new();
+            for worker in &self.workers {
+                let (answer, answered) = oneshot::channel();
+                if worker.orders.send(Order::Drain(answer)).await.is_ok() {
+                    answers.push(answered);
+                }
+            }
+            for answer in answers {
+                let _ = answer.await;
+            }
+        };
+        tokio::select! {
+            () = drained => tracing::info!("drained: nothing is under way any more"),
+            () = tokio::time::sleep(self.drain) => {
+                tracing::warn!(seconds = self.drain.as_secs(), "the drain deadline passed; what is under way is cut");
+            }
+            _ = terminate.recv() => tracing::warn!("a second signal: stopping at once"),
+            _ = interrupt.recv() => tracing::warn!("a second signal: stopping at once"),
+        }
+        // A worker ends when nobody can give it orders any more.
+        let Self { workers, seat, log_writer, .. } = self;
+        for WorkerHandle { orders, thread } in workers {
+            drop(orders);
+            if thread.join().is_err() {
+                tracing::error!("a worker has panicked");
+            }
+        }
+        drop(seat);
+        if let Some(writer) = log_writer {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Waits until there is something to decide by, and a certificate where one is needed.
+async fn first_world(feed: &Feed) -> Result<(), ProxyError> {
+    let Some(control) = &feed.control else { return Ok(()) };
+    let why = match tokio::time::timeout(FIRST_WORLD, control.ready()).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(why)) => why,
+        Err(_) => match control.last_error() {
+            none if none.is_empty() => "it did not answer in time".to_owned(),
+            why => why,
+        },
+    };
+    Err(SourceError::Control(format!("the control plane did not let this proxy start: {why}")).into())
+}
+
+fn bound(
+    what: &'static str,
+    purpose: Purpose,
+    address: SocketAddr,
+    workers: usize,
+) -> Result<Listener, ProxyError> {
+    bind(purpose, address, workers).map_err(|error| ProxyError::Bind(what, address, error))
+}
+
+fn addresses(listeners: &[Listener], admin: Option<&TcpListener>) -> Bound {
+    let mut bound = Bound { admin: admin.and_then(|admin| admin.local_addr().ok()), ..Bound::default() };
+    for Listener { purpose, address, .. } in listeners {
+        match purpose {
+            Purpose::Mesh => bound.mesh = Some(*address),
+            Purpose::Http(Caller::Forward) => bound.forward = Some(*address),
+            Purpose::Http(Caller::Gateway) => bound.gateway = Some(*address),
+            Purpose::Http(Caller::Dependency { service, .. }) => {
+                bound.outbound.push((service.clone(), *address));
+            }
+            Purpose::Http(Caller::Inbound { .. }) => {}
+        }
+    }
+    bound
+}
+
+fn workers(wanted: Option<NonZeroUsize>) -> usize {
+    wanted.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+}
+
+/// Builds a snapshot for each world, beside the workers.
+fn follow_world(
+    mut world: watch::Receiver<Arc<World>>,
+    app: Option<LocalApp>,
+) -> watch::Receiver<Arc<Snapshot>> {
+    let first = world.borrow_and_update().clone();
+    let (sender, receiver) = watch::channel(Arc::new(Snapshot::build(&first, app.as_ref())));
+    tokio::spawn(async move {
+        while world.changed().await.is_ok() {
+            let next = world.borrow_and_update().clone();
+            if sender.send(Arc::new(Snapshot::build(&next, app.as_ref()))).is_err() {
+                return;
+            }
+        }
+        // Without a source the last snapshot serves on.
+        sender.closed().await;
+    });
+    receiver
+}
+
+/// Makes TLS configurations of each credential.
+fn follow_credential(
+    mut credential: watch::Receiver<Option<Arc<Credential>>>,
+) -> watch::Receiver<Option<Arc<TlsState>>> {
+    let first = credential.borrow_and_update().clone();
+    let (sender, receiver) = watch::channel(first.and_then(tls_state));
+    tokio::spawn(async move {
+        while credential.changed().await.is_ok() {
+            let next = credential.borrow_and_update().clone();
+            if let Some(state) = next.and_then(tls_state)
+                && sender.send(Some(state)).is_err()
+            {
+                return;
+            }
+        }
+        sender.closed().await;
+    });
+    receiver
+}
+
+fn tls_state(credential: Arc<Credential>) -> Option<Arc<TlsState>> {
+    match TlsState::new(credential) {
+        Ok(state) => Some(Arc::new(state)),
+        Err(error) => {
+            tracing::error!(%error, "a certificate cannot be used; the one before stays in use");
+            None
+        }
+    }
+}
+
+/// Passes on what requests ask for.
+async fn follow_demand(mut demands: mpsc::Receiver<ServiceId>, control: Option<crate::agent::AgentHandle>) {
+    while let Some(service) = demands.recv().await {
+        if let Some(control) = &control {
+            control.subscribe(service);
+        }
+    }
+}

@@ -1,0 +1,673 @@
+//! One request from its head to its end: the core's exchange decides, this does. Read [`leno_core::exchange`] beside it.
+//!
+//! The same code serves every pair of protocols: it knows sources and sinks, not HTTP/1 or the mesh transport.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use leno_core::backend::Endpoint;
+use leno_core::edit::Edits;
+use leno_core::exchange::{Action, ConnectFailure, Ending, Exchange, Input};
+use leno_core::head::{FieldId, Fields, RequestHead, ResponseHead};
+use leno_core::http1::{BodyFraming, ResponseFor};
+use leno_core::name::ServiceId;
+use leno_core::reason::Reason;
+use leno_core::rng::Rng;
+use leno_core::snapshot::{Entry, Lookup, Snapshot};
+use leno_core::spec::Transport;
+use leno_core::time::{Duration, Instant};
+
+use crate::alarm::Alarm;
+use crate::body::{
+    Broken, Hop, Moved, PumpError, Request, RequestSink, ResponseSink, ResponseSource, Source, pump,
+};
+use crate::h1;
+use crate::mux;
+use crate::telemetry::{PairId, bump};
+use crate::worker::Worker;
+
+/// How long a request for a service that this proxy has not heard of waits for the control plane's answer.
+const ON_DEMAND_WAIT: Duration = Duration::from_secs(1);
+/// How long a client may take to accept an answer made here.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// No changes.
+static NO_EDITS: Edits = Edits::new();
+
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// The workload beside, through its forward proxy.
+    Forward,
+    /// The workload beside, through the local port of a dependency.
+    Dependency {
+        /// The service.
+        service: ServiceId,
+        /// Its name, as the authority of the request.
+        authority: Arc<str>,
+    },
+    /// Outside, through a gateway.
+    Gateway,
+    /// A peer, for the application beside.
+    Inbound {
+        /// The peer's service.
+        source: Arc<str>,
+        /// Its counters.
+        pair: PairId,
+    },
+}
+
+impl Caller {
+    const fn entry(&self) -> Entry<'_> {
+        match self {
+            Self::Forward => Entry::Forward,
+            Self::Dependency { service, .. } => Entry::Dependency(service),
+            Self::Gateway => Entry::Gateway,
+            Self::Inbound { .. } => Entry::Inbound,
+        }
+    }
+
+    /// The head that decisions and the next hop see.
+    fn head<'a>(&'a self, request: &'a Request) -> RequestHead<'a> {
+        let mut head = request.head();
+        if let Self::Dependency { authority, .. } = self {
+            head.authority = authority.as_bytes();
+        }
+        head
+    }
+
+    /// What this hop adds to a request. Returns the request's id.
+    fn edit(&self, edits: &mut Edits, head: &RequestHead<'_>, peer: SocketAddr, rng: &mut Rng) -> RequestId {
+        let id = match head.fields.get(FieldId::RequestId) {
+            Some(given) if !given.is_empty() && given.len() <= RequestId::BYTES_MAX => {
+                RequestId::given(given)
+            }
+            _ => {
+                let id = RequestId::new(rng);
+                edits.set(b"x-request-id", id.bytes());
+                id
+            }
+        };
+        if matches!(self, Self::Gateway) {
+            let mut chain = head.fields.get_named(b"x-forwarded-for").unwrap_or(b"").to_vec();
+            if !chain.is_empty() {
+                chain.extend_from_slice(b", ");
+            }
+            chain.extend_from_slice(peer.ip().to_string().as_bytes());
+            edits.set(b"x-forwarded-for", &chain);
+            edits.set(b"x-forwarded-proto", b"http");
+        }
+        id
+    }
+}
+
+/// A request's id: the one that came, or a new one in the form of a random UUID.
+#[derive(Clone, Copy, Debug)]
+struct RequestId {
+    bytes: [u8; Self::BYTES_MAX],
+    length: usize,
+}
+
+impl RequestId {
+    /// A longer id is replaced.
+    const BYTES_MAX: usize = 64;
+
+    fn given(id: &[u8]) -> Self {
+        let mut bytes = [0; Self::BYTES_MAX];
+        let length = id.len().min(Self::BYTES_MAX);
+        bytes[..length].copy_from_slice(&id[..length]);
+        Self { bytes, length }
+    }
+
+    fn new(rng: &mut Rng) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let random = (u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64());
+        // Version 4, variant 1 (RFC 9562 §5.4).
+        let value = random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+        let mut bytes = [0; Self::BYTES_MAX];
+        let mut at = 0;
+        for digit in 0..32 {
+            if matches!(digit, 8 | 12 | 16 | 20) {
+                bytes[at] = b'-';
+                at += 1;
+            }
+            bytes[at] = DIGITS[(value >> (124 - 4 * digit)) as usize & 15];
+            at += 1;
+        }
+        Self { bytes, length: at }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Drives one request to its end and counts it.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is a separate part of the caller's connection, borrowed apart"
+)]
+pub(crate) async fn drive<S: Source, K: ResponseSink>(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    peer: SocketAddr,
+    request: &Request,
+    edits: &mut Edits,
+    source: &mut S,
+    sink: &mut K,
+    alarm: &mut Alarm,
+) {
+    let _under_way = worker.begin();
+    let head = caller.head(request);
+    let snapshot = match caller {
+        Caller::Forward => known(worker, head.authority, alarm).await,
+        _ => worker.snapshot(),
+    };
+    let now = worker.now();
+    let request_id = caller.edit(edits, &head, peer, &mut worker.rng());
+    let decision = snapshot.decide(caller.entry(), &head);
+    let inherited = request.time_left.map(|left| now.after(left));
+    let mut drive = Drive {
+        worker,
+        caller,
+        snapshot: &snapshot,
+        head,
+        request,
+        edits,
+        request_id,
+        exchange: Exchange::new(decision, head.is_idempotent(), inherited, now),
+        alarm,
+        sent: Moved::default(),
+        received: Moved::default(),
+    };
+    let mut upstream = None;
+    while let Some(action) = drive.exchange.poll_action() {
+        match action {
+            Action::Pick { choice, budget } => drive.pick(choice, budget),
+            Action::Dial => upstream = drive.dial(source).await,
+            Action::Send => match upstream.take() {
+                Some(upstream) => drive.send(upstream, source, sink).await,
+                None => drive.handle(Input::UpstreamEnded(early(Broken::CLOSED))),
+            },
+            Action::Reply(reason) => {
+                drive.reply(reason, sink).await;
+                drive.exchange.ended(worker.now());
+            }
+            Action::Cut(reason) => {
+                sink.cut(reason);
+                drive.exchange.ended(worker.now());
+            }
+            // `send` relays; the machine asks for it only there.
+            Action::Relay => drive.handle(Input::UpstreamEnded(early(Broken::CLOSED))),
+            Action::Finish => break,
+        }
+    }
+    if drive.exchange.record().reason == Some(Reason::DownstreamGone) {
+        sink.cut(Reason::DownstreamGone);
+    }
+    drive.finish(peer);
+}
+
+/// The snapshot to decide by, once it knows the service that a forward request names, or that there is none.
+async fn known(worker: &Rc<Worker>, authority: &[u8], alarm: &mut Alarm) -> Rc<Arc<Snapshot>> {
+    let mut snapshot = worker.snapshot();
+    let Lookup::Unknown(service) = snapshot.look_up(authority) else { return snapshot };
+    worker.demand(service);
+    let deadline = worker.now().after(ON_DEMAND_WAIT);
+    loop {
+        tokio::select! {
+            biased;
+            () = worker.next_snapshot() => {}
+            () = alarm.until(deadline) => return snapshot,
+        }
+        snapshot = worker.snapshot();
+        if !matches!(snapshot.look_up(authority), Lookup::Unknown(_)) {
+            return snapshot;
+        }
+    }
+}
+
+/// One request under way.
+struct Drive<'a> {
+    worker: &'a Rc<Worker>,
+    caller: &'a Caller,
+    snapshot: &'a Snapshot,
+    head: RequestHead<'a>,
+    request: &'a Request,
+    edits: &'a Edits,
+    request_id: RequestId,
+    exchange: Exchange,
+    alarm: &'a mut Alarm,
+    /// The request's body on its way up.
+    sent: Moved,
+    /// The response's body on its way down.
+    received: Moved,
+}
+
+/// A connection or stream to an upstream.
+enum Upstream {
+    H1(Box<h1::client::Connection>),
+    Mux(Box<mux::stream::Stream>),
+}
+
+/// What a conversation with an upstream left behind.
+struct Conversed {
+    /// The whole request was sent and the whole response received.
+    complete: bool,
+}
+
+/// How the side of the request ended, as far as it concerns the response.
+enum Upload {
+    /// The client went away.
+    Gone,
+    /// What the client sent is not what its head announced.
+    Malformed,
+    /// The upstream takes no more; it may still answer.
+    Refused,
+}
+
+impl Drive<'_> {
+    fn handle(&mut self, input: Input) {
+        self.exchange.handle(input, self.worker.now());
+    }
+
+    fn pick(&mut self, choice: leno_core::backend::Choice, budget: bool) {
+        let now = self.worker.now();
+        let mut backends = self.worker.backends();
+        let (tried, count) = self.exchange.tried();
+        let tried = tried.get(..count).unwrap_or(&[]);
+        let allowed = match choice {
+            leno_core::backend::Choice::Backend(backend) if budget => {
+                let allowed = backends.try_retry(self.snapshot, backend, now);
+                if !allowed {
+                    bump(&mut self.worker.telemetry().limits, "retry_budget");
+                }
+                allowed
+            }
+            _ => true,
+        };
+        let picked = if allowed {
+            backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng())
+        } else {
+            Err(leno_core::backend::NoEndpoint::AllTried)
+        };
+        if let Ok(permit) = &picked
+            && tried.is_empty()
+        {
+            backends.request_started(self.snapshot, permit.backend(), now);
+        }
+        self.exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
+    }
+
+    /// Connects to the endpoint that was picked, unless the time is over or the client goes away.
+    async fn dial<S: Source>(&mut self, source: &mut S) -> Option<Upstream> {
+        let endpoint = self.exchange.endpoint()?.clone();
+        if let Some(connection) = ready(self.worker, &endpoint) {
+            self.handle(Input::Connected { reused: true });
+            return Some(connection);
+        }
+        let mut connecting = pin!(connect(self.worker, &endpoint));
+        let mut gone = pin!(source.gone());
+        loop {
+            let due = self.exchange.poll_timeout().map_or(Instant::ZERO, |(at, _)| at);
+            let input = tokio::select! {
+                biased;
+                connected = &mut connecting => match connected {
+                    Ok(upstream) => {
+                        self.handle(Input::Connected { reused: false });
+                        return Some(upstream);
+                    }
+                    Err(failure) => Input::ConnectFailed(failure),
+                },
+                () = &mut gone => Input::DownstreamGone,
+                () = self.alarm.until(due) => Input::Timeout,
+            };
+            self.handle(input);
+            return None;
+        }
+    }
+
+    /// Sends the request, relays the response, and keeps the connection if it can be used again.
+    async fn send<S: Source, K: ResponseSink>(&mut self, upstream: Upstream, source: &mut S, sink: &mut K) {
+        let now = self.worker.now();
+        let record = self.exchange.record();
+        let hop = Hop {
+            framing: self.request.framing,
+            upgrade: &self.request.upgrade,
+            expect_continue: self.request.expect_continue,
+            te_trailers: self.request.te_trailers,
+            time_left: self.exchange.deadline().map(|deadline| deadline.since(now)),
+            attempt: record.attempts().count() as u32,
+            route: self.snapshot.list_name(record.decision.list),
+            request_id: self.request_id.bytes(),
+            generation: self.snapshot.generation,
+        };
+        match upstream {
+            Upstream::H1(mut connection) => {
+                connection.begin(ResponseFor::request(self.head.method, !hop.upgrade.is_empty()));
+                if let Err(broken) = RequestSink::head(&mut connection.sink, &self.head, self.edits, &hop) {
+                    return self.handle(Input::UpstreamEnded(early(broken)));
+                }
+                let key = self.exchange.endpoint().map(|endpoint| endpoint.key);
+                let h1::client::Connection { source: responses, sink: requests } = &mut *connection;
+                let conversed = self.converse(source, sink, responses, requests).await;
+                if let Some(key) = key.filter(|_| conversed.complete && responses.reusable()) {
+                    let now = self.worker.now();
+                    self.worker.h1_pools.borrow_mut().give(key, *connection, now);
+                }
+            }
+            Upstream::Mux(mut stream) => {
+                let mux::stream::Stream { reader, writer } = &mut *stream;
+                if let Err(broken) = RequestSink::head(writer, &self.head, self.edits, &hop) {
+                    return self.handle(Input::UpstreamEnded(early(broken)));
+                }
+                reader.follow(writer);
+                self.converse(source, sink, reader, writer).await;
+            }
+        }
+    }
+
+    async fn converse<S, K, R, W>(
+        &mut self,
+        source: &mut S,
+        sink: &mut K,
+        responses: &mut R,
+        requests: &mut W,
+    ) -> Conversed
+    where
+        S: Source,
+        K: ResponseSink,
+        R: ResponseSource,
+        W: RequestSink,
+    {
+        let broken_off = Conversed { complete: false };
+        let (sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
+        let (sent, received) = (&sent, &received);
+        let mut uploading = true;
+        let uploaded = std::cell::Cell::new(false);
+        let tunnel_offered = !self.request.upgrade.is_empty();
+        let no_body = matches!(self.request.framing, BodyFraming::None | BodyFraming::Tunnel);
+        let conversed = 'talk: {
+            let arrived = {
+                let mut upload = pin!(upload(source, requests, sent, &uploaded, no_body, tunnel_offered));
+                // The response head; interim ones are passed on.
+                let arrived = loop {
+                    let due = self.due();
+                    tokio::select! {
+                        biased;
+                        head = responses.head() => match head {
+                            Ok(arrived) if arrived.interim => {
+                                received.lately.set(true);
+                                let passed = async {
+                                    sink.head(&responses.view(), &NO_EDITS, BodyFraming::None, b"").await?;
+                                    sink.flush().await
+                                };
+                                if passed.await.is_err() {
+                                    self.handle(Input::DownstreamGone);
+                                    break 'talk broken_off;
+                                }
+                            }
+                            Ok(arrived) => break arrived,
+                            Err(broken) => {
+                                self.tell_taken(sent);
+                                self.handle(Input::UpstreamEnded(early(broken)));
+                                break 'talk broken_off;
+                            }
+                        },
+                        ended = &mut upload, if uploading => {
+                            self.tell_taken(sent);
+                            match ended {
+                                Upload::Gone => self.handle(Input::DownstreamGone),
+                                Upload::Malformed => self.handle(Input::RequestMalformed),
+                                Upload::Refused => {
+                                    uploading = false;
+                                    continue;
+                                }
+                            }
+                            break 'talk broken_off;
+                        }
+                        () = self.alarm.until(due) => {
+                            self.tell_taken(sent);
+                            if self.timed_out(sent, received) {
+                                break 'talk broken_off;
+                            }
+                        }
+                    }
+                };
+                self.handle(Input::Response { status: arrived.status });
+                if self.exchange.poll_action() != Some(Action::Relay) {
+                    break 'talk broken_off;
+                }
+                let relayed =
+                    sink.head(&responses.view(), &NO_EDITS, arrived.framing, responses.upgrade()).await;
+                if let Err(broken) = relayed {
+                    let input = match broken.reason {
+                        Reason::UpstreamMalformed => Input::UpstreamEnded(early(broken)),
+                        _ => Input::DownstreamGone,
+                    };
+                    self.handle(input);
+                    break 'talk broken_off;
+                }
+                if arrived.framing != BodyFraming::Tunnel {
+                    let mut download = pin!(pump(responses, sink, received));
+                    loop {
+                        let due = self.due();
+                        tokio::select! {
+                            biased;
+                            done = &mut download => {
+                                match done {
+                                    Ok(()) => self.handle(Input::UpstreamEnded(Ending::Complete)),
+                                    Err(PumpError::Source(broken)) => {
+                                        self.handle(Input::UpstreamEnded(early(broken)));
+                                    }
+                                    Err(PumpError::Sink) => self.handle(Input::DownstreamGone),
+                                }
+                                break 'talk Conversed { complete: done.is_ok() && uploaded.get() };
+                            }
+                            ended = &mut upload, if uploading => match ended {
+                                Upload::Gone => {
+                                    self.handle(Input::DownstreamGone);
+                                    break 'talk broken_off;
+                                }
+                                Upload::Malformed => {
+                                    self.handle(Input::RequestMalformed);
+                                    break 'talk broken_off;
+                                }
+                                Upload::Refused => uploading = false,
+                            },
+                            () = self.alarm.until(due) => if self.timed_out(sent, received) {
+                                break 'talk broken_off;
+                            }
+                        }
+                    }
+                }
+                arrived
+            };
+            debug_assert_eq!(arrived.framing, BodyFraming::Tunnel);
+            source.begin_tunnel();
+            requests.begin_tunnel();
+            // A tunnel has no deadlines: both ends may be silent for days. Dead peers are the transport's concern.
+            let (up, down) = tokio::join!(pump(source, requests, sent), async {
+                sink.flush().await.map_err(|_| PumpError::Sink)?;
+                pump(responses, sink, received).await
+            });
+            self.handle(match (up, down) {
+                (Ok(()), Ok(())) => Input::UpstreamEnded(Ending::Complete),
+                (Err(PumpError::Source(_)), _) | (_, Err(PumpError::Sink)) => Input::DownstreamGone,
+                _ => Input::UpstreamEnded(early(Broken::CLOSED)),
+            });
+            broken_off
+        };
+        add(&self.sent, sent);
+        add(&self.received, received);
+        conversed
+    }
+
+    /// When the next deadline is.
+    fn due(&self) -> Instant {
+        self.exchange.poll_timeout().map_or(Instant::ZERO, |(at, _)| at)
+    }
+
+    /// The alarm rang. True when that ends the attempt; false when something has moved since the deadline was set.
+    fn timed_out(&mut self, sent: &Moved, received: &Moved) -> bool {
+        let now = self.worker.now();
+        if sent.lately.take() | received.lately.take() {
+            self.exchange.progress(now);
+        }
+        match self.exchange.poll_timeout() {
+            Some((due, _)) if due > now => false,
+            _ => {
+                self.exchange.handle(Input::Timeout, now);
+                true
+            }
+        }
+    }
+
+    fn tell_taken(&mut self, sent: &Moved) {
+        if sent.taken.get() {
+            self.handle(Input::BodyTaken);
+        }
+    }
+
+    /// Answers the client here, or tells a peer why there is no answer.
+    async fn reply<K: ResponseSink>(&mut self, reason: Reason, sink: &mut K) {
+        if sink.refuse(reason, self.exchange.app_saw()) {
+            return;
+        }
+        let record = self.exchange.record();
+        let mut body = format!("leno: {}: {}", reason.word(), reason.sentence());
+        let service = self.snapshot.list_name(record.decision.list);
+        let tried: Vec<&str> = record.attempts().map(|attempt| &*attempt.endpoint.spec.name).collect();
+        // Writing to a String cannot fail.
+        let _ = match (service, tried.is_empty()) {
+            ("", _) => writeln!(body),
+            (service, true) => writeln!(body, " ({service})"),
+            (service, false) => writeln!(body, " ({service}; tried {})", tried.join(", ")),
+        };
+        let mut edits = Edits::default();
+        edits.add(b"leno-reason", reason.word().as_bytes());
+        edits.add(b"content-type", b"text/plain; charset=utf-8");
+        edits.add(b"x-request-id", self.request_id.bytes());
+        let status = reason.status();
+        let head =
+            ResponseHead { status, reason: h1::server::reason_phrase(status), fields: Fields::default() };
+        let wants_body = self.head.method != b"HEAD";
+        let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
+        if !matches!(self.request.framing, BodyFraming::None) {
+            // What is left of the request's body will not be read.
+            sink.close_after();
+        }
+        let deadline = self.worker.now().after(REPLY_TIMEOUT);
+        let answered = async {
+            sink.head(&head, &edits, framing, b"").await?;
+            if wants_body {
+                sink.write(body.as_bytes()).await?;
+            }
+            sink.finish(Fields::default()).await
+        };
+        let done = tokio::select! {
+            biased;
+            done = answered => done.is_ok(),
+            () = self.alarm.until(deadline) => false,
+        };
+        if !done {
+            sink.cut(Reason::DownstreamGone);
+        } else if wants_body {
+            self.received.bytes.set(body.len() as u64);
+        }
+    }
+
+    /// Counts and logs the request.
+    fn finish(&self, peer: SocketAddr) {
+        let record = self.exchange.record();
+        let pair = match self.caller {
+            Caller::Inbound { pair, .. } => *pair,
+            _ => self.worker.outbound_pair(self.snapshot, record.decision.list),
+        };
+        let (sent, received) = (self.sent.bytes.get(), self.received.bytes.get());
+        self.worker.telemetry().count(pair, record, sent, received);
+        if self.worker.log.is_on() {
+            let entry = crate::access_log::Entry {
+                caller: self.caller,
+                own_name: &self.worker.own_name,
+                peer,
+                head: &self.head,
+                request_id: self.request_id.bytes(),
+                record,
+                snapshot: self.snapshot,
+                request_bytes: sent,
+                response_bytes: received,
+            };
+            if !self.worker.log.write(entry.to_json()) {
+                self.worker.telemetry().log_lines_dropped += 1;
+            }
+        }
+    }
+}
+
+/// Sends the request's body, then watches for a client that goes away.
+async fn upload<S: Source, W: RequestSink>(
+    source: &mut S,
+    requests: &mut W,
+    sent: &Moved,
+    uploaded: &std::cell::Cell<bool>,
+    no_body: bool,
+    tunnel_offered: bool,
+) -> Upload {
+    let result = if no_body {
+        // An offered upgrade leaves the request's direction open.
+        let done =
+            if tunnel_offered { requests.flush().await } else { requests.finish(Fields::default()).await };
+        done.map_err(|_| PumpError::Sink)
+    } else {
+        pump(source, requests, sent).await
+    };
+    match result {
+        Ok(()) => {
+            uploaded.set(true);
+            source.gone().await;
+            Upload::Gone
+        }
+        Err(PumpError::Source(Broken { reason: Reason::RequestMalformed, .. })) => Upload::Malformed,
+        Err(PumpError::Source(_)) => Upload::Gone,
+        Err(PumpError::Sink) => Upload::Refused,
+    }
+}
+
+/// A connection that stands already.
+fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>) -> Option<Upstream> {
+    match &endpoint.spec.transport {
+        Transport::Plain => {
+            let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
+            Some(Upstream::H1(Box::new(connection)))
+        }
+        Transport::Mesh(_) => None,
+    }
+}
+
+/// A connection to `endpoint`, made if need be. Cancel-safe.
+async fn connect(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>) -> Result<Upstream, ConnectFailure> {
+    match &endpoint.spec.transport {
+        Transport::Plain => {
+            let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
+            let connection = connection.map_err(|_| ConnectFailure::Refused)?;
+            bump(&mut worker.telemetry().dialed, "plain");
+            Ok(Upstream::H1(Box::new(connection)))
+        }
+        Transport::Mesh(id) => {
+            let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
+            Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
+        }
+    }
+}
+
+const fn early(broken: Broken) -> Ending {
+    Ending::Early { app_saw: broken.app_saw, reason: broken.reason }
+}
+
+fn add(total: &Moved, part: &Moved) {
+    total.bytes.set(total.bytes.get() + part.bytes.get());
+}

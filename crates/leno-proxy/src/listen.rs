@@ -1,0 +1,141 @@
+//! Listening sockets: one per worker and address, with SO_REUSEPORT, so that the kernel spreads connections over the
+//! workers and none of them takes a lock to accept.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+
+use leno_core::time::Duration;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::drive::Caller;
+use crate::telemetry::bump;
+use crate::worker::Worker;
+use crate::{h1, mux};
+
+/// Connections that the kernel keeps until they are accepted (nginx 511, Envoy 1024).
+const BACKLOG: i32 = 1024;
+/// Pause after a failed accept: out of descriptors is the usual reason, and does not pass at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a listener is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Purpose {
+    /// Peers, over the mesh transport.
+    Mesh,
+    /// A caller that speaks HTTP.
+    Http(Caller),
+}
+
+impl Purpose {
+    /// The name in metrics.
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Mesh => "mesh",
+            Self::Http(Caller::Forward) => "forward",
+            Self::Http(Caller::Dependency { .. }) => "dependency",
+            Self::Http(Caller::Gateway) => "gateway",
+            Self::Http(Caller::Inbound { .. }) => "inbound",
+        }
+    }
+}
+
+/// One address, bound once for each worker.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) purpose: Purpose,
+    pub(crate) address: SocketAddr,
+    pub(crate) sockets: Vec<StdListener>,
+}
+
+/// Binds `address` for so many workers. Port 0 becomes one free port, the same for all.
+pub(crate) fn bind(purpose: Purpose, address: SocketAddr, workers: usize) -> io::Result<Listener> {
+    // Two processes of one user could share a port by SO_REUSEPORT without noticing; the first bind is made without
+    // it, so that a taken port is an error.
+    if address.port() != 0 {
+        drop(socket(address, false)?);
+    }
+    let first = socket(address, true)?;
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(socket(address, true)?);
+    }
+    Ok(Listener { purpose, address, sockets })
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    if shared {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket.into())
+}
+
+/// Accepts connections until the worker drains.
+pub(crate) async fn accept(worker: Rc<Worker>, socket: StdListener, purpose: Purpose) -> io::Result<()> {
+    let listener = TcpListener::from_std(socket)?;
+    let name = purpose.word();
+    loop {
+        let drain = worker.drain.notified();
+        if worker.draining() {
+            return Ok(());
+        }
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = drain => continue,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                // Answers are written whole: waiting for more to say would only delay them.
+                if stream.set_nodelay(true).is_err() {
+                    continue;
+                }
+                let Some(guard) = admit(&worker, name) else { continue };
+                tokio::task::spawn_local(serve(worker.clone(), stream, peer, purpose.clone(), guard));
+            }
+            Err(error) => {
+                tracing::warn!(%error, listener = name, "a connection could not be accepted");
+                bump(&mut worker.telemetry().limits, "accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, purpose: Purpose, _guard: Guard) {
+    match purpose {
+        Purpose::Mesh => mux::accept::serve(worker, stream, peer).await,
+        Purpose::Http(caller) => h1::server::serve(worker, stream, peer, caller).await,
+    }
+}
+
+/// One connection in the gauges.
+struct Guard {
+    worker: Rc<Worker>,
+    listener: &'static str,
+}
+
+fn admit(worker: &Rc<Worker>, listener: &'static str) -> Option<Guard> {
+    let telemetry = &mut *worker.telemetry();
+    let open: i64 = telemetry.connections.values().sum();
+    if open >= crate::worker::CONNECTIONS_MAX as i64 {
+        bump(&mut telemetry.limits, "connections");
+        return None;
+    }
+    bump(&mut telemetry.accepted, listener);
+    *telemetry.connections.entry(listener).or_default() += 1;
+    Some(Guard { worker: worker.clone(), listener })
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        *self.worker.telemetry().connections.entry(self.listener).or_default() -= 1;
+    }
+}

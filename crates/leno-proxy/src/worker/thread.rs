@@ -1,0 +1,113 @@
+//! A worker's thread: its runtime, its listeners, and the orders that it takes.
+
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+
+use leno_core::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use crate::listen::{Purpose, accept};
+use crate::worker::{Order, Seat, Worker};
+
+/// How often idle connections to upstreams are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Orders that may wait.
+const ORDERS_MAX: usize = 16;
+
+/// A running worker, as the main thread sees it.
+#[derive(Debug)]
+pub(crate) struct WorkerHandle {
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+/// Starts a worker with its share of the listeners.
+pub(crate) fn start(
+    seat: Seat,
+    number: usize,
+    listeners: Vec<(Purpose, StdListener)>,
+) -> std::io::Result<WorkerHandle> {
+    let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        LocalSet::new().block_on(&runtime, run(seat, number as u64, listeners, inbox));
+    })?;
+    Ok(WorkerHandle { orders, thread })
+}
+
+async fn run(
+    seat: Seat,
+    number: u64,
+    listeners: Vec<(Purpose, StdListener)>,
+    mut inbox: mpsc::Receiver<Order>,
+) {
+    let worker = Worker::new(&seat, number);
+    for (purpose, socket) in listeners {
+        let worker = worker.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = accept(worker, socket, purpose).await {
+                tracing::error!(%error, "a listener cannot be used");
+            }
+        });
+    }
+    let Seat { mut snapshot, mut tls, .. } = seat;
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            changed = snapshot.changed() => match changed {
+                Ok(()) => {
+                    let next = snapshot.borrow_and_update().clone();
+                    worker.adopt(next);
+                }
+                Err(_) => return,
+            },
+            changed = tls.changed() => match changed {
+                Ok(()) => {
+                    let next = tls.borrow_and_update().clone();
+                    worker.adopt_tls(next);
+                }
+                Err(_) => return,
+            },
+            order = inbox.recv() => match order {
+                Some(order) => obey(&worker, order),
+                None => return,
+            },
+            _ = sweep.tick() => {
+                let now = worker.now();
+                worker.h1_pools.borrow_mut().sweep(now);
+            }
+        }
+    }
+}
+
+fn obey(worker: &Rc<Worker>, order: Order) {
+    // Whoever gave the order may have stopped waiting for the answer.
+    match order {
+        Order::Scrape(answer) => drop(answer.send(worker.telemetry().clone())),
+        Order::Backends(answer) => drop(answer.send(worker.endpoints())),
+        Order::Drain(answer) => {
+            worker.start_drain();
+            tokio::task::spawn_local(drained(worker.clone(), answer));
+        }
+    }
+}
+
+/// Answers when no exchange is under way any more.
+async fn drained(worker: Rc<Worker>, answer: oneshot::Sender<()>) {
+    loop {
+        let ended = worker.drain.notified();
+        if worker.under_way() == 0 {
+            break;
+        }
+        ended.await;
+    }
+    // One more turn, so that the last frames of the last exchanges leave.
+    tokio::task::yield_now().await;
+    tokio::time::sleep(LAST_FRAMES).await;
+    let _ = answer.send(());
+}
+
+/// What the kernel and the peers get to take the last bytes of a drain.
+const LAST_FRAMES: Duration = Duration::from_millis(20);

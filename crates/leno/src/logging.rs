@@ -1,0 +1,46 @@
+//! Log lines go to stderr, so that stdout stays what a command was asked for.
+
+use tracing::level_filters::LevelFilter;
+
+/// What `--log` chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Level {
+    /// Faults of Leno itself.
+    Error,
+    /// And what an operator should look at.
+    Warn,
+    /// And what happens once or seldom.
+    Info,
+    /// And what happens per connection; the output of service commands under `leno up`.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Level {
+    /// The word that `--log` takes for it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Starts logging at `level`.
+pub(crate) fn start(level: Level) {
+    let filter = match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(filter).with_writer(std::io::stderr).with_ansi(false);
+    // A second subscriber in one process would be a fault of this binary; the first one keeps working.
+    subscriber.try_init().ok();
+}
