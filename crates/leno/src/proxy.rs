@@ -191,7 +191,9 @@ impl ProxyArgs {
             ),
             (.., Some(name)) => (Workload::Gateway { name: name.clone() }, None),
             _ => {
-                return Err(Failure::invalid("--control needs --service, --instance and --app, or --gateway"));
+                return Err(Failure::invalid(
+                    "--control needs --service, --instance and --app, or --gateway",
+                ));
             }
         };
         Ok((Source::Control { address: address.to_owned(), token, workload }, named))
