@@ -227,6 +227,9 @@ impl Control {
         if let Some(watched) = watched {
             helpers.spawn(watched.follow(mesh.clone()));
         }
+        if !bound.api.ip().is_loopback() {
+            tracing::warn!(api = %bound.api, "the API is plain HTTP and not on loopback: its token crosses the network");
+        }
         tracing::info!(mesh = %bound.mesh, api = %bound.api, trust_domain = %bound.trust_domain, "serving");
 
         let result = tokio::select! {

@@ -64,19 +64,19 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "ADDR", requires = "service")]
     app: Option<SocketAddr>,
 
-    /// Where other sidecars' requests are accepted [default: 127.0.0.1:15008].
+    /// Where other sidecars' requests are accepted [default: what the file says; with --control 127.0.0.1:15008].
     #[arg(long, value_name = "ADDR")]
     mesh_listen: Option<SocketAddr>,
     /// The address that other sidecars are told to use [default: where it listens].
     #[arg(long, value_name = "ADDR")]
     mesh_advertise: Option<SocketAddr>,
-    /// Where the application's requests are accepted: its HTTP_PROXY [default: 127.0.0.1:15001].
+    /// Where the application's requests are accepted: its HTTP_PROXY [default: what the file says; with --control 127.0.0.1:15001].
     #[arg(long, value_name = "ADDR")]
     proxy_listen: Option<SocketAddr>,
     /// A local address from which requests go to one service; may be given several times.
     #[arg(long, value_name = "SERVICE=ADDR", value_parser = outbound)]
     outbound: Vec<(ServiceId, SocketAddr)>,
-    /// Where metrics, readiness and the configuration held are served [default: 127.0.0.1:15020].
+    /// Where metrics, readiness and the configuration held are served [default: what the file says; with --control 127.0.0.1:15020].
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
     /// Worker threads [default: one per core].
@@ -111,26 +111,25 @@ impl ProxyArgs {
             (None, Some(address)) => self.from_control(address)?,
             (None, None) => return Err(Failure::invalid("neither --file nor --control is given")),
         };
-        let sidecar = named.is_some();
+        // Several roles of one file run on one machine: each has the addresses that the file names and no others. Under a
+        // control plane one proxy a machine is usual, and has the usual ports.
+        let (alone, sidecar) = (self.control.is_some(), named.is_some());
         let named = named.unwrap_or_default();
         let access_log = match self.access_log.as_str() {
             "off" => AccessLog::Off,
             "stdout" => AccessLog::Stdout,
             path => AccessLog::File(path.into()),
         };
-        let listen = |typed: Option<SocketAddr>, named: Option<SocketAddr>, port: u16| {
-            typed.or(named).or_else(|| sidecar.then_some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+        let listen = |typed: Option<SocketAddr>, named: Option<SocketAddr>, usual: bool, port: u16| {
+            typed.or(named).or_else(|| usual.then_some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
         };
-        let admin = self.admin.or(named.admin);
         Ok(ProxyConfig {
             source,
-            mesh_listen: listen(self.mesh_listen, named.mesh, MESH_PORT_DEFAULT),
+            mesh_listen: listen(self.mesh_listen, named.mesh, alone && sidecar, MESH_PORT_DEFAULT),
             mesh_advertise: self.mesh_advertise,
-            forward_listen: listen(self.proxy_listen, named.forward, FORWARD_PORT_DEFAULT),
+            forward_listen: listen(self.proxy_listen, named.forward, alone && sidecar, FORWARD_PORT_DEFAULT),
             outbound: self.outbound,
-            admin_listen: Some(
-                admin.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT_DEFAULT))),
-            ),
+            admin_listen: listen(self.admin, named.admin, alone, ADMIN_PORT_DEFAULT),
             workers: self.workers.and_then(|workers| NonZeroUsize::new(workers.into())),
             access_log,
             drain: self.drain_seconds.map_or(DRAIN_DEFAULT, Duration::from_secs),

@@ -66,3 +66,58 @@ fn another_layout_and_a_broken_record_are_named() {
     let error = Store::open(Some(directory.path())).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("\"default/cart/a\" cannot be understood"), "{error}");
 }
+
+/// Memory that is full from some moment on.
+#[derive(Debug)]
+struct Full {
+    memory: redb::backends::InMemoryBackend,
+    full: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Full {
+    fn check(&self) -> std::io::Result<()> {
+        if self.full.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+impl redb::StorageBackend for Full {
+    fn len(&self) -> std::io::Result<u64> {
+        self.memory.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.memory.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.set_len(len)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.write(offset, data)
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_is_promised() {
+    let full = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let backend = Full { memory: redb::backends::InMemoryBackend::new(), full: full.clone() };
+    let database = Database::builder().create_with_backend(backend).unwrap();
+    let (store, _, thread) = Store::start(database, Path::new("/state/leno.redb")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let op = || vec![Op::Put(Table::Services, "default/x".to_owned(), vec![1])];
+    runtime.block_on(store.keep(op()).kept()).unwrap();
+    full.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(runtime.block_on(store.keep(op()).kept()).is_err());
+    let error = runtime.block_on(store.failed()).to_string();
+    assert_eq!(error, "the disk is full: /state/leno.redb cannot be written");
+    assert!(runtime.block_on(store.keep(op()).kept()).is_err());
+    drop(store);
+    thread.join().unwrap();
+}
