@@ -4,10 +4,11 @@
 //! bound. Then it serves. At the end: no new connections, streams told to end, the store closed.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use leno_config::native::MeshFile;
 use leno_core::name::TrustDomain;
 use leno_core::time::Duration;
 use leno_identity::authority::Pin;
@@ -21,7 +22,7 @@ use crate::mesh::Mesh;
 use crate::registry::{Registry, Tokens};
 use crate::serve::Serving;
 use crate::source::file;
-use crate::store::Store;
+use crate::store::{Loaded, Store};
 use crate::{authority, state_dir, stop};
 
 /// How the control plane is to run.
@@ -156,21 +157,41 @@ impl Control {
             }
             StateDir::Ephemeral => None,
         };
-        let (store, mut loaded, store_thread) = Store::open(directory)?;
-        let api_token = match (config.api_token, directory) {
+        let (store, loaded, store_thread) = Store::open(directory)?;
+        match Self::assemble(&config, directory, file, store.clone(), loaded).await {
+            Ok((bound, mesh, listeners, watched)) => {
+                let (mesh_listener, api_listener) = listeners;
+                Ok(Self { bound, mesh, mesh_listener, api_listener, watched, store, store_thread })
+            }
+            Err(error) => {
+                close(store, store_thread).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The rest of [`Control::bind`], with the store open.
+    async fn assemble(
+        config: &ControlConfig,
+        directory: Option<&Path>,
+        file: Option<(&PathBuf, (file::Watched, MeshFile))>,
+        store: Store,
+        mut loaded: Loaded,
+    ) -> Result<(Bound, Arc<Mesh>, (TcpListener, TcpListener), Option<file::Watched>), ControlError> {
+        let api_token = match (config.api_token.clone(), directory) {
             (Some(token), _) => token,
             (None, Some(directory)) => state_dir::api_token(directory)?,
             (None, None) => state_dir::random_token()?,
         };
         let clock = Clock::start();
-        let asked =
-            config.trust_domain.or_else(|| file.as_ref().map(|(_, (_, file))| file.trust_domain.clone()));
+        let asked = config.trust_domain.clone();
+        let asked = asked.or_else(|| file.as_ref().map(|(_, (_, file))| file.trust_domain.clone()));
         let kept = loaded.authority.take();
         let authority = authority::open(&store, kept, asked, clock.unix()).await?;
         let trust_domain = authority.trust_domain().clone();
         let tokens = Tokens::restore(std::mem::take(&mut loaded.tokens));
         let registry = Registry::restore(trust_domain.clone(), config.lease, loaded, clock.now());
-        let mesh = Arc::new(Mesh::new(clock, authority, store.clone(), registry, tokens));
+        let mesh = Arc::new(Mesh::new(clock, authority, store, registry, tokens));
         // Before anybody can subscribe: nobody may be told that a service is gone because it was not yet read.
         let watched = file.map(|(path, (watched, file))| {
             file::put_in_force(&mesh, path, file);
@@ -179,7 +200,7 @@ impl Control {
         let (mesh_listener, mesh_address) = listen("mesh", config.mesh_listen).await?;
         let (api_listener, api_address) = listen("api", config.api_listen).await?;
         let bound = Bound { mesh: mesh_address, api: api_address, trust_domain, pin: mesh.pin(), api_token };
-        Ok(Self { bound, mesh, mesh_listener, api_listener, watched, store, store_thread })
+        Ok((bound, mesh, (mesh_listener, api_listener), watched))
     }
 
     /// What was bound.
@@ -206,6 +227,9 @@ impl Control {
         if let Some(watched) = watched {
             helpers.spawn(watched.follow(mesh.clone()));
         }
+        if !bound.api.ip().is_loopback() {
+            tracing::warn!(api = %bound.api, "the API is plain HTTP and not on loopback: its token crosses the network");
+        }
         tracing::info!(mesh = %bound.mesh, api = %bound.api, trust_domain = %bound.trust_domain, "serving");
 
         let result = tokio::select! {
@@ -219,15 +243,19 @@ impl Control {
         stopping.say();
         while listeners.join_next().await.is_some() {}
         helpers.shutdown().await;
-        // The thread ends, and the file is closed, when the last handle is gone.
         drop(mesh);
-        drop(store);
-        let closed = tokio::task::spawn_blocking(move || store_thread.join());
-        if tokio::time::timeout(STORE_CLOSE_WITHIN, closed).await.is_err() {
-            tracing::warn!("the store is not closed yet; what was acknowledged is on disk");
-        }
+        close(store, store_thread).await;
         tracing::info!("stopped");
         result
+    }
+}
+
+/// Waits until the store's thread has ended and the file is closed, which is when the last handle is gone.
+async fn close(store: Store, thread: JoinHandle<()>) {
+    drop(store);
+    let closed = tokio::task::spawn_blocking(move || thread.join());
+    if tokio::time::timeout(STORE_CLOSE_WITHIN, closed).await.is_err() {
+        tracing::warn!("the store is not closed yet; what was acknowledged is on disk");
     }
 }
 

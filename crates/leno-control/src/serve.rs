@@ -134,10 +134,7 @@ impl Serving {
                 return;
             }
         };
-        let ends = match peer.not_after {
-            Some(not_after) => not_after.since(self.mesh.clock.unix()).min(LEAF_LIFETIME),
-            None => STRANGER_LIFE,
-        };
+        let ends = peer.may_stay(self.mesh.clock.unix());
         let service = {
             let (serving, peer) = (self.clone(), peer.clone());
             hyper::service::service_fn(move |request| rpc::call(request, serving.clone(), peer.clone()))
@@ -187,6 +184,13 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// How long its connection may live from `now` on.
+    fn may_stay(&self, now: UnixTime) -> Duration {
+        self.not_after.map_or(STRANGER_LIFE, |not_after| not_after.since(now).min(LEAF_LIFETIME))
+    }
+}
+
 /// Reads the client's certificate, which the handshake has verified.
 fn peer_of(address: SocketAddr, chain: Option<&[leno_identity::CertificateDer<'_>]>) -> Result<Peer, String> {
     let Some(leaf) = chain.and_then(<[_]>::first) else {
@@ -221,3 +225,17 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// For connections to end by themselves at shutdown; their streams are told to end at once.
 const DRAIN_WITHIN: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_lives_as_long_as_the_certificate_it_was_made_with() {
+        let peer = |not_after| Peer { address: ([127, 0, 0, 1], 1).into(), id: None, not_after };
+        assert_eq!(peer(Some(UnixTime(130))).may_stay(UnixTime(100)), Duration::from_secs(30));
+        assert_eq!(peer(Some(UnixTime(99))).may_stay(UnixTime(100)), Duration::ZERO);
+        assert_eq!(peer(Some(UnixTime(u64::MAX))).may_stay(UnixTime(100)), LEAF_LIFETIME);
+        assert_eq!(peer(None).may_stay(UnixTime(100)), STRANGER_LIFE);
+    }
+}

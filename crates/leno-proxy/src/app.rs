@@ -222,10 +222,10 @@ impl Running {
             _ = terminate.recv() => tracing::warn!("a second signal: stopping at once"),
             _ = interrupt.recv() => tracing::warn!("a second signal: stopping at once"),
         }
-        // A worker ends when nobody can give it orders any more.
         let Self { workers, seat, log_writer, .. } = self;
         for WorkerHandle { orders, thread } in workers {
-            drop(orders);
+            // A worker that cannot be told has ended already.
+            let _ = orders.send(Order::Stop).await;
             if thread.join().is_err() {
                 tracing::error!("a worker has panicked");
             }

@@ -31,23 +31,23 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 /// No single step of a test takes longer.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A control plane in a task of this test.
-pub struct Running {
-    pub bound: Bound,
+pub(crate) struct Running {
+    pub(crate) bound: Bound,
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<Result<(), ControlError>>,
 }
 
 /// Everything on free ports of loopback.
-pub fn config(state: StateDir) -> ControlConfig {
+pub(crate) fn config(state: StateDir) -> ControlConfig {
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
     let trust_domain = Some(TrustDomain::parse("test.mesh").unwrap());
     ControlConfig { mesh_listen: free, api_listen: free, trust_domain, ..ControlConfig::new(state) }
 }
 
-pub async fn start(config: ControlConfig) -> Running {
+pub(crate) async fn start(config: ControlConfig) -> Running {
     let control = Control::bind(config).await.unwrap();
     let bound = control.bound().clone();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -58,71 +58,71 @@ pub async fn start(config: ControlConfig) -> Running {
 }
 
 /// On memory, with a short lease, and the service `cart` declared.
-pub async fn with_cart() -> Running {
+pub(crate) async fn with_cart() -> Running {
     let config = ControlConfig { lease: Duration::from_millis(900), ..config(StateDir::Ephemeral) };
     let running = start(config).await;
     running.declare("cart", "{}").await;
     running
 }
 
-pub fn on(path: &Path) -> ControlConfig {
+pub(crate) fn on(path: &Path) -> ControlConfig {
     config(StateDir::Path(path.to_owned()))
 }
 
 impl Running {
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
         tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap();
     }
 
     /// `GET path`, which must be 200.
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, value) = self.call("GET", path, None).await;
         assert_eq!(status, 200, "{path}: {value}");
         value
     }
 
     /// With the token.
-    pub async fn call(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
         let token = format!("Authorization: Bearer {}\r\n", self.bound.api_token);
         http(self.bound.api, method, path, &token, body).await
     }
 
-    pub async fn declare(&self, name: &str, declaration: &str) {
+    pub(crate) async fn declare(&self, name: &str, declaration: &str) {
         let (status, answer) =
             self.call("PUT", &format!("/v1/services/default/{name}"), Some(declaration)).await;
         assert_eq!(status, 200, "{answer}");
     }
 
-    pub async fn mint(&self, request: &str) -> String {
+    pub(crate) async fn mint(&self, request: &str) -> String {
         let (status, answer) = self.call("POST", "/v1/tokens", Some(request)).await;
         assert_eq!(status, 201, "{answer}");
         answer["token"].as_str().unwrap().to_owned()
     }
 
     /// A credential of `service`, which must be declared.
-    pub async fn member(&self, service: &str) -> Credential {
+    pub(crate) async fn member(&self, service: &str) -> Credential {
         let token = self.mint(&format!(r#"{{"service": "{service}"}}"#)).await;
         let key = KeyAndCsr::generate().unwrap();
         let answer = self.join(&token, key.csr_der()).await.unwrap();
         accept(key, answer)
     }
 
-    pub async fn join(&self, token: &str, csr_der: &[u8]) -> Result<JoinResponse, Status> {
+    pub(crate) async fn join(&self, token: &str, csr_der: &[u8]) -> Result<JoinResponse, Status> {
         let client = stranger(&self.bound).await;
         let request =
             JoinRequest { token: token.to_owned(), csr_der: csr_der.to_vec(), instance: "test".to_owned() };
         client.join(request, PATIENCE).await
     }
 
-    pub async fn connect(&self, credential: &Credential) -> Client {
+    pub(crate) async fn connect(&self, credential: &Credential) -> Client {
         let expected = control_id(&self.bound.trust_domain);
         let tls = client_config(credential, &expected, &[ALPN_CONTROL], &Clock::system()).unwrap();
         dial(self.bound.mesh, tls).await.unwrap()
     }
 
     /// Waits until `wanted` holds of `GET path`.
-    pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let begin = tokio::time::Instant::now();
         loop {
             let value = self.get(path).await;
@@ -136,23 +136,23 @@ impl Running {
 }
 
 /// The credential that follows from an answer.
-pub fn accept(key: KeyAndCsr, answer: JoinResponse) -> Credential {
+pub(crate) fn accept(key: KeyAndCsr, answer: JoinResponse) -> Credential {
     let certificates = |all: Vec<Vec<u8>>| all.into_iter().map(CertificateDer::from).collect::<Vec<_>>();
     let id = SpiffeId::parse(&answer.id).unwrap();
     key.accept(certificates(answer.chain), certificates(answer.roots), &id, now()).unwrap()
 }
 
-pub fn now() -> UnixTime {
+pub(crate) fn now() -> UnixTime {
     UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs())
 }
 
 /// A connection without a certificate, to whoever has the pin.
-pub async fn stranger(bound: &Bound) -> Client {
+pub(crate) async fn stranger(bound: &Bound) -> Client {
     let tls = pinned_client_config(bound.pin, &[ALPN_CONTROL], &Clock::system()).unwrap();
     dial(bound.mesh, tls).await.unwrap()
 }
 
-pub async fn dial(
+pub(crate) async fn dial(
     address: SocketAddr,
     tls: std::sync::Arc<rustls::ClientConfig>,
 ) -> Result<Client, Box<dyn std::error::Error>> {
@@ -163,21 +163,21 @@ pub async fn dial(
     Ok(client)
 }
 
-pub fn pin_of(token: &str) -> leno_identity::authority::Pin {
+pub(crate) fn pin_of(token: &str) -> leno_identity::authority::Pin {
     JoinToken::parse(token).unwrap().pin
 }
 
-pub fn id(name: &str) -> ServiceId {
+pub(crate) fn id(name: &str) -> ServiceId {
     ServiceId::parse(name).unwrap()
 }
 
 /// An attached instance.
-pub struct Lease {
-    pub out: mpsc::Sender<AttachRequest>,
-    pub answers: Streaming<AttachResponse>,
+pub(crate) struct Lease {
+    pub(crate) out: mpsc::Sender<AttachRequest>,
+    pub(crate) answers: Streaming<AttachResponse>,
 }
 
-pub fn hello(instance: &str, address: &str) -> Hello {
+pub(crate) fn hello(instance: &str, address: &str) -> Hello {
     Hello {
         instance: instance.to_owned(),
         mesh_address: address.to_owned(),
@@ -189,7 +189,7 @@ pub fn hello(instance: &str, address: &str) -> Hello {
 }
 
 impl Lease {
-    pub async fn open(client: &Client, hello: Hello) -> Result<(Self, AttachAnswer), Status> {
+    pub(crate) async fn open(client: &Client, hello: Hello) -> Result<(Self, AttachAnswer), Status> {
         let (out, requests) = mpsc::channel(4);
         let first = AttachRequest { message: Some(AttachMessage::Hello(hello)) };
         out.send(first).await.unwrap();
@@ -199,20 +199,20 @@ impl Lease {
         Ok((lease, answer))
     }
 
-    pub async fn answer(&mut self) -> Result<AttachAnswer, Status> {
+    pub(crate) async fn answer(&mut self) -> Result<AttachAnswer, Status> {
         let message =
             tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("no answer in time");
         message?.and_then(|answer| answer.message).ok_or_else(|| Status::ok("the stream ended"))
     }
 
-    pub async fn heartbeat(&mut self, problem: Option<&str>) -> Result<AttachAnswer, Status> {
+    pub(crate) async fn heartbeat(&mut self, problem: Option<&str>) -> Result<AttachAnswer, Status> {
         let health = Health { healthy: problem.is_none(), reason: problem.unwrap_or_default().to_owned() };
         let heartbeat = Heartbeat { health: Some(health), generation: 7 };
         let _ = self.out.send(AttachRequest { message: Some(AttachMessage::Heartbeat(heartbeat)) }).await;
         self.answer().await
     }
 
-    pub async fn leave(mut self) {
+    pub(crate) async fn leave(mut self) {
         let leave = Leave { reason: "done".to_owned() };
         self.out.send(AttachRequest { message: Some(AttachMessage::Leave(leave)) }).await.unwrap();
         assert!(self.answer().await.is_err());
@@ -220,23 +220,23 @@ impl Lease {
 }
 
 /// A proxy's end of a control stream, with what it holds.
-pub struct Proxy {
-    pub session: Session,
-    pub held: BTreeMap<Key, Known>,
+pub(crate) struct Proxy {
+    pub(crate) session: Session,
+    pub(crate) held: BTreeMap<Key, Known>,
     /// Names that are refused with this reason.
-    pub refuse: Option<(Key, String)>,
+    pub(crate) refuse: Option<(Key, String)>,
     out: mpsc::Sender<DeltaDiscoveryRequest>,
     answers: Streaming<DeltaDiscoveryResponse>,
     name: String,
     first: bool,
     /// Resources in all responses so far.
-    pub offered: usize,
+    pub(crate) offered: usize,
     /// Removals in all responses so far.
-    pub removals: usize,
+    pub(crate) removals: usize,
 }
 
 impl Proxy {
-    pub async fn open(client: &Client, name: &str, session: Session) -> Result<Self, Status> {
+    pub(crate) async fn open(client: &Client, name: &str, session: Session) -> Result<Self, Status> {
         let (out, requests) = mpsc::channel(64);
         let answers = client.delta(ReceiverStream::new(requests)).await?;
         let mut session = session;
@@ -249,12 +249,12 @@ impl Proxy {
         Ok(proxy)
     }
 
-    pub async fn want(&mut self, kind: Kind, name: &str) {
+    pub(crate) async fn want(&mut self, kind: Kind, name: &str) {
         self.session.want(Key::new(kind, id(name)));
         self.pump().await;
     }
 
-    pub async fn pump(&mut self) {
+    pub(crate) async fn pump(&mut self) {
         while let Some(request) = self.session.poll() {
             let node =
                 std::mem::take(&mut self.first).then(|| Node { id: self.name.clone(), ..Node::default() });
@@ -263,7 +263,7 @@ impl Proxy {
     }
 
     /// The next response, taken in and answered.
-    pub async fn next(&mut self) -> Result<Changes, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Changes, Status> {
         let message =
             tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("no response in time")?;
         let Some(message) = message else { return Err(Status::ok("the stream ended")) };
@@ -288,7 +288,7 @@ impl Proxy {
     }
 
     /// Takes responses in until `wanted` holds.
-    pub async fn until(&mut self, wanted: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&mut self, wanted: impl Fn(&Self) -> bool) {
         for _ in 0..100 {
             if wanted(self) {
                 return;
@@ -299,7 +299,7 @@ impl Proxy {
     }
 
     /// Endpoints of a service as `name healthy`.
-    pub fn endpoints(&self, name: &str) -> Vec<String> {
+    pub(crate) fn endpoints(&self, name: &str) -> Vec<String> {
         match self.held.get(&Key::new(Kind::Endpoints, id(name))) {
             Some(Known::Endpoints(_, endpoints)) => endpoints
                 .iter()
@@ -310,7 +310,7 @@ impl Proxy {
     }
 
     /// Nothing comes for a while.
-    pub async fn silent(&mut self, wait: Duration) {
+    pub(crate) async fn silent(&mut self, wait: Duration) {
         if let Ok(message) = tokio::time::timeout(wait, self.answers.message()).await {
             panic!("unexpected: {message:?}");
         }
@@ -318,7 +318,7 @@ impl Proxy {
 }
 
 /// One request on its own connection; `headers` end with CRLF each.
-pub async fn http(
+pub(crate) async fn http(
     address: SocketAddr,
     method: &str,
     path: &str,

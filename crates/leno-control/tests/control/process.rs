@@ -16,7 +16,7 @@ fn child() {
 }
 
 /// Ends with the test, whatever happens.
-struct Process(Child, BufReader<std::process::ChildStdout>);
+struct Process(Child, Option<BufReader<std::process::ChildStdout>>);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -26,19 +26,21 @@ impl Drop for Process {
 }
 
 fn spawn(state: &std::path::Path) -> (Process, std::net::SocketAddr) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "process::child", "--ignored", "--nocapture"])
         .env("LENO_TEST_STATE", state)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut process = Process(child, None);
+    let mut lines = BufReader::new(process.0.stdout.take().unwrap());
     loop {
         let mut line = String::new();
         assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended before it was ready");
         if let Some((_, rest)) = line.split_once("bound ") {
             let api = rest.trim().split(' ').nth(1).unwrap().parse().unwrap();
-            return (Process(child, lines), api);
+            process.1 = Some(lines);
+            return (process, api);
         }
     }
 }
@@ -94,6 +96,6 @@ fn a_signal_ends_it_in_order() {
     let (mut process, _) = spawn(directory.path());
     Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().unwrap();
     assert!(process.0.wait().unwrap().success());
-    let rest: Vec<String> = (&mut process.1).lines().map_while(Result::ok).collect();
+    let rest: Vec<String> = process.1.take().unwrap().lines().map_while(Result::ok).collect();
     assert!(rest.iter().any(|line| line.contains("ended")), "{rest:?}");
 }

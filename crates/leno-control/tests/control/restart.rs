@@ -27,7 +27,7 @@ async fn a_restart_loses_nothing_and_takes_nothing_away() {
     proxy.session.want(Key::new(Kind::Endpoints, id("cart")));
     proxy.session.want(Key::new(Kind::Service, id("ghost")));
     proxy.want(Kind::Service, "cart").await;
-    proxy.until(|proxy| proxy.held.len() == 2).await;
+    proxy.until(|proxy| proxy.held.len() == 2 && proxy.endpoints("cart") == ["cart-1 down"]).await;
     let (before, generation) = (control.get("/v1/services").await, proxy.session.generation());
     let api_token = control.bound.api_token.clone();
     control.stop().await;
@@ -122,7 +122,7 @@ async fn what_is_wrong_at_start_is_said_in_one_sentence() {
 }
 
 const MESH: &str = "\
-name: test
+mesh: test
 services:
   cart:
     endpoints: [10.0.0.1:80]
@@ -140,7 +140,7 @@ async fn the_mesh_file_is_followed_and_a_bad_version_changes_nothing() {
     };
     let with_file = || ControlConfig { file: Some(path.clone()), ..on(&directory.path().join("state")) };
 
-    write("name: test\nservces: {}\n");
+    write("mesh: test\nservces: {}\n");
     let error = Control::bind(with_file()).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, ControlError::File(_)), "{error}");
     assert!(!directory.path().join("state").exists(), "nothing was written");
@@ -155,13 +155,13 @@ async fn the_mesh_file_is_followed_and_a_bad_version_changes_nothing() {
     let (status, error) = control.call("PUT", "/v1/services/default/cart", Some("{}")).await;
     assert_eq!((status, error["reason"].as_str()), (409, Some("declared_in_file")));
 
-    write("name: test\nservices: {cart: {port: 80}}\n");
+    write("mesh: test\nservices: {cart: {port: 80}}\n");
     let status = control.until("/v1/status", |status| !status["file"]["problem"].is_null()).await;
     assert_eq!(status["counts"]["services"], 2, "{status}");
     assert!(status["file"]["problem"].as_str().unwrap().contains("port"), "{status}");
     proxy.silent(Duration::from_millis(100)).await;
 
-    write("name: test\nservices: {cart: {endpoints: [10.0.0.1:80, 10.0.0.2:80]}}\n");
+    write("mesh: test\nservices: {cart: {endpoints: [10.0.0.1:80, 10.0.0.2:80]}}\n");
     proxy.until(|proxy| proxy.endpoints("cart").len() == 2 && proxy.held.len() == 1).await;
     assert!(proxy.session.is_absent(&Key::new(Kind::Service, id("user"))));
     assert!(control.get("/v1/status").await["file"]["problem"].is_null());

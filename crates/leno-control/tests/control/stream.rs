@@ -81,7 +81,8 @@ async fn a_refused_resource_is_shown_and_the_rest_applies() {
     control.declare("user", r#"{"balance": "random"}"#).await;
     proxy.refuse = None;
     proxy.next().await.unwrap();
-    let status = control.until("/v1/status", |status| status["proxies"][0]["rejected"].is_null()).await;
+    let status = control.until("/v1/status", |status| status["proxies"][0]["up_to_date"] == true).await;
+    assert!(status["proxies"][0]["rejected"].is_null(), "{status}");
     assert_eq!(status["proxies"][0]["generation_acknowledged"], status["generation"], "{status}");
     control.stop().await;
 }

@@ -43,6 +43,7 @@ pub struct ResponseOptions {
 ///
 /// Fields of one hop, `Host`, `Expect` and framing are dropped from the head and from the edits, and written from
 /// `head.authority` and `options`; to change the host, change `head.authority`. Edits may not add such fields either.
+/// An empty authority (an HTTP/1.0 request without `Host`) gives an empty `Host`, which servers may refuse.
 pub fn encode_request_head(
     out: &mut Vec<u8>,
     head: &RequestHead<'_>,
