@@ -160,9 +160,10 @@ impl Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
-            Refusal::NoSuchService(_) | Refusal::NoSuchGateway(_) | Refusal::NoSuchInstance(_) => {
-                StatusCode::NOT_FOUND
-            }
+            Refusal::NoSuchService(_)
+            | Refusal::NoSuchGateway(_)
+            | Refusal::NoSuchInstance(_)
+            | Refusal::NoSuchToken(_) => StatusCode::NOT_FOUND,
             Refusal::TooMany { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Refusal::DeclaredInFile(_)
             | Refusal::IsGateway(_)

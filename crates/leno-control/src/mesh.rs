@@ -238,6 +238,20 @@ impl Mesh {
         Ok(Ok((token, expires)))
     }
 
+    /// Makes a join token useless.
+    pub(crate) async fn revoke(&self, id: &str) -> Result<Result<(), Refusal>, NotKept> {
+        let receipt = {
+            let mut state = self.lock();
+            let mut effects = Effects::default();
+            if let Err(refusal) = state.tokens.remove(id, &mut effects) {
+                return Ok(Err(refusal));
+            }
+            self.carry_out(&state, effects)
+        };
+        receipt.kept().await?;
+        Ok(Ok(()))
+    }
+
     /// Reads the tokens.
     pub(crate) fn tokens<R>(&self, read: impl FnOnce(&Tokens) -> R) -> R {
         read(&self.lock().tokens)

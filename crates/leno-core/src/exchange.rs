@@ -224,6 +224,7 @@ impl Exchange {
                 exchange.action = Some(Action::Pick { choice: Choice::Split(split), budget: false });
             }
             Then::NoSuchService => exchange.reply(Reason::NoSuchService),
+            Then::Unsupported => exchange.reply(Reason::Unsupported),
             // `decide` never answers List; if it did, there would be no route.
             Then::NoRoute | Then::List(_) => exchange.reply(Reason::NoRoute),
         }

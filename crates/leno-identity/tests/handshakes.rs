@@ -159,7 +159,15 @@ fn no_common_protocol_is_said() {
     let client =
         tls::client_config(&issue(&mesh, "cart"), &id("product"), &[b"other"], &Clock::fixed(NOW)).unwrap();
     let met = meet(client, server_for(&issue(&mesh, "product")));
+    assert_eq!(met.server, Err(Reason::NoCommonProtocol));
     assert_eq!(met.client, Err(Reason::RefusedByPeer(PeerSays::NoCommonProtocol)));
+}
+
+#[test]
+fn what_is_not_tls_is_said() {
+    let mut server = ServerConnection::new(server_for(&issue(&mesh(), "product"))).unwrap();
+    deliver(b"GET / HTTP/1.1\r\nHost: product\r\n\r\n", |bytes| server.read_tls(bytes));
+    assert_eq!(server.process_new_packets().map_err(|error| explain(&error)).unwrap_err(), Reason::NotTls);
 }
 
 /// Certificates that our authority would never issue, signed with its key all the same.

@@ -306,6 +306,24 @@ fn an_http_1_0_client_gets_no_chunks() {
 }
 
 #[test]
+fn an_http_1_0_client_needs_no_host() {
+    each(|way| {
+        let answer = way.talk(b"GET /plain HTTP/1.0\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{}: {answer}", way.name);
+        assert_eq!(body(&answer), "hello", "{}", way.name);
+    });
+}
+
+#[test]
+fn a_tunnel_through_the_proxy_is_refused_with_its_reason() {
+    each(|way| {
+        let answer = way.talk(b"CONNECT server:80 HTTP/1.1\r\nHost: server:80\r\nConnection: close\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 501 "), "{}: {answer}", way.name);
+        assert!(answer.contains("leno-reason: unsupported"), "{}: {answer}", way.name);
+    });
+}
+
+#[test]
 fn head_has_a_length_and_no_body() {
     each(|way| {
         let answer =

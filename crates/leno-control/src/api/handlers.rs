@@ -214,6 +214,12 @@ pub(super) async fn mint(
     Ok((StatusCode::CREATED, Json(view)))
 }
 
+/// `DELETE /v1/tokens/{id}`.
+pub(super) async fn revoke(State(api): Shared, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+    api.mesh.revoke(&id).await.map_err(|NotKept| Failure::not_kept())??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// `GET /v1/openapi.json`.
 pub(super) async fn openapi(State(api): Shared) -> Json<serde_json::Value> {
     Json(api.openapi.clone())

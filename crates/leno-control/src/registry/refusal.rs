@@ -14,6 +14,8 @@ pub(crate) enum Refusal {
     NoSuchGateway(ServiceId),
     /// There is no such instance.
     NoSuchInstance(String),
+    /// There is no such token.
+    NoSuchToken(String),
     /// The mesh file declares it; there it must be changed.
     DeclaredInFile(ServiceId),
     /// A gateway has the name.
@@ -47,6 +49,7 @@ impl Refusal {
             Self::NoSuchService(_) => "service_not_found",
             Self::NoSuchGateway(_) => "gateway_not_found",
             Self::NoSuchInstance(_) => "instance_not_found",
+            Self::NoSuchToken(_) => "token_not_found",
             Self::DeclaredInFile(_) => "declared_in_file",
             Self::IsGateway(_) | Self::NameTaken { .. } => "name_taken",
             Self::HasSidecar(_) => "has_sidecar",
@@ -70,6 +73,7 @@ impl Refusal {
             Self::HasSidecar(_) => Some("stop its sidecar; the instance goes with it"),
             Self::IsGateway(_)
             | Self::NoSuchInstance(_)
+            | Self::NoSuchToken(_)
             | Self::TakenOver
             | Self::LeaseEnded
             | Self::TooMany { .. } => None,
@@ -83,6 +87,7 @@ impl fmt::Display for Refusal {
             Self::NoSuchService(id) => write!(f, "no service {id} is declared"),
             Self::NoSuchGateway(id) => write!(f, "no gateway {id} is declared"),
             Self::NoSuchInstance(name) => write!(f, "there is no instance {name}"),
+            Self::NoSuchToken(id) => write!(f, "there is no token {id}"),
             Self::DeclaredInFile(id) => write!(f, "{id} is declared in the mesh file"),
             Self::IsGateway(id) => write!(f, "{id} is the name of a gateway"),
             Self::NameTaken { name, address: Some(address) } => {

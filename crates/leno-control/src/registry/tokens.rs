@@ -41,6 +41,15 @@ impl Tokens {
         Ok(())
     }
 
+    /// Forgets the token: nobody joins with it any more. Who has joined stays.
+    pub(crate) fn remove(&mut self, id: &str, effects: &mut Effects) -> Result<(), Refusal> {
+        if self.0.remove(id).is_none() {
+            return Err(Refusal::NoSuchToken(id.to_owned()));
+        }
+        effects.ops.push(Op::Delete(Table::Tokens, id.to_owned()));
+        Ok(())
+    }
+
     /// What `token` grants to whoever asks with a certificate request of this digest; counts no use.
     pub(crate) fn check(
         &self,

@@ -184,9 +184,10 @@ fn refused(refusal: &Refusal) -> Status {
         None => refusal.to_string(),
     };
     match refusal {
-        Refusal::NoSuchService(_) | Refusal::NoSuchGateway(_) | Refusal::NoSuchInstance(_) => {
-            Status::not_found(message)
-        }
+        Refusal::NoSuchService(_)
+        | Refusal::NoSuchGateway(_)
+        | Refusal::NoSuchInstance(_)
+        | Refusal::NoSuchToken(_) => Status::not_found(message),
         Refusal::NameTaken { .. } | Refusal::IsGateway(_) => Status::already_exists(message),
         Refusal::TakenOver | Refusal::LeaseEnded => Status::aborted(message),
         Refusal::TooMany { .. } => Status::resource_exhausted(message),

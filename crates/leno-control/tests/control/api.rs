@@ -48,6 +48,7 @@ async fn what_is_wrong_with_a_request_is_said() {
         ("POST", "/v1/tokens", r#"{"service": "cart", "expires_in_seconds": 0}"#, 400, "expires_in_seconds"),
         ("POST", "/v1/tokens", r#"{"service": "crt"}"#, 404, "no service crt is declared"),
         ("POST", "/v1/tokens", r#"{"gateway": "g"}"#, 404, "no gateway g is declared"),
+        ("DELETE", "/v1/tokens/nobody", "", 404, "there is no token nobody"),
         ("POST", instances, r#"{"name": "a", "address": "x"}"#, 400, "is not IP:PORT"),
         ("POST", instances, r#"{"name": "a", "address": "10.0.0.1:0"}"#, 400, "cannot be connected to"),
         (
@@ -73,6 +74,18 @@ async fn what_is_wrong_with_a_request_is_said() {
     control.stop().await;
 }
 
+#[tokio::test]
+async fn a_revoked_token_is_gone() {
+    let control = with_cart().await;
+    let (_, made) = control.call("POST", "/v1/tokens", Some(r#"{"service": "cart"}"#)).await;
+    let path = format!("/v1/tokens/{}", made["id"].as_str().unwrap());
+    assert_eq!(control.call("DELETE", &path, None).await.0, 204);
+    let left = control.get("/v1/tokens").await;
+    assert!(!left.as_array().unwrap().iter().any(|token| token["id"] == made["id"]), "{left}");
+    assert_eq!(control.call("DELETE", &path, None).await.0, 404);
+    control.stop().await;
+}
+
 /// Every operation of the document answers with its documented status, and the answer fits its schema.
 #[tokio::test]
 async fn the_api_is_what_its_document_says() {
@@ -92,10 +105,12 @@ async fn the_api_is_what_its_document_says() {
         ("post", "/v1/services/{namespace}/{name}/instances", json!({"name": "i", "address": "10.0.0.1:1"})),
         ("post", "/v1/tokens", json!({"service": "s"})),
         ("get", "", Value::Null),
+        ("delete", "/v1/tokens/{id}", Value::Null),
         ("delete", "/v1/services/{namespace}/{name}/instances/{instance}", Value::Null),
         ("delete", "/v1/services/{namespace}/{name}", Value::Null),
     ];
     let mut tried = 0;
+    let mut token_id = String::new();
     for (method, only, body) in plan {
         for (path, operations) in document["paths"].as_object().unwrap() {
             let operation = &operations[method];
@@ -105,6 +120,7 @@ async fn the_api_is_what_its_document_says() {
             tried += 1;
             let concrete =
                 path.replace("{namespace}", "default").replace("{name}", "s").replace("{instance}", "i");
+            let concrete = concrete.replace("{id}", &token_id);
             let text = body.to_string();
             let (status, answer) =
                 control.call(&method.to_uppercase(), &concrete, (!body.is_null()).then_some(&text)).await;
@@ -113,6 +129,9 @@ async fn the_api_is_what_its_document_says() {
                 (200..300).contains(&status) && !response.is_null(),
                 "{method} {path}: {status} {answer}"
             );
+            if let Some(id) = answer["id"].as_str() {
+                id.clone_into(&mut token_id);
+            }
             let schema = &response["content"]["application/json"]["schema"];
             if !schema.is_null() {
                 check(&document, schema, &answer, &format!("{method} {path}"));

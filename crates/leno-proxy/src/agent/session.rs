@@ -266,6 +266,8 @@ impl Session {
 
     /// Says goodbye and waits for the control plane to have heard it: it ends the stream then.
     async fn leave(mut self, done: Option<oneshot::Sender<()>>) -> Stop {
+        // So that the other stream ends in order, too.
+        drop(self.delta_out);
         let goodbye = async {
             let leave = AttachMessage::Leave(Leave { reason: "it is shutting down".into() });
             if self.attach_out.send(AttachRequest { message: Some(leave) }).await.is_ok() {
