@@ -1,8 +1,6 @@
-//! `cargo xtask fuzz`: every target under `fuzz/`, on the stable toolchain and without another tool: the coverage
-//! that libFuzzer needs is one of LLVM's passes.
+//! `cargo xtask fuzz`: every target under `fuzz/` for some minutes, as docs/fuzzing.md describes it.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use crate::shell;
 
@@ -47,31 +45,10 @@ pub(crate) fn run(options: &Options) -> bool {
             return false;
         }
     };
-    let Some(host) = shell::host() else {
-        println!("rustc -vV does not name this machine");
-        return false;
-    };
-    let built = shell::target_dir().join("fuzz");
-    let mut build = shell::cargo();
-    build
-        .current_dir(&folder)
-        .args(["build", "--release", "--target", &host])
-        .env("CARGO_TARGET_DIR", &built)
-        .env("RUSTFLAGS", COVERAGE);
-    if !shell::succeeds(&mut build) {
-        return false;
-    }
-    let programs = built.join(&host).join("release");
     let mut good = true;
     for target in targets {
         println!("\n== {target}, {} minutes", options.minutes);
-        good &= fuzz(
-            &folder,
-            &built.join("corpus").join(&target),
-            &programs.join(&target),
-            &target,
-            options.minutes,
-        );
+        good &= fuzz(&folder, &target, options.minutes);
     }
     good
 }
@@ -89,22 +66,26 @@ fn targets(folder: &Path, options: &Options) -> Result<Vec<String>, String> {
     if names.is_empty() { Err(format!("{} has no such target", place.display())) } else { Ok(names) }
 }
 
-/// What is new goes into `grown`, below the build: the committed corpus changes only on purpose.
-fn fuzz(folder: &Path, grown: &Path, program: &Path, target: &str, minutes: u64) -> bool {
-    let findings = folder.join("artifacts").join(target);
-    for place in [grown, &findings] {
+/// New inputs go below the build, so that the committed corpus changes only on purpose; findings into `fuzz/found`,
+/// where a test replays them.
+fn fuzz(folder: &Path, target: &str, minutes: u64) -> bool {
+    let built = shell::target_dir().join("fuzz");
+    let grown = built.join("corpus").join(target);
+    let found = folder.join("found").join(target);
+    for place in [&grown, &found] {
         if let Err(error) = std::fs::create_dir_all(place) {
             println!("{}: {error}", place.display());
             return false;
         }
     }
-    let mut command = Command::new(program);
+    let mut command = shell::cargo();
     command
         .current_dir(folder)
-        .stdin(Stdio::null())
+        .env("CARGO_TARGET_DIR", &built)
+        .args(["run", "--release", "--bin", target, "--"])
         .arg(format!("-max_total_time={}", minutes * 60))
-        .arg(format!("-artifact_prefix={}/", findings.display()))
-        .args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"]);
+        .arg(format!("-artifact_prefix={}/", found.display()))
+        .args(["-max_len=4096", "-timeout=5", "-print_final_stats=1"]);
     let protocol = target.split('_').next().unwrap_or(target);
     let words = folder.join(format!("{protocol}.dict"));
     if words.is_file() {
@@ -116,13 +97,11 @@ fn fuzz(folder: &Path, grown: &Path, program: &Path, target: &str, minutes: u64)
         command.arg(committed);
     }
     let good = shell::succeeds(&mut command);
-    if !good {
-        println!("{target} found something: see {}", findings.display());
+    if good {
+        // Only if it is empty.
+        let _ = std::fs::remove_dir(&found);
+    } else {
+        println!("{target} found something: see {}", found.display());
     }
     good
 }
-
-/// What cargo-fuzz passes too, without the sanitizers that need another toolchain: this is safe code.
-const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares";

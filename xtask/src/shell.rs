@@ -111,10 +111,3 @@ pub(crate) fn is_root() -> bool {
         .lines()
         .any(|line| line.strip_prefix("Uid:").is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0")))
 }
-
-/// The target triple of this machine.
-pub(crate) fn host() -> Option<String> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let text = output(Command::new(rustc).arg("-vV")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("host: ").map(str::to_owned))
-}

@@ -286,7 +286,7 @@ impl Problem {
 
 /// Searches for what was meant, in one file. Some more than are shown, because errors are not found in the order
 /// of the file.
-const HINTS_SEARCHED_MAX: usize = 4 * DIAGNOSTICS_MAX;
+const HINTS_SEARCHED_MAX: usize = 2 * DIAGNOSTICS_MAX;
 
 /// Collects problems while a file is read.
 #[derive(Debug, Default)]

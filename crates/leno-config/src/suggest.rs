@@ -22,8 +22,8 @@ pub(crate) fn nearest<'c>(text: &str, candidates: impl IntoIterator<Item = &'c s
             if letters.len().abs_diff(wanted.len()) > slips_max {
                 return None;
             }
-            let slips = distance(&wanted, &letters);
-            (slips <= slips_max && slips < letters.len()).then_some((slips, *candidate))
+            let slips = distance(&wanted, &letters, slips_max)?;
+            (slips < letters.len()).then_some((slips, *candidate))
         })
         .min();
     if let Some((_, candidate)) = near {
@@ -41,21 +41,28 @@ pub(crate) fn did_you_mean<'c>(text: &str, candidates: impl IntoIterator<Item = 
     nearest(text, candidates).map(|candidate| format!("did you mean \"{candidate}\"?"))
 }
 
-/// Optimal string alignment distance.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut two_back = vec![0; b.len() + 1];
-    let mut back: Vec<usize> = (0..=b.len()).collect();
+/// Optimal string alignment distance; `None` when it is more than `max`.
+fn distance(a: &[char], b: &[char], max: usize) -> Option<usize> {
+    let mut rows = [const { [0_usize; COMPARED_CHARS_MAX + 2] }; 3];
+    let [mut two_back, mut back, mut row] = rows.each_mut();
+    for (j, cell) in back.iter_mut().enumerate().take(b.len() + 1) {
+        *cell = j;
+    }
     for (i, &x) in a.iter().enumerate() {
-        let mut row = vec![i + 1; b.len() + 1];
+        row[0] = i + 1;
         for (j, &y) in b.iter().enumerate() {
             row[j + 1] = (back[j] + usize::from(x != y)).min(back[j + 1] + 1).min(row[j] + 1);
             if i > 0 && j > 0 && x == b[j - 1] && a[i - 1] == y {
                 row[j + 1] = row[j + 1].min(two_back[j - 1] + 1);
             }
         }
-        two_back = std::mem::replace(&mut back, row);
+        // Two rows, because a swap reaches over one.
+        if row[..=b.len()].iter().chain(&back[..=b.len()]).all(|slips| *slips > max) {
+            return None;
+        }
+        (two_back, back, row) = (back, row, two_back);
     }
-    back[b.len()]
+    Some(back[b.len()]).filter(|slips| *slips <= max)
 }
 
 #[cfg(test)]

@@ -69,9 +69,10 @@ impl Node {
             Value::Nothing => "nothing".into(),
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a map".into(),
-            Value::Scalar(scalar) if scalar.plain && looks_like_number(&scalar.text) => {
+            Value::Scalar(scalar) if scalar.looks_like_number() => {
                 format!("the number {}", short(&scalar.text))
             }
+            Value::Scalar(scalar) if scalar.looks_like_truth() => short(&scalar.text),
             Value::Scalar(scalar) => format!("the text \"{}\"", short(&scalar.text)),
         }
     }
@@ -87,6 +88,18 @@ impl Node {
     }
 }
 
+impl Scalar {
+    /// A number, for who reads it as YAML's core schema does.
+    pub(crate) fn looks_like_number(&self) -> bool {
+        self.plain && self.text.contains(|c: char| c.is_ascii_digit()) && self.text.parse::<f64>().is_ok()
+    }
+
+    /// True or false, for who reads it as YAML's core schema does.
+    pub(crate) fn looks_like_truth(&self) -> bool {
+        self.plain && matches!(&*self.text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
+    }
+}
+
 /// A text as it is shown inside a message: one line, not endless.
 pub(crate) fn short(text: &str) -> String {
     const CHARS_MAX: usize = 60;
@@ -96,10 +109,6 @@ pub(crate) fn short(text: &str) -> String {
         shown.push('…');
     }
     shown
-}
-
-fn looks_like_number(text: &str) -> bool {
-    text.parse::<f64>().is_ok() && text.contains(|c: char| c.is_ascii_digit())
 }
 
 /// The one document of `source`. `None`: it cannot be read, and `problems` says why.

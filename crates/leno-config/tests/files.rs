@@ -4,6 +4,8 @@
 //! example parse without a warning. After a change that is meant to change diagnostics, run with `LENO_BLESS=1`
 //! to rewrite the expectations, and read the difference.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -72,4 +74,24 @@ fn yaml_files(folder: &str) -> Vec<PathBuf> {
         entries.filter(|path| path.extension().is_some_and(|ext| ext == "yaml")).collect();
     files.sort();
     files
+}
+
+#[test]
+fn diagnostics_as_json() {
+    let text = "mesh: m\nservices:\n  web: {run: ./web}\n  web: {}\n";
+    let diagnostics = native::parse("m.yaml", text).unwrap_err();
+    let excerpt = |text: &str| serde_json::json!({"text": text, "start": 2, "length": 3});
+    assert_eq!(
+        serde_json::to_value(&diagnostics).unwrap(),
+        serde_json::json!({"more": 0, "diagnostics": [{
+            "severity": "error",
+            "file": "m.yaml",
+            "line": 4,
+            "column": 3,
+            "message": "\"web\" is given twice",
+            "excerpt": excerpt("  web: {}"),
+            "related": {"line": 3, "column": 3, "label": "first given here", "excerpt": excerpt("  web: {run: ./web}")},
+            "hint": "keep one of the two",
+        }]})
+    );
 }

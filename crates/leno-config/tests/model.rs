@@ -1,5 +1,7 @@
 //! What a mesh file means: one file with every field, and the short forms.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
+
 use std::time::Duration;
 
 use leno_config::native::{self, MeshFile, Role};

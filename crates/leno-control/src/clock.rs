@@ -28,7 +28,10 @@ impl Clock {
     }
 
     /// The time of day.
-    #[allow(clippy::unused_self, reason = "all time comes from this value, so that it can be replaced as one")]
+    #[allow(
+        clippy::unused_self,
+        reason = "all time comes from this value, so that it can be replaced as one"
+    )]
     pub(crate) fn unix(&self) -> UnixTime {
         UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
     }

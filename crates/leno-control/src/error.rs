@@ -61,6 +61,8 @@ pub enum StoreError {
         /// Why.
         error: Arc<redb::Error>,
     },
+    /// Its disk does not keep up.
+    Stalled(PathBuf),
     /// It was written by another version of Leno.
     Schema {
         /// The file.
@@ -116,7 +118,11 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InUse(path) => {
-                write!(f, "{} is in use by another control plane; stop it or use another --state", path.display())
+                write!(
+                    f,
+                    "{} is in use by another control plane; stop it or use another --state",
+                    path.display()
+                )
             }
             Self::Database { path, error } => match &**error {
                 redb::Error::Io(io) if io.kind() == io::ErrorKind::StorageFull => {
@@ -124,6 +130,9 @@ impl fmt::Display for StoreError {
                 }
                 error => write!(f, "{} cannot be read or written: {error}", path.display()),
             },
+            Self::Stalled(path) => {
+                write!(f, "the disk under {} does not keep up with the changes to be kept", path.display())
+            }
             Self::Schema { path, found } => write!(
                 f,
                 "{} was written by another version of Leno (layout {found:?}); use that version or another --state",

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use leno_core::index::{Index, Key, Kind, SubscriberId, Version};
-use leno_core::name::{Label, ServiceId, TrustDomain};
+use leno_core::name::{ServiceId, TrustDomain};
 use leno_core::peer::SpiffeId;
 use leno_core::spec::{EndpointSpec, GatewaySpec, ServiceSpec, Transport};
 use leno_core::time::{Duration, Instant};
@@ -132,7 +132,8 @@ impl Registry {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let new: BTreeMap<_, _> = services.into_iter().map(|service| (service.spec.id.clone(), service)).collect();
+        let new: BTreeMap<_, _> =
+            services.into_iter().map(|service| (service.spec.id.clone(), service)).collect();
         let old = std::mem::replace(&mut self.file, new);
         let names: BTreeSet<ServiceId> = old.keys().chain(self.file.keys()).cloned().collect();
         for id in names {
@@ -163,6 +164,10 @@ impl Registry {
         let id = spec.id.clone();
         if self.file.contains_key(&id) {
             return Err(Refusal::DeclaredInFile(id));
+        }
+        // A certificate names one or the other.
+        if self.has_gateway(&id) {
+            return Err(Refusal::IsGateway(id));
         }
         if self.api.len() >= SERVICES_MAX && !self.api.contains_key(&id) {
             return Err(Refusal::TooMany { what: "services", most: SERVICES_MAX });
@@ -240,7 +245,7 @@ impl Registry {
     /// Members of `service`, in order of their names.
     fn members_of(&self, service: &ServiceId) -> impl Iterator<Item = (&MemberKey, &Member)> {
         let service = service.clone();
-        let all = self.members.range(MemberKey::first_of(&service)..);
+        let all = self.members.range((MemberKey::first_of(&service), std::ops::Bound::Unbounded));
         all.take_while(move |(key, _)| key.service == service)
     }
 
@@ -322,11 +327,6 @@ impl Registry {
         self.last_number += 1;
         self.last_number
     }
-}
-
-/// The identity of the gateway called `name`, under which its resource is published.
-pub(crate) fn gateway_identity(name: &Label) -> Option<ServiceId> {
-    leno_identity::token::Grant::Gateway(name.clone()).identity()
 }
 
 /// The content of a resource and the version that follows from it: the first half of its SHA-256.

@@ -11,13 +11,14 @@
 mod record;
 
 pub(crate) use record::{
-    AuthorityRecord, MemberRecord, Reach, RoleRecord, StoredToken, decode_authority, decode_member, decode_token,
+    AuthorityRecord, MemberRecord, Reach, RoleRecord, StoredToken, decode_authority, decode_member,
+    decode_token,
 };
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use leno_core::spec::ServiceSpec;
 use leno_wire::Known;
@@ -68,8 +69,10 @@ pub(crate) struct Loaded {
 pub(crate) struct Store {
     /// To the thread; at most [`JOBS_MAX`] wait.
     jobs: mpsc::SyncSender<Job>,
-    /// Why the store failed, once it has.
-    failed: watch::Receiver<Option<StoreError>>,
+    /// Why the store failed, once it has; set by the thread, or by whoever finds that it does not keep up.
+    failed: Arc<watch::Sender<Option<StoreError>>>,
+    /// The file, for messages.
+    path: Arc<Path>,
 }
 
 /// Changes that belong together.
@@ -102,18 +105,28 @@ impl Store {
                 .map_err(|error| StoreError::of(Path::new("memory"), error))?,
         };
         let path = state.map_or_else(|| PathBuf::from("memory"), |directory| directory.join(FILE_NAME));
-        let loaded = load(&database, &path)?;
+        Self::start(database, &path)
+    }
+
+    /// Reads all of `database`, which is called `path`, and starts the thread that writes it.
+    fn start(
+        database: Database,
+        path: &Path,
+    ) -> Result<(Self, Loaded, std::thread::JoinHandle<()>), StoreError> {
+        let loaded = load(&database, path)?;
         let (jobs, queue) = mpsc::sync_channel(JOBS_MAX);
-        let (fail, failed) = watch::channel(None);
+        let failed = Arc::new(watch::Sender::new(None));
+        let store = Self { jobs, failed: failed.clone(), path: path.into() };
+        let path = path.to_owned();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || {
                 if let Err(error) = work(&database, &queue) {
-                    fail.send_replace(Some(StoreError::of(&path, error)));
+                    failed.send_replace(Some(StoreError::of(&path, error)));
                 }
             })
             .map_err(|error| StoreError::of(Path::new("its thread"), redb::StorageError::Io(error)))?;
-        Ok((Self { jobs, failed }, loaded, thread))
+        Ok((store, loaded, thread))
     }
 
     /// Hands changes to the thread, without waiting.
@@ -123,31 +136,27 @@ impl Store {
         }
         let (done, receipt) = oneshot::channel();
         // When the thread is gone or hopelessly behind, the job and with it `done` are dropped: the receipt says so.
-        let _ = self.jobs.try_send(Job { ops, done });
+        // What is in memory is then ahead of what is on disk, which must not go on.
+        if let Err(mpsc::TrySendError::Full(_)) = self.jobs.try_send(Job { ops, done }) {
+            self.failed.send_replace(Some(StoreError::Stalled(self.path.to_path_buf())));
+        }
         Receipt(Some(receipt))
     }
 
     /// Ends when the store has failed, with its reason.
     pub(crate) async fn failed(&self) -> StoreError {
-        let mut failed = self.failed.clone();
+        let mut failed = self.failed.subscribe();
         loop {
             if let Some(error) = failed.borrow_and_update().clone() {
                 return error;
             }
-            if failed.changed().await.is_err() {
-                // The thread ended without a failure: shutdown.
-                std::future::pending::<()>().await;
-            }
+            // The sender is our own: it cannot be gone.
+            let _ = failed.changed().await;
         }
     }
 }
 
 impl Receipt {
-    /// Nothing had to be kept.
-    pub(crate) const fn nothing() -> Self {
-        Self(None)
-    }
-
     /// Ends when the changes are on disk.
     pub(crate) async fn kept(self) -> Result<(), NotKept> {
         match self.0 {
@@ -196,13 +205,11 @@ fn load(database: &Database, path: &Path) -> Result<Loaded, StoreError> {
                 }
                 (Table::Meta, _) => return Err(broken("this version of Leno does not know it".to_owned())),
                 (Table::Tokens, _) => loaded.tokens.push(decode_token(value).map_err(broken)?),
-                (Table::Services, _) => {
-                    match Known::parse(leno_core::index::Kind::Service, value) {
-                        Ok(Known::Service(spec)) => loaded.services.push(spec),
-                        Ok(_) => return Err(broken("it is no service".to_owned())),
-                        Err(error) => return Err(broken(error.to_string())),
-                    }
-                }
+                (Table::Services, _) => match Known::parse(leno_core::index::Kind::Service, value) {
+                    Ok(Known::Service(spec)) => loaded.services.push(spec),
+                    Ok(_) => return Err(broken("it is no service".to_owned())),
+                    Err(error) => return Err(broken(error.to_string())),
+                },
                 (Table::Members, _) => loaded.members.push(decode_member(value).map_err(broken)?),
             }
         }

@@ -224,6 +224,7 @@ impl Exchange {
                 exchange.action = Some(Action::Pick { choice: Choice::Split(split), budget: false });
             }
             Then::NoSuchService => exchange.reply(Reason::NoSuchService),
+            Then::Unsupported => exchange.reply(Reason::Unsupported),
             // `decide` never answers List; if it did, there would be no route.
             Then::NoRoute | Then::List(_) => exchange.reply(Reason::NoRoute),
         }
@@ -291,14 +292,16 @@ impl Exchange {
 
     /// When [`Input::Timeout`] is due, and what will have timed out.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        if self.state == State::Done {
+        // How long the client may take to be told is the shell's to bound: a deadline that is already past must not
+        // take the words out of its mouth.
+        if matches!(self.state, State::Ending | State::Done) {
             return None;
         }
         let idle = (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout);
         let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
         let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
         // On a tie the whole exchange's deadline is the reason: it cannot be retried.
-        [whole, connect].into_iter().flatten().fold(Some(idle), |best, next| match best {
+        [connect, whole].into_iter().flatten().fold(Some(idle), |best, next| match best {
             Some(best) if best.0 < next.0 => Some(best),
             _ => Some(next),
         })

@@ -13,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod backend;
+pub mod backoff;
 pub mod edit;
 pub mod exchange;
 pub mod head;

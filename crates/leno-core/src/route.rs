@@ -60,6 +60,8 @@ pub enum Then {
     NoRoute,
     /// The rule names a service that the registry does not know.
     NoSuchService,
+    /// The entry does not serve this kind of request.
+    Unsupported,
 }
 
 /// Backends by weight.

@@ -131,6 +131,10 @@ impl Snapshot {
 
     /// Decides where a request goes.
     pub fn decide(&self, entry: Entry<'_>, head: &RequestHead<'_>) -> Decision {
+        // A tunnel through a forward proxy or gateway carries bytes, not requests: that is not served yet.
+        if head.method == b"CONNECT" && entry != Entry::Inbound {
+            return Decision { list: ListId(u32::MAX), rule: None, then: Then::Unsupported, timeout: None };
+        }
         let list = match entry {
             Entry::Forward => self.list_of_host(head.authority),
             Entry::Dependency(service) => self.services.get(service).copied(),
@@ -151,15 +155,18 @@ impl Snapshot {
         if self.list_of_host(authority).is_some() {
             return Lookup::Known;
         }
-        match service_of_host(authority) {
-            Some(service) if !self.absent.contains(&service) => Lookup::Unknown(service),
-            _ => Lookup::Absent,
-        }
+        service_of_host(authority).map_or(Lookup::Absent, |service| self.look_up_service(&service))
     }
 
-    /// True when the service's rules are here.
-    pub fn knows(&self, service: &ServiceId) -> bool {
-        self.services.contains_key(service)
+    /// What is known of a service.
+    pub fn look_up_service(&self, service: &ServiceId) -> Lookup {
+        if self.services.contains_key(service) {
+            Lookup::Known
+        } else if self.absent.contains(service) {
+            Lookup::Absent
+        } else {
+            Lookup::Unknown(service.clone())
+        }
     }
 
     /// The name of a list, as users know it; empty when the decision came from none.

@@ -54,6 +54,10 @@ pub enum Reason {
     RefusedByPeer(PeerSays),
     /// The peer does not speak TLS.
     NotTls,
+    /// The peer speaks TLS, but not version 1.3 with our ciphers; the library's words.
+    NoCommonVersion(String),
+    /// The peer wants to speak something else over TLS than this side (ALPN).
+    NoCommonProtocol,
     /// Anything else that rustls says.
     Protocol(String),
 }
@@ -88,6 +92,8 @@ pub fn explain(error: &Error) -> Reason {
         Error::InvalidCertificate(error) => explain_certificate(error),
         Error::AlertReceived(alert) => Reason::RefusedByPeer(explain_alert(*alert)),
         Error::InvalidMessage(_) => Reason::NotTls,
+        Error::PeerIncompatible(why) => Reason::NoCommonVersion(format!("{why:?}")),
+        Error::NoApplicationProtocol => Reason::NoCommonProtocol,
         other => Reason::Protocol(other.to_string()),
     }
 }
@@ -154,6 +160,8 @@ impl Reason {
             Self::BadCertificate(_) => "bad_certificate",
             Self::RefusedByPeer(_) => "refused_by_peer",
             Self::NotTls => "not_tls",
+            Self::NoCommonVersion(_) => "no_common_version",
+            Self::NoCommonProtocol => "no_common_protocol",
             Self::Protocol(_) => "protocol",
         }
     }
@@ -195,6 +203,10 @@ impl fmt::Display for Reason {
             Self::BadCertificate(why) => write!(f, "the peer's certificate is bad: {why}"),
             Self::RefusedByPeer(says) => write!(f, "refused by the peer: {says}"),
             Self::NotTls => f.write_str("the peer does not speak TLS"),
+            Self::NoCommonVersion(why) => {
+                write!(f, "the peer does not speak TLS 1.3 with our ciphers ({why})")
+            }
+            Self::NoCommonProtocol => f.write_str("the peer wants to speak another protocol over TLS"),
             Self::Protocol(why) => f.write_str(why),
         }
     }

@@ -14,6 +14,7 @@ use leno_identity::credential::Credential;
 use leno_identity::reason::{PeerSays, Reason, explain};
 use leno_identity::svid::{NotSpiffe, peer_of};
 use leno_identity::tls::{self, Clock};
+use rcgen::{CertificateParams, SanType};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
@@ -158,7 +159,87 @@ fn no_common_protocol_is_said() {
     let client =
         tls::client_config(&issue(&mesh, "cart"), &id("product"), &[b"other"], &Clock::fixed(NOW)).unwrap();
     let met = meet(client, server_for(&issue(&mesh, "product")));
+    assert_eq!(met.server, Err(Reason::NoCommonProtocol));
     assert_eq!(met.client, Err(Reason::RefusedByPeer(PeerSays::NoCommonProtocol)));
+}
+
+#[test]
+fn what_is_not_tls_is_said() {
+    let mut server = ServerConnection::new(server_for(&issue(&mesh(), "product"))).unwrap();
+    deliver(b"GET / HTTP/1.1\r\nHost: product\r\n\r\n", |bytes| server.read_tls(bytes));
+    assert_eq!(server.process_new_packets().map_err(|error| explain(&error)).unwrap_err(), Reason::NotTls);
+}
+
+/// Certificates that our authority would never issue, signed with its key all the same.
+#[test]
+fn odd_certificates_of_the_right_authority_are_refused_with_their_oddity() {
+    let mesh = mesh();
+    let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+    let cart = || uri("spiffe://shop.mesh/ns/default/sa/cart");
+    let other = SpiffeId::parse("spiffe://other.mesh/ns/default/sa/cart").unwrap();
+    type Edit<'a> = &'a dyn Fn(&mut CertificateParams);
+    let cases: &[(Edit<'_>, Reason)] = &[
+        (
+            &|params| params.subject_alt_names = vec![uri("spiffe://other.mesh/ns/default/sa/cart")],
+            Reason::WrongTrustDomain { expected: mesh.trust_domain().clone(), found: other },
+        ),
+        (
+            &|params| params.subject_alt_names = vec![SanType::DnsName("cart.default".try_into().unwrap())],
+            Reason::NotSpiffe(NotSpiffe::Uris(0)),
+        ),
+        (&|params| params.subject_alt_names = vec![cart(), cart()], Reason::NotSpiffe(NotSpiffe::Uris(2))),
+        (
+            &|params| params.subject_alt_names = vec![uri("https://shop.mesh/cart")],
+            Reason::NotSpiffe(NotSpiffe::Id {
+                uri: "https://shop.mesh/cart".into(),
+                error: leno_core::peer::SpiffeError::Scheme,
+            }),
+        ),
+        (
+            &|params| params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign],
+            Reason::NotSpiffe(NotSpiffe::Authority),
+        ),
+        (
+            &|params| params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth],
+            Reason::WrongPurpose,
+        ),
+        (
+            &|params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained),
+            Reason::BadCertificate("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))".into()),
+        ),
+    ];
+    for (edit, reason) in cases {
+        let config = presenting(&mesh, edit);
+        let met = meet(config, server_for(&issue(&mesh, "product")));
+        let found = met.server.unwrap_err();
+        match (reason, &found) {
+            // The library's words may change.
+            (Reason::BadCertificate(_), Reason::BadCertificate(_)) => {}
+            _ => assert_eq!(found, *reason),
+        }
+        assert!(matches!(met.client, Err(Reason::RefusedByPeer(_))), "{:?}", met.client);
+    }
+    let usual = meet(presenting(&mesh, &|_| ()), server_for(&issue(&mesh, "product")));
+    assert_eq!(usual.server, Ok(Some(id("cart"))));
+}
+
+/// A client that holds a certificate for `cart` as `edit` leaves it, signed with the mesh's key.
+fn presenting(mesh: &Authority, edit: &dyn Fn(&mut CertificateParams)) -> Arc<ClientConfig> {
+    let key = rcgen::KeyPair::try_from(mesh.key_pkcs8()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_der(&mesh.roots()[0], key).unwrap();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(id("cart").to_uri().try_into().unwrap())];
+    params.extended_key_usages =
+        vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    edit(&mut params);
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let leaf = params.signed_by(&key, &issuer).unwrap();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let signer = provider.key_provider.load_private_key(key.into()).unwrap();
+    let certified = rustls::sign::CertifiedKey::new(vec![leaf.der().clone()], signer);
+    let mut config = (*client_for(&issue(mesh, "cart"), "product")).clone();
+    config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+    Arc::new(config)
 }
 
 /// What each side knows after a handshake and one byte each way.

@@ -200,6 +200,7 @@ fn describe(snapshot: &Snapshot, then: leno_core::route::Then) -> String {
         Then::List(list) => format!("rules of {}", snapshot.list_name(list)),
         Then::NoRoute => "no_route".into(),
         Then::NoSuchService => "no_such_service".into(),
+        Then::Unsupported => "unsupported".into(),
     }
 }
 

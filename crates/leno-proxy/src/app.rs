@@ -113,7 +113,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         admin: config.admin_listen,
         outbound: config.outbound.clone(),
     };
-    let (mut feed, own) = match &config.source {
+    let (feed, own) = match &config.source {
         Source::File { mesh, role, identity } => {
             let (feed, own, from_file) = source::file::open(mesh, role, identity)?;
             listens.mesh = listens.mesh.or(from_file.mesh);
@@ -143,7 +143,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
             source::control::open(address, token, workload, mesh)?
         }
     };
-    first_world(&mut feed, own.gateway).await?;
+    first_world(&feed).await?;
 
     let gateway = feed.world.borrow().gateway.as_ref().map(|gateway| gateway.listen);
     if let Some(address) = gateway.filter(|_| own.gateway) {
@@ -222,10 +222,10 @@ impl Running {
             _ = terminate.recv() => tracing::warn!("a second signal: stopping at once"),
             _ = interrupt.recv() => tracing::warn!("a second signal: stopping at once"),
         }
-        // A worker ends when nobody can give it orders any more.
         let Self { workers, seat, log_writer, .. } = self;
         for WorkerHandle { orders, thread } in workers {
-            drop(orders);
+            // A worker that cannot be told has ended already.
+            let _ = orders.send(Order::Stop).await;
             if thread.join().is_err() {
                 tracing::error!("a worker has panicked");
             }
@@ -238,23 +238,17 @@ impl Running {
 }
 
 /// Waits until there is something to decide by, and a certificate where one is needed.
-async fn first_world(feed: &mut Feed, gateway: bool) -> Result<(), ProxyError> {
-    if feed.control.is_none() {
-        return Ok(());
-    }
-    let ready = async {
-        let credential = feed.credential.wait_for(Option::is_some).await.is_ok();
-        let world = feed.world.wait_for(|world| !gateway || world.gateway.is_some()).await.is_ok();
-        credential && world
+async fn first_world(feed: &Feed) -> Result<(), ProxyError> {
+    let Some(control) = &feed.control else { return Ok(()) };
+    let why = match tokio::time::timeout(FIRST_WORLD, control.ready()).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(why)) => why,
+        Err(_) => match control.last_error() {
+            none if none.is_empty() => "it did not answer in time".to_owned(),
+            why => why,
+        },
     };
-    match tokio::time::timeout(FIRST_WORLD, ready).await {
-        Ok(true) => Ok(()),
-        _ => {
-            let why = feed.control.as_ref().map_or_else(String::new, crate::agent::AgentHandle::last_error);
-            let why = if why.is_empty() { "it did not answer in time".to_owned() } else { why };
-            Err(SourceError::Control(format!("the control plane did not let this proxy start: {why}")).into())
-        }
-    }
+    Err(SourceError::Control(format!("the control plane did not let this proxy start: {why}")).into())
 }
 
 fn bound(

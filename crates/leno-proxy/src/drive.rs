@@ -162,10 +162,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
 ) {
     let _under_way = worker.begin();
     let head = caller.head(request);
-    let snapshot = match caller {
-        Caller::Forward => known(worker, head.authority, alarm).await,
-        _ => worker.snapshot(),
-    };
+    let snapshot = known(worker, caller, head.authority, alarm).await;
     let now = worker.now();
     let request_id = caller.edit(edits, &head, peer, &mut worker.rng());
     let decision = snapshot.decide(caller.entry(), &head);
@@ -211,10 +208,20 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     drive.finish(peer);
 }
 
-/// The snapshot to decide by, once it knows the service that a forward request names, or that there is none.
-async fn known(worker: &Rc<Worker>, authority: &[u8], alarm: &mut Alarm) -> Rc<Arc<Snapshot>> {
+/// The snapshot to decide by, once it knows the service that the workload calls, or that there is none.
+async fn known(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    authority: &[u8],
+    alarm: &mut Alarm,
+) -> Rc<Arc<Snapshot>> {
+    let unknown = |snapshot: &Snapshot| match caller {
+        Caller::Forward => snapshot.look_up(authority),
+        Caller::Dependency { service, .. } => snapshot.look_up_service(service),
+        Caller::Gateway | Caller::Inbound { .. } => Lookup::Known,
+    };
     let mut snapshot = worker.snapshot();
-    let Lookup::Unknown(service) = snapshot.look_up(authority) else { return snapshot };
+    let Lookup::Unknown(service) = unknown(&snapshot) else { return snapshot };
     worker.demand(service);
     let deadline = worker.now().after(ON_DEMAND_WAIT);
     loop {
@@ -224,7 +231,7 @@ async fn known(worker: &Rc<Worker>, authority: &[u8], alarm: &mut Alarm) -> Rc<A
             () = alarm.until(deadline) => return snapshot,
         }
         snapshot = worker.snapshot();
-        if !matches!(snapshot.look_up(authority), Lookup::Unknown(_)) {
+        if !matches!(unknown(&snapshot), Lookup::Unknown(_)) {
             return snapshot;
         }
     }

@@ -5,13 +5,14 @@
 //! ready in this turn of the worker, so all frames of a turn leave in one TLS write.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use leno_core::exchange::AppSaw;
-use leno_core::head::{Field, RequestIndex, ResponseIndex};
+use leno_core::head::{Field, ResponseIndex};
 use leno_core::http1::BodyFraming;
 use leno_core::mux::{self, Body, Code, Event, HeadIndex, Limits, Mux, Role, StreamId};
 use leno_core::reason::Reason;
@@ -20,7 +21,7 @@ use leno_identity::reason::Reason as TlsReason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::alarm::Alarm;
-use crate::body::{Broken, Request};
+use crate::body::{Arrived, Broken, Request};
 use crate::clock::Clock;
 
 pub(crate) mod accept;
@@ -59,12 +60,8 @@ struct SlotState {
     data: Vec<u8>,
     /// The peer's half has ended.
     ended: bool,
-    /// The last head: its bytes, its index, and what it says.
-    head: Option<Head>,
-    /// Kept for the next head.
-    index: ResponseIndex,
-    bytes: Vec<u8>,
-    upgrade: Vec<u8>,
+    /// Heads that came and were not taken: interim ones and the final one. The machine bounds their number.
+    heads: VecDeque<Head>,
     trailers: Vec<Field>,
     trailer_bytes: Vec<u8>,
     /// The stream was cut off.
@@ -74,11 +71,24 @@ struct SlotState {
 }
 
 /// A response head that waits in a slot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Head {
-    status: u16,
-    framing: BodyFraming,
-    interim: bool,
+    arrived: Arrived,
+    index: ResponseIndex,
+    bytes: Vec<u8>,
+    /// The protocol that a 101 switches to.
+    upgrade: Vec<u8>,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self {
+            arrived: Arrived { status: 0, framing: BodyFraming::None, interim: false },
+            index: ResponseIndex::default(),
+            bytes: Vec::new(),
+            upgrade: Vec::new(),
+        }
+    }
 }
 
 impl SlotState {
@@ -288,31 +298,29 @@ impl Conn {
             Event::Request { stream, meta, payload, end } => {
                 let slot = self.enter(stream);
                 slot.state.borrow_mut().ended = end;
-                let mut request = Request {
+                let request = Request {
                     bytes: payload.to_vec(),
-                    index: RequestIndex::default(),
+                    index: std::mem::take(&mut index.request),
                     framing: framing(meta.body, end, !meta.upgrade.is_empty()),
                     upgrade: meta.upgrade.to_vec(),
                     expect_continue: false,
                     te_trailers: true,
                     time_left: meta.deadline,
                 };
-                std::mem::swap(&mut request.index, &mut index.request);
                 on_request(NewStream { stream, slot, request });
             }
             Event::Response { stream, meta, payload, end } => {
                 let Some(slot) = self.slot(stream) else { return };
                 let state = &mut *slot.state.borrow_mut();
-                std::mem::swap(&mut state.index, &mut index.response);
-                state.bytes.clear();
-                state.bytes.extend_from_slice(payload);
-                state.upgrade.clear();
-                state.upgrade.extend_from_slice(meta.upgrade);
-                let status = state.index.status;
+                let status = index.response.status;
                 let interim = (100..200).contains(&status) && status != 101;
                 let framing = framing(meta.body, end, status == 101);
-                // An interim head that nobody has taken yet is overtaken: it would be of no use any more.
-                state.head = Some(Head { status, framing, interim });
+                state.heads.push_back(Head {
+                    arrived: Arrived { status, framing, interim },
+                    index: std::mem::take(&mut index.response),
+                    bytes: payload.to_vec(),
+                    upgrade: meta.upgrade.to_vec(),
+                });
                 state.ended |= end && !interim;
                 state.wake_reader();
             }

@@ -55,6 +55,8 @@ pub(crate) enum Order {
     Backends(oneshot::Sender<Vec<EndpointView>>),
     /// Stop accepting, finish what is under way. Answered when nothing is left.
     Drain(oneshot::Sender<()>),
+    /// End the thread; what is still under way is cut.
+    Stop,
 }
 
 /// An endpoint as one worker sees it, for the admin address.

@@ -94,7 +94,7 @@ impl Cli {
         logging::start(self.log.unwrap_or(if daemon { Level::Info } else { Level::Warn }));
         match self.command {
             Command::Up(args) => args.run(output, self.log),
-            Command::Proxy(args) => args.run(),
+            Command::Proxy(args) => args.run(output),
             Command::Control(args) => args.run(),
             Command::Status(args) => args.run(output),
             Command::Services(args) => args.run(output),

@@ -160,3 +160,6 @@ fn host_covers(wide: &HostMatch, narrow: &HostMatch) -> bool {
         (HostMatch::Suffix(a), HostMatch::Exact(b) | HostMatch::Suffix(b)) => b.ends_with(&**a),
     }
 }
+
+#[cfg(test)]
+mod tests;

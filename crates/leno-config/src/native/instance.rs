@@ -387,12 +387,12 @@ fn numbered(name: &str, number: usize, span: Span, reader: &mut Reader<'_>) -> O
 }
 
 fn folder(node: &Node, reader: &mut Reader<'_>) -> Option<PathBuf> {
-    let scalar = reader.scalar(node, &Kind::Folder.expected())?;
-    if scalar.text.is_empty() {
+    let text = reader.text(node, Kind::Folder)?;
+    if text.is_empty() {
         reader.error(Problem::error(node.span, "the folder is empty").hint("`.` is the folder of this file"));
         return None;
     }
-    Some(PathBuf::from(&scalar.text))
+    Some(PathBuf::from(text))
 }
 
 fn environment(node: &Node, reader: &mut Reader<'_>) -> Vec<(String, String)> {

@@ -29,12 +29,12 @@ pub(crate) struct Reader<'a> {
 }
 
 /// What all instances of a file may take, in bytes: with `replicas` and a large `env`, a small file could else make
-/// gigabytes. Enough for 100,000 instances with a short command each.
-pub(crate) const INSTANCE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// gigabytes. Enough for 25,000 instances with a short command each.
+pub(crate) const INSTANCE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Comparisons made to find routes that never match; a file with more gets fewer warnings. Enough for every pair
-/// of 1,000 ordinary routes, ten times.
-pub(crate) const ROUTE_COMPARISONS_MAX: usize = 5_000_000;
+/// of 1,000 ordinary routes, four times.
+pub(crate) const ROUTE_COMPARISONS_MAX: usize = 2_000_000;
 
 /// The fields of one map, each of them one that its shape has.
 pub(crate) struct Fields<'n> {
@@ -149,6 +149,22 @@ impl Reader<'_> {
         }
     }
 
+    /// A text. A number or truth value is one only where that is what people mean by it, such as in a version:
+    /// elsewhere it is more likely a slip, and an editor that knows the schema says so too.
+    pub(crate) fn text<'n>(&mut self, node: &'n Node, kind: Kind) -> Option<&'n str> {
+        let scalar = self.scalar(node, &kind.expected())?;
+        let number = scalar.looks_like_number()
+            && matches!(kind, Kind::Domain | Kind::Host | Kind::Method | Kind::Command | Kind::Folder);
+        let truth = scalar.looks_like_truth() && !matches!(kind, Kind::Text);
+        if number || truth {
+            let problem =
+                Problem::error(node.span, format!("expected {}, found {}", kind.expected(), node.found()));
+            self.error(problem.hint(format!("write \"{}\" if that is meant", short(&scalar.text))));
+            return None;
+        }
+        Some(&scalar.text)
+    }
+
     /// The items of a list that is not empty.
     pub(crate) fn list<'n>(&mut self, node: &'n Node, what: &str, items_max: usize) -> &'n [Node] {
         match &node.value {
@@ -215,8 +231,8 @@ impl Reader<'_> {
         kind: Kind,
         parse: impl FnOnce(&'n str) -> Result<T, Wrong>,
     ) -> Option<T> {
-        let scalar = self.scalar(node, &kind.expected())?;
-        self.checked(node.span, parse(&scalar.text))
+        let text = self.text(node, kind)?;
+        self.checked(node.span, parse(text))
     }
 
     /// The value, or a report of what is wrong with it.
@@ -272,8 +288,8 @@ impl Reader<'_> {
 
     /// A service of this file.
     pub(crate) fn service(&mut self, node: &Node) -> Option<ServiceId> {
-        let scalar = self.scalar(node, &Kind::Service.expected())?;
-        self.service_named(&scalar.text, node.span)
+        let text = self.text(node, Kind::Service)?;
+        self.service_named(text, node.span)
     }
 
     /// A service of this file, by the text at `span`.
@@ -336,7 +352,7 @@ impl Reader<'_> {
     /// The words of a command.
     pub(crate) fn command(&mut self, node: &Node) -> Option<Vec<String>> {
         match &node.value {
-            Value::Scalar(scalar) => match words::split(&scalar.text) {
+            Value::Scalar(_) => match words::split(self.text(node, Kind::Command)?) {
                 Ok(words) => Some(words),
                 Err(error) => {
                     self.error(command_problem(node, error));

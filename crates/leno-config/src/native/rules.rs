@@ -309,7 +309,7 @@ fn target(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
     };
     let version_node = fields.get("version");
     let version = version_node.map(|node| {
-        let text = &reader.scalar(node, &Kind::Version.expected())?.text;
+        let text = reader.text(node, Kind::Version)?;
         reader.version_of(service.as_ref()?, text, node.span)
     });
     let weight = fields.get("weight").map_or(Some(1), |node| weight(node, reader));

@@ -85,9 +85,8 @@ fn field_schema(field: &Field) -> Value {
 fn kind_schema(kind: &Kind) -> Value {
     const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
     match kind {
-        Kind::Name => json!({"type": "string", "pattern": LABEL}),
-        Kind::Version => json!({"type": ["string", "integer"], "pattern": LABEL}),
-        Kind::Service => json!({"type": "string", "pattern": "^([a-z0-9-]+/)?[a-z0-9-]+$"}),
+        Kind::Name | Kind::Version => json!({"type": ["string", "number"], "pattern": LABEL}),
+        Kind::Service => json!({"type": ["string", "number"], "pattern": "^([a-z0-9-]+/)?[a-z0-9-]+$"}),
         Kind::Domain => json!({"type": "string", "pattern": "^[a-z0-9.-]+$"}),
         Kind::Text => json!({"type": ["string", "number", "boolean"]}),
         Kind::Duration => json!({"type": "string", "pattern": "^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$"}),

@@ -395,3 +395,6 @@ const fn is_token(b: u8) -> bool {
                 | b'~'
         )
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,12 @@ pub(crate) enum Refusal {
     NoSuchGateway(ServiceId),
     /// There is no such instance.
     NoSuchInstance(String),
+    /// There is no such token.
+    NoSuchToken(String),
     /// The mesh file declares it; there it must be changed.
     DeclaredInFile(ServiceId),
+    /// A gateway has the name.
+    IsGateway(ServiceId),
     /// Another live one has the name.
     NameTaken {
         /// The name.
@@ -45,8 +49,9 @@ impl Refusal {
             Self::NoSuchService(_) => "service_not_found",
             Self::NoSuchGateway(_) => "gateway_not_found",
             Self::NoSuchInstance(_) => "instance_not_found",
+            Self::NoSuchToken(_) => "token_not_found",
             Self::DeclaredInFile(_) => "declared_in_file",
-            Self::NameTaken { .. } => "name_taken",
+            Self::IsGateway(_) | Self::NameTaken { .. } => "name_taken",
             Self::HasSidecar(_) => "has_sidecar",
             Self::TakenOver => "taken_over",
             Self::LeaseEnded => "lease_ended",
@@ -57,12 +62,21 @@ impl Refusal {
     /// What to do.
     pub(crate) const fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoSuchService(_) => Some("declare it in the mesh file, or with PUT /v1/services/NAMESPACE/NAME"),
+            Self::NoSuchService(_) => {
+                Some("declare it in the mesh file, or with PUT /v1/services/NAMESPACE/NAME")
+            }
             Self::NoSuchGateway(_) => Some("declare it in the mesh file"),
-            Self::DeclaredInFile(_) => Some("change the mesh file; the control plane reads it again by itself"),
+            Self::DeclaredInFile(_) => {
+                Some("change the mesh file; the control plane reads it again by itself")
+            }
             Self::NameTaken { .. } => Some("give each instance its own name"),
             Self::HasSidecar(_) => Some("stop its sidecar; the instance goes with it"),
-            Self::NoSuchInstance(_) | Self::TakenOver | Self::LeaseEnded | Self::TooMany { .. } => None,
+            Self::IsGateway(_)
+            | Self::NoSuchInstance(_)
+            | Self::NoSuchToken(_)
+            | Self::TakenOver
+            | Self::LeaseEnded
+            | Self::TooMany { .. } => None,
         }
     }
 }
@@ -71,9 +85,11 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchService(id) => write!(f, "no service {id} is declared"),
-            Self::NoSuchGateway(id) => write!(f, "no gateway {} is declared", id.name),
+            Self::NoSuchGateway(id) => write!(f, "no gateway {id} is declared"),
             Self::NoSuchInstance(name) => write!(f, "there is no instance {name}"),
+            Self::NoSuchToken(id) => write!(f, "there is no token {id}"),
             Self::DeclaredInFile(id) => write!(f, "{id} is declared in the mesh file"),
+            Self::IsGateway(id) => write!(f, "{id} is the name of a gateway"),
             Self::NameTaken { name, address: Some(address) } => {
                 write!(f, "the name {name} is taken by a live instance at {address}")
             }
@@ -81,7 +97,9 @@ impl fmt::Display for Refusal {
             Self::HasSidecar(name) => write!(f, "the instance {name} has a sidecar"),
             Self::TakenOver => f.write_str("another stream has attached this instance since"),
             Self::LeaseEnded => f.write_str("the lease ended because no heartbeat came; attach again"),
-            Self::TooMany { what, most } => write!(f, "there are {most} {what} already, the most there can be"),
+            Self::TooMany { what, most } => {
+                write!(f, "there are {most} {what} already, the most there can be")
+            }
         }
     }
 }

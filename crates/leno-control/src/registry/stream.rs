@@ -25,8 +25,13 @@ impl Registry {
     /// A stream was opened by a peer with the certificate of `service`.
     pub(crate) fn open_stream(&mut self, service: ServiceId) -> SubscriberId {
         let id = SubscriberId(self.next_number());
-        let view =
-            StreamView { service, node: String::new(), settled: false, acknowledged: 0, rejected: Vec::new() };
+        let view = StreamView {
+            service,
+            node: String::new(),
+            settled: false,
+            acknowledged: 0,
+            rejected: Vec::new(),
+        };
         self.streams.insert(id, view);
         id
     }

@@ -19,7 +19,12 @@ impl Tokens {
     }
 
     /// Adds a token; forgets some that ended long ago.
-    pub(crate) fn add(&mut self, record: TokenRecord, now: UnixTime, effects: &mut Effects) -> Result<(), Refusal> {
+    pub(crate) fn add(
+        &mut self,
+        record: TokenRecord,
+        now: UnixTime,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
         let old = |token: &StoredToken| now.since(token.record.expires) > REMEMBERED;
         let forgotten: Vec<String> =
             self.0.values().filter(|token| old(token)).map(|token| token.record.id.clone()).collect();
@@ -33,6 +38,15 @@ impl Tokens {
         let token = StoredToken { record, recent: Vec::new() };
         effects.ops.push(Op::Put(Table::Tokens, token.record.id.clone(), token.encode()));
         self.0.insert(token.record.id.clone(), token);
+        Ok(())
+    }
+
+    /// Forgets the token: nobody joins with it any more. Who has joined stays.
+    pub(crate) fn remove(&mut self, id: &str, effects: &mut Effects) -> Result<(), Refusal> {
+        if self.0.remove(id).is_none() {
+            return Err(Refusal::NoSuchToken(id.to_owned()));
+        }
+        effects.ops.push(Op::Delete(Table::Tokens, id.to_owned()));
         Ok(())
     }
 

@@ -41,7 +41,7 @@ impl Registry {
                 api::ProxyView {
                     name: key.name.to_string(),
                     kind: kind(&member.role),
-                    service: shown(&member.role, &key.service),
+                    service: key.service.to_string(),
                     connected: member.attachment.is_some(),
                     generation_acknowledged: if up_to_date {
                         self.generation()
@@ -90,7 +90,11 @@ impl Registry {
                 address: endpoint.address.to_string(),
                 version: endpoint.version.as_ref().map(String::from),
                 weight: endpoint.weight,
-                health: if endpoint.healthy { api::HealthState::Healthy } else { api::HealthState::Unhealthy },
+                health: if endpoint.healthy {
+                    api::HealthState::Healthy
+                } else {
+                    api::HealthState::Unhealthy
+                },
                 reason: None,
                 lease_remaining_ms: None,
                 connected: None,
@@ -115,8 +119,11 @@ impl Registry {
         let (instances, healthy) = counts.unwrap_or_default();
         let in_file = self.file.get(id).into_iter().flat_map(|service| &service.endpoints);
         let members = self.members_of(id).filter_map(|(_, member)| reach(&member.role)?.version.as_ref());
-        let mut versions: Vec<String> =
-            in_file.filter_map(|endpoint| endpoint.version.as_ref()).chain(members).map(String::from).collect();
+        let mut versions: Vec<String> = in_file
+            .filter_map(|endpoint| endpoint.version.as_ref())
+            .chain(members)
+            .map(String::from)
+            .collect();
         versions.sort();
         versions.dedup();
         Some(api::ServiceView {
@@ -168,13 +175,5 @@ const fn kind(role: &RoleRecord) -> api::ProxyKind {
     match role {
         RoleRecord::Gateway => api::ProxyKind::Gateway,
         RoleRecord::Sidecar(_) | RoleRecord::Plain(_) => api::ProxyKind::Sidecar,
-    }
-}
-
-/// The name of the service, or of the gateway without the namespace of its identity.
-fn shown(role: &RoleRecord, service: &ServiceId) -> String {
-    match role {
-        RoleRecord::Gateway => service.name.to_string(),
-        RoleRecord::Sidecar(_) | RoleRecord::Plain(_) => service.to_string(),
     }
 }

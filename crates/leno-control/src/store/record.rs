@@ -119,7 +119,7 @@ pub(crate) fn decode_token(bytes: &[u8]) -> Result<StoredToken, String> {
     let grant = if disk.gateway.is_empty() {
         Grant::Service(ServiceId::parse(&disk.service).map_err(|error| format!("service: {error}"))?)
     } else {
-        Grant::Gateway(Label::parse(&disk.gateway).map_err(|error| format!("gateway: {error}"))?)
+        Grant::Gateway(ServiceId::parse(&disk.gateway).map_err(|error| format!("gateway: {error}"))?)
     };
     Ok(StoredToken {
         record: TokenRecord {
@@ -138,7 +138,7 @@ impl StoredToken {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let (service, gateway) = match &self.record.grant {
             Grant::Service(id) => (full_name(id), String::new()),
-            Grant::Gateway(name) => (String::new(), name.to_string()),
+            Grant::Gateway(id) => (String::new(), full_name(id)),
         };
         TokenOnDisk {
             id: self.record.id.clone(),

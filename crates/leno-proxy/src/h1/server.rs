@@ -128,11 +128,14 @@ impl Connection {
         request.expect_continue = meta.expect_continue;
         request.te_trailers = meta.te_trailers;
         request.upgrade.clear();
-        if meta.upgrade {
+        // A request with a body that also offers an upgrade is served without it, as RFC 9110 §7.8 allows: the next hop
+        // could not tell where the body ends and the other protocol begins.
+        let upgrade = meta.upgrade && meta.framing == BodyFraming::None;
+        if upgrade {
             let offer = request.index.view(&request.bytes).fields.get(FieldId::Upgrade).unwrap_or(&[]);
             request.upgrade.extend_from_slice(offer);
         }
-        let answers = ResponseFor::request(request.head().method, meta.upgrade);
+        let answers = ResponseFor::request(request.head().method, upgrade);
         self.reader.begin_body(meta.framing);
         let keep_alive = meta.keep_alive && !self.worker.draining();
         self.writer.begin_answer(answers, meta.version, keep_alive);

@@ -175,8 +175,9 @@ async fn handshake(
     let stream = stream.map_err(|error| match explain_io(&error) {
         Some(reason) => {
             let by = who_refused(&reason);
-            tracing::debug!(peer = %id, %reason, "a TLS handshake failed");
-            refused(by, reason.label())
+            tracing::warn!(peer = %id, address = %endpoint.spec.address, %reason, "a TLS connection was refused");
+            *worker.telemetry().tls_refused.entry((by, reason.label().to_owned())).or_default() += 1;
+            ConnectFailure::Tls
         }
         None => ConnectFailure::Refused,
     })?;

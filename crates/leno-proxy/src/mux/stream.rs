@@ -5,12 +5,12 @@ use std::task::Poll;
 
 use leno_core::edit::Edits;
 use leno_core::exchange::AppSaw;
-use leno_core::head::{Field, Fields, RequestHead, ResponseHead, ResponseIndex};
+use leno_core::head::{Field, Fields, RequestHead, ResponseHead};
 use leno_core::http1::BodyFraming;
 use leno_core::mux::{self, Body, Code, Meta, OpenError, SendError, StreamId};
 use leno_core::reason::Reason;
 
-use super::{Conn, Slot, code_of};
+use super::{Conn, Head, Slot, code_of};
 use crate::body::{Arrived, Broken, Chunk, Hop, RequestSink, ResponseSink, ResponseSource, Sink, Source};
 
 /// The reading half.
@@ -19,9 +19,8 @@ pub(crate) struct Reader {
     handle: Option<Handle>,
     /// The bytes that were shown last, taken out of the slot.
     shown: Vec<u8>,
-    index: ResponseIndex,
-    bytes: Vec<u8>,
-    upgrade: Vec<u8>,
+    /// The response head that arrived last.
+    head: Head,
     /// The trailer fields and their bytes, taken out of the slot at the end.
     trailers: Vec<Field>,
     trailer_bytes: Vec<u8>,
@@ -90,9 +89,7 @@ impl Reader {
         Self {
             handle,
             shown: Vec::new(),
-            index: ResponseIndex::default(),
-            bytes: Vec::new(),
-            upgrade: Vec::new(),
+            head: Head::default(),
             trailers: Vec::new(),
             trailer_bytes: Vec::new(),
         }
@@ -175,18 +172,13 @@ impl Source for Reader {
 impl ResponseSource for Reader {
     async fn head(&mut self) -> Result<Arrived, Broken> {
         let Some(handle) = &self.handle else { return Err(Broken::CLOSED) };
-        let (index, bytes, upgrade) = (&mut self.index, &mut self.bytes, &mut self.upgrade);
+        let current = &mut self.head;
         std::future::poll_fn(|cx| {
             let state = &mut *handle.slot.state.borrow_mut();
-            if let Some(head) = state.head.take() {
-                std::mem::swap(index, &mut state.index);
-                std::mem::swap(bytes, &mut state.bytes);
-                std::mem::swap(upgrade, &mut state.upgrade);
-                return Poll::Ready(Ok(Arrived {
-                    status: head.status,
-                    framing: head.framing,
-                    interim: head.interim,
-                }));
+            if let Some(head) = state.heads.pop_front() {
+                let arrived = head.arrived;
+                *current = head;
+                return Poll::Ready(Ok(arrived));
             }
             if let Some((broken, _)) = state.broken {
                 return Poll::Ready(Err(broken));
@@ -198,11 +190,11 @@ impl ResponseSource for Reader {
     }
 
     fn view(&self) -> ResponseHead<'_> {
-        self.index.view(&self.bytes)
+        self.head.index.view(&self.head.bytes)
     }
 
     fn upgrade(&self) -> &[u8] {
-        &self.upgrade
+        &self.head.upgrade
     }
 }
 
@@ -292,7 +284,8 @@ impl Sink for Writer {
 impl RequestSink for Writer {
     fn head(&mut self, head: &RequestHead<'_>, edits: &Edits, hop: &Hop<'_>) -> Result<(), Broken> {
         let meta = Meta {
-            body: body(hop.framing),
+            // What follows an accepted upgrade is no body of the request, but it follows it.
+            body: if hop.upgrade.is_empty() { body(hop.framing) } else { Body::Unknown },
             deadline: hop.time_left,
             attempt: hop.attempt,
             route: hop.route.as_bytes(),

@@ -71,8 +71,8 @@ async fn run(
                 Err(_) => return,
             },
             order = inbox.recv() => match order {
+                Some(Order::Stop) | None => return,
                 Some(order) => obey(&worker, order),
-                None => return,
             },
             _ = sweep.tick() => {
                 let now = worker.now();
@@ -91,6 +91,7 @@ fn obey(worker: &Rc<Worker>, order: Order) {
             worker.start_drain();
             tokio::task::spawn_local(drained(worker.clone(), answer));
         }
+        Order::Stop => {}
     }
 }
 

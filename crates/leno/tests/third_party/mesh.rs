@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take here, on a machine that also compiles.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// The instance whose sidecar offers the way over the mesh transport.
+const CALLER: &str = "caller-1";
+
 /// A process that is killed at the end.
 pub(crate) struct Process(pub(crate) Child);
 
@@ -90,6 +93,9 @@ impl Proxy {
             "1",
         ]);
         command.args(["--admin", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0"]);
+        if role == CALLER {
+            command.args(["--outbound", "app=127.0.0.1:0"]);
+        }
         command.arg("--file").arg(file).arg("--identity").arg(identity);
         let log = std::fs::File::create(file.with_file_name(format!("{role}.log"))).unwrap();
         // Its stdin stays open as long as we live: it ends with us, however we end.
@@ -133,14 +139,14 @@ impl Mesh {
                  services:\n\
                  \x20 plain:\n    endpoints: [\"{upstream}\"]\n\
                  \x20 app:\n    health: none\n    instances: [{{name: app-1, address: \"{upstream}\", mesh: \"{mesh}\"}}]\n\
-                 \x20 caller:\n    calls: app\n    health: none\n    instances: [{{name: caller-1, port: 9}}]\n"
+                 \x20 caller:\n    calls: app\n    health: none\n    instances: [{{name: {CALLER}, port: 9}}]\n"
             )
         };
         let real = free_address();
         let identity = folder.path().join("identity");
         let callee = Proxy::start(&folder.file("callee.yaml", text(real)), "app-1", &identity);
         let caller_file = folder.file("caller.yaml", text(between(real)));
-        let caller = Proxy::start(&caller_file, "caller-1", &identity);
+        let caller = Proxy::start(&caller_file, CALLER, &identity);
         let gateway = Proxy::start(&caller_file, "gateway", &identity);
         Self { gateway, caller, callee, folder }
     }

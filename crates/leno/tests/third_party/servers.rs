@@ -26,7 +26,7 @@ fn nginx_serves_files() {
             "daemon off; master_process off; pid {root}/pid; error_log stderr;
             events {{ worker_connections 256; }}
             http {{
-                access_log off; default_type application/octet-stream; root {root};
+                access_log off; absolute_redirect off; default_type application/octet-stream; root {root};
                 client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;
                 uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
                 server {{ listen {address}; location /moved {{ return 301 /small; }} }}

@@ -1,0 +1,3 @@
+//! Where declarations come from, besides the API.
+
+pub(crate) mod file;
