@@ -301,10 +301,13 @@ impl Exchange {
         let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
         let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
         // On a tie the whole exchange's deadline is the reason: it cannot be retried.
-        [connect, whole].into_iter().flatten().fold(Some(idle), |best, next| match best {
-            Some(best) if best.0 < next.0 => Some(best),
-            _ => Some(next),
-        })
+        let mut first = idle;
+        for next in [connect, whole].into_iter().flatten() {
+            if next.0 <= first.0 {
+                first = next;
+            }
+        }
+        Some(first)
     }
 
     /// Something moved: bytes in either direction. Puts off the idle limit.

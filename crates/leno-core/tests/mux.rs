@@ -50,7 +50,7 @@ fn made_up_frames_never_panic() {
         let mut input = vec![2 + rng.below(2) as u8, rng.next_u64() as u8];
         let mut next = 1;
         for _ in 0..rng.below(30) {
-            let kind = rng.below(13) as u8 | (rng.one_in(3) as u8) << 7;
+            let kind = rng.below(13) as u8 | u8::from(rng.one_in(3)) << 7;
             let payload = match kind & 0x7f {
                 2 => head(&mut rng),
                 6 => vec![rng.below(12) as u8, rng.below(2) as u8],
