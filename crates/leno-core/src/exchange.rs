@@ -234,7 +234,10 @@ impl Exchange {
     /// Tells the machine what happened. Inputs that can no longer matter (a timeout that lost a race, an ending
     /// after the end) are ignored.
     pub fn handle(&mut self, input: Input, now: Instant) {
-        self.progress = now;
+        // Neither says that something moved: the one is told whenever the shell looks, the other because nothing did.
+        if !matches!(input, Input::BodyTaken | Input::Timeout) {
+            self.progress = now;
+        }
         match (self.state, input) {
             (State::Done, _) => {}
             (_, Input::BodyTaken) => self.replayable = false,
