@@ -30,8 +30,6 @@ pub const COOLING_MAX: Duration = Duration::from_secs(10);
 /// Every backend of the current snapshot with its live state, in the snapshot's order.
 #[derive(Debug, Default)]
 pub struct Backends {
-    /// Of the snapshot that the lists below follow.
-    generation: u64,
     backends: Vec<Backend>,
     /// Whose turn it is among the targets of each split.
     splits: Vec<Turns>,
@@ -129,13 +127,12 @@ impl Backends {
                 Turns::new(shares).following(splits.get(at))
             })
             .collect();
-        self.generation = snapshot.generation;
     }
 
     /// Picks an endpoint and takes a place on it. `avoid` names endpoints (by key) that this request has tried.
     ///
-    /// `snapshot` is the one that the request decided by; when a newer one has been adopted meanwhile, its backend
-    /// is found by name.
+    /// `snapshot` is the one that the request decided by; when another one has been adopted meanwhile, its backend
+    /// is found by name. The generation does not tell: a world grows within one when it learns of a service on demand.
     pub fn pick(
         &mut self,
         snapshot: &Snapshot,
@@ -181,19 +178,17 @@ impl Backends {
         if let [(only, _)] = split.targets.as_slice() {
             return Some(*only);
         }
-        let turn = if snapshot.generation == self.generation {
-            self.splits.get_mut(id.0 as usize)?.next(|_| true)?
-        } else {
-            0
-        };
-        split.targets.get(turn).map(|(backend, _)| *backend)
+        // After a swap the turns may be another split's; any target of this one will do for a request that was overtaken.
+        let turn = self.splits.get_mut(id.0 as usize).and_then(|turns| turns.next(|_| true)).unwrap_or(0);
+        split.targets.get(turn).or(split.targets.first()).map(|(backend, _)| *backend)
     }
 
     fn live(&mut self, snapshot: &Snapshot, id: BackendId) -> Option<&mut Backend> {
-        if snapshot.generation == self.generation {
-            return self.backends.get_mut(id.0 as usize);
-        }
         let name = &snapshot.backend(id)?.name;
+        let at = id.0 as usize;
+        if self.backends.get(at).is_some_and(|backend| backend.name == *name) {
+            return self.backends.get_mut(at);
+        }
         self.backends.iter_mut().find(|backend| backend.name == *name)
     }
 }

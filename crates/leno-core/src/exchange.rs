@@ -234,7 +234,10 @@ impl Exchange {
     /// Tells the machine what happened. Inputs that can no longer matter (a timeout that lost a race, an ending
     /// after the end) are ignored.
     pub fn handle(&mut self, input: Input, now: Instant) {
-        self.progress = now;
+        // Neither says that something moved: the one is told whenever the shell looks, the other because nothing did.
+        if !matches!(input, Input::BodyTaken | Input::Timeout) {
+            self.progress = now;
+        }
         match (self.state, input) {
             (State::Done, _) => {}
             (_, Input::BodyTaken) => self.replayable = false,
@@ -300,14 +303,14 @@ impl Exchange {
         let idle = (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout);
         let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
         let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
-        // On a tie the whole exchange's deadline is the reason: it cannot be retried.
-        let mut first = idle;
-        for next in [connect, whole].into_iter().flatten() {
-            if next.0 <= first.0 {
-                first = next;
+        let mut next = idle;
+        // On a tie the later one in this order is the reason; the whole exchange's deadline cannot be retried.
+        for wait in [connect, whole].into_iter().flatten() {
+            if wait.0 <= next.0 {
+                next = wait;
             }
         }
-        Some(first)
+        Some(next)
     }
 
     /// Something moved: bytes in either direction. Puts off the idle limit.

@@ -179,7 +179,8 @@ impl Worker {
 
     /// The counters for requests that leave through a list of the current snapshot.
     pub(crate) fn outbound_pair(&self, snapshot: &Snapshot, list: ListId) -> PairId {
-        let current = self.snapshot.borrow().generation == snapshot.generation;
+        // Two snapshots may be of one generation; only the same one has the same lists.
+        let current = std::ptr::eq(&***self.snapshot.borrow(), snapshot);
         let mut known = self.outbound_pairs.borrow_mut();
         if let Some(Some(pair)) = known.get(list.0 as usize).filter(|_| current) {
             return *pair;

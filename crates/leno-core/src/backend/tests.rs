@@ -219,6 +219,31 @@ fn live_state_survives_a_swap() {
 }
 
 #[test]
+fn a_retry_finds_its_own_service_when_the_world_grew_within_one_generation() {
+    // A service that was asked for on demand comes in without a new generation of the control plane.
+    let first = snapshot(three(Balance::RoundRobin), 1);
+    let mut backends = adopted(&first);
+    let mut rng = Rng::new(1);
+    let held = backends.pick(&first, Choice::Split(SplitId(0)), &[], Instant::ZERO, &mut rng).unwrap();
+    let mut world = World { generation: 1, ..World::default() };
+    let mut cart = three(Balance::RoundRobin);
+    cart.spec.id = ServiceId::parse("cart").unwrap();
+    cart.endpoints = vec![endpoint("cart-1", "v1", 1)];
+    world.services.insert(cart.spec.id.clone(), cart);
+    let product = three(Balance::RoundRobin);
+    world.services.insert(product.spec.id.clone(), product);
+    backends.adopt(&Snapshot::build(&world, None));
+    let avoid = [held.endpoint().key];
+    let retry = backends.pick(&first, Choice::Backend(held.backend()), &avoid, Instant::ZERO, &mut rng).unwrap();
+    assert_ne!(&*retry.endpoint().spec.name, "cart-1");
+    // The same holds for a first attempt that a new snapshot has overtaken.
+    for _ in 0..6 {
+        let late = backends.pick(&first, Choice::Split(SplitId(0)), &[], Instant::ZERO, &mut rng).unwrap();
+        assert_ne!(&*late.endpoint().spec.name, "cart-1");
+    }
+}
+
+#[test]
 fn the_budget_allows_a_fifth_and_a_minimum() {
     let mut budget = Budget::default();
     let mut now = Instant::ZERO;

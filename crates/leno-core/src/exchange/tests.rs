@@ -214,6 +214,27 @@ fn without_a_timeout_only_silence_ends_an_exchange() {
 }
 
 #[test]
+fn telling_that_the_body_was_taken_is_no_progress() {
+    let mut scene = Scene::new(1, false, None);
+    scene.connect();
+    let (at, _) = scene.exchange.poll_timeout().unwrap();
+    scene.now = at;
+    // The shell tells it whenever it looks, also when it looks because nothing has moved.
+    assert_eq!(scene.handle(Input::BodyTaken), None);
+    assert_eq!(scene.exchange.poll_timeout(), Some((at, Reason::IdleTimeout)));
+    assert_eq!(scene.handle(Input::Timeout), Some(Action::Reply(Reason::IdleTimeout)));
+}
+
+#[test]
+fn silence_is_the_reason_when_it_comes_before_the_deadline() {
+    let mut scene = Scene::new(1, true, Some(IDLE_TIMEOUT + Duration::from_secs(9)));
+    scene.connect();
+    let (at, _) = scene.exchange.poll_timeout().unwrap();
+    scene.now = at;
+    assert_eq!(scene.handle(Input::Timeout), Some(Action::Reply(Reason::IdleTimeout)));
+}
+
+#[test]
 fn a_client_that_goes_frees_its_place() {
     let mut scene = Scene::new(1, true, None);
     scene.connect();
