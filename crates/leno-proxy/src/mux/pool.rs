@@ -48,6 +48,18 @@ struct Dialing {
     done: Notify,
 }
 
+impl Dialing {
+    async fn result(&self) -> Result<Rc<Conn>, ConnectFailure> {
+        loop {
+            let done = self.done.notified();
+            if let Some(result) = &*self.result.borrow() {
+                return result.clone();
+            }
+            done.await;
+        }
+    }
+}
+
 impl Pools {
     /// Forgets endpoints that are not in `keys`, which is sorted. Their streams go on to their end.
     pub(crate) fn keep_only(&mut self, keys: &[u64]) {
@@ -90,30 +102,34 @@ pub(crate) async fn connect(
     endpoint: &Rc<Endpoint>,
     id: &SpiffeId,
 ) -> Result<(Rc<Conn>, bool), ConnectFailure> {
-    if let Some(conn) = worker.mux_pools.borrow_mut().best(endpoint.key) {
-        return Ok((conn, true));
-    }
-    let dialing = {
-        let mut pools = worker.mux_pools.borrow_mut();
-        let peer = pools.peers.entry(endpoint.key).or_default();
-        if let Some(dialing) = &peer.dialing {
-            dialing.clone()
-        } else if peer.conns.len() >= CONNS_MAX {
-            return Err(ConnectFailure::Overload);
-        } else {
-            let dialing = Rc::new(Dialing::default());
-            peer.dialing = Some(dialing.clone());
-            let task = dial(worker.clone(), endpoint.clone(), id.clone(), dialing.clone());
-            tokio::task::spawn_local(task);
-            dialing
-        }
-    };
+    let mut waited = false;
+    // Each turn waits for one connection more, so there are few.
     loop {
-        let done = dialing.done.notified();
-        if let Some(result) = &*dialing.result.borrow() {
-            return result.clone().map(|conn| (conn, false));
+        if let Some(conn) = worker.mux_pools.borrow_mut().best(endpoint.key) {
+            return Ok((conn, !waited));
         }
-        done.await;
+        let dialing = {
+            let mut pools = worker.mux_pools.borrow_mut();
+            let peer = pools.peers.entry(endpoint.key).or_default();
+            if let Some(dialing) = &peer.dialing {
+                dialing.clone()
+            } else if peer.conns.len() >= CONNS_MAX {
+                return Err(ConnectFailure::Overload);
+            } else {
+                let dialing = Rc::new(Dialing::default());
+                peer.dialing = Some(dialing.clone());
+                let task = dial(worker.clone(), endpoint.clone(), id.clone(), dialing.clone());
+                tokio::task::spawn_local(task);
+                dialing
+            }
+        };
+        waited = true;
+        let conn = dialing.result().await?;
+        // Of many that waited for it, the first may have taken all the streams that a peer allows before it has
+        // said how many it really does.
+        if conn.can_open() {
+            return Ok((conn, false));
+        }
     }
 }
 
