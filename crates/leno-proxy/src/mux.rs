@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use leno_core::exchange::AppSaw;
-use leno_core::head::{Field, ResponseIndex};
+use leno_core::head::{Field, FieldId, ResponseIndex};
 use leno_core::http1::BodyFraming;
 use leno_core::mux::{self, Body, Code, Event, HeadIndex, Limits, Mux, Role, StreamId};
 use leno_core::reason::Reason;
@@ -323,12 +323,17 @@ impl Conn {
             Event::Request { stream, meta, payload, end } => {
                 let slot = self.enter(stream);
                 slot.state.borrow_mut().ended = end;
+                let fields = index.request.view(payload).fields;
+                // Dropped here, the expectation would leave the client waiting for the application's word, and the
+                // application for the client's body.
+                let expects = fields.get(FieldId::Expect);
+                let expect_continue = expects.is_some_and(|it| it.eq_ignore_ascii_case(b"100-continue"));
                 let request = Request {
                     bytes: payload.to_vec(),
                     index: std::mem::take(&mut index.request),
                     framing: framing(meta.body, end, !meta.upgrade.is_empty()),
                     upgrade: meta.upgrade.to_vec(),
-                    expect_continue: false,
+                    expect_continue: expect_continue && !end,
                     te_trailers: true,
                     time_left: meta.deadline,
                 };
