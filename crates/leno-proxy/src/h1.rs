@@ -194,6 +194,8 @@ pub(crate) struct Writer {
     pub(crate) keep_alive: bool,
     /// A final head has been taken.
     pub(crate) answered: bool,
+    /// The answer was cut: the client must see a reset, and nothing that looks like an end.
+    pub(crate) cut: bool,
 }
 
 impl Writer {
@@ -208,6 +210,7 @@ impl Writer {
             version: Version::Http11,
             keep_alive: true,
             answered: false,
+            cut: false,
         }
     }
 
@@ -374,6 +377,7 @@ impl ResponseSink for Writer {
 
     fn cut(&mut self, _reason: Reason) {
         self.keep_alive = false;
+        self.cut = true;
         self.discard();
         self.reset_on_close();
     }
