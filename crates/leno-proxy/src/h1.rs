@@ -97,11 +97,13 @@ impl Reader {
             return true;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.stream.poll_read_ready(&mut cx).is_ready()
-            && !matches!(
-                self.buffer.try_read(&self.stream, 1),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock
-            )
+        if self.stream.poll_read_ready(&mut cx).is_pending() {
+            return false;
+        }
+        let read = self.buffer.try_read(&self.stream, 1);
+        // The look took a buffer, which an idle connection must not keep.
+        self.buffer.rest();
+        !matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
