@@ -1,8 +1,8 @@
 //! Leno's control plane: registry, certificate authority, configuration server, JSON API, in one process.
 //!
-//! Facts come in from three sides: the mesh file ([`source`]), the JSON API ([`api`]) and the proxies themselves
-//! ([`serve`]). All of them change one registry ([`registry`], pure) behind one short lock ([`mesh`]); the registry says
-//! what must be kept ([`store`]) and which control streams must be woken. What a stream then tells its proxy is decided
+//! Facts come in from three sides: the mesh file (`source`), the JSON API (`api`) and the proxies themselves
+//! (`serve`). All of them change one registry (`registry`, pure) behind one short lock (`mesh`); the registry says
+//! what must be kept (`store`) and which control streams must be woken. What a stream then tells its proxy is decided
 //! by `leno_core::session`. A change is acknowledged when it is on disk, and is told to proxies at once.
 #![forbid(unsafe_code)]
 

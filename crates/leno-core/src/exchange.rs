@@ -303,11 +303,14 @@ impl Exchange {
         let idle = (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout);
         let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
         let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
-        // On a tie the whole exchange's deadline is the reason: it cannot be retried.
-        [connect, whole].into_iter().flatten().fold(Some(idle), |best, next| match best {
-            Some(best) if best.0 < next.0 => Some(best),
-            _ => Some(next),
-        })
+        let mut next = idle;
+        // On a tie the later one in this order is the reason; the whole exchange's deadline cannot be retried.
+        for wait in [connect, whole].into_iter().flatten() {
+            if wait.0 <= next.0 {
+                next = wait;
+            }
+        }
+        Some(next)
     }
 
     /// Something moved: bytes in either direction. Puts off the idle limit.

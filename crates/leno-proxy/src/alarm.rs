@@ -26,7 +26,7 @@ impl Alarm {
     /// Waits until `deadline`. Cancel-safe.
     pub(crate) async fn until(&mut self, deadline: Instant) {
         loop {
-            if !self.armed.is_some_and(|armed| armed <= deadline) {
+            if self.armed.is_none_or(|armed| armed > deadline) {
                 let at = self.clock.to_tokio(deadline);
                 match &mut self.sleep {
                     Some(sleep) => sleep.as_mut().reset(at),

@@ -318,23 +318,21 @@ impl Drive<'_> {
         }
         let mut connecting = pin!(connect(self.worker, &endpoint));
         let mut gone = pin!(source.gone());
-        loop {
-            let due = self.exchange.poll_timeout().map_or(Instant::ZERO, |(at, _)| at);
-            let input = tokio::select! {
-                biased;
-                connected = &mut connecting => match connected {
-                    Ok(upstream) => {
-                        self.handle(Input::Connected { reused: false });
-                        return Some(upstream);
-                    }
-                    Err(failure) => Input::ConnectFailed(failure),
-                },
-                () = &mut gone => Input::DownstreamGone,
-                () = self.alarm.until(due) => Input::Timeout,
-            };
-            self.handle(input);
-            return None;
-        }
+        let due = self.due();
+        let input = tokio::select! {
+            biased;
+            connected = &mut connecting => match connected {
+                Ok(upstream) => {
+                    self.handle(Input::Connected { reused: false });
+                    return Some(upstream);
+                }
+                Err(failure) => Input::ConnectFailed(failure),
+            },
+            () = &mut gone => Input::DownstreamGone,
+            () = self.alarm.until(due) => Input::Timeout,
+        };
+        self.handle(input);
+        None
     }
 
     /// Sends the request, relays the response, and keeps the connection if it can be used again.

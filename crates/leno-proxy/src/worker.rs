@@ -80,6 +80,10 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     pub(crate) own_name: Arc<str>,
+    #[allow(
+        clippy::redundant_allocation,
+        reason = "each request takes a reference: the inner count is shared by all workers, the outer one is ours"
+    )]
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
     backends: RefCell<Backends>,
     rng: RefCell<Rng>,
@@ -151,6 +155,7 @@ impl Worker {
         self.clock.now()
     }
 
+    #[allow(clippy::redundant_allocation, reason = "see the field")]
     /// The snapshot to decide by; a request keeps the one that it began with.
     pub(crate) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
         self.snapshot.borrow().clone()

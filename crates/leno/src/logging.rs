@@ -1,6 +1,8 @@
 //! Log lines go to stderr, so that stdout stays what a command was asked for.
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 /// What `--log` chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -30,17 +32,20 @@ impl Level {
     }
 }
 
-/// Starts logging at `level`.
+/// Starts logging at `level`. Libraries are heard from warnings on, except at [`Level::Trace`]: what they say of every
+/// connection hides what Leno says.
 pub(crate) fn start(level: Level) {
-    let filter = match level {
+    let own = match level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,
         Level::Info => LevelFilter::INFO,
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
     };
+    let libraries = if level == Level::Trace { own } else { own.min(LevelFilter::WARN) };
+    let targets = Targets::new().with_target("leno", own).with_default(libraries);
     let subscriber =
-        tracing_subscriber::fmt().with_max_level(filter).with_writer(std::io::stderr).with_ansi(false);
+        tracing_subscriber::fmt().with_max_level(own).with_writer(std::io::stderr).with_ansi(false).finish();
     // A second subscriber in one process would be a fault of this binary; the first one keeps working.
-    subscriber.try_init().ok();
+    tracing::subscriber::set_global_default(subscriber.with(targets)).ok();
 }

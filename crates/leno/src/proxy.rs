@@ -107,8 +107,8 @@ impl ProxyArgs {
     /// What was typed wins, then what the file says, then the default.
     fn resolve(self, output: Output) -> Result<ProxyConfig, Failure> {
         let (source, named) = match (&self.file, &self.control) {
-            (Some(file), _) => self.from_file(file, output)?,
-            (None, Some(address)) => self.from_control(address)?,
+            (Some(file), _) => self.file_source(file, output)?,
+            (None, Some(address)) => self.control_source(address)?,
             (None, None) => return Err(Failure::invalid("neither --file nor --control is given")),
         };
         // Several roles of one file run on one machine: each has the addresses that the file names and no others. Under a
@@ -137,7 +137,7 @@ impl ProxyArgs {
     }
 
     /// With no control plane. The second: a sidecar's addresses, as far as the file names them.
-    fn from_file(&self, file: &Path, output: Output) -> Result<(Source, Option<Named>), Failure> {
+    fn file_source(&self, file: &Path, output: Output) -> Result<(Source, Option<Named>), Failure> {
         let mesh = crate::up::load(file, output)?;
         let role = self.role.clone().unwrap_or_default();
         let named = match mesh.role(&role) {
@@ -165,7 +165,7 @@ impl ProxyArgs {
         Ok((Source::File { mesh: Box::new(mesh), role, identity }, named))
     }
 
-    fn from_control(&self, address: &str) -> Result<(Source, Option<Named>), Failure> {
+    fn control_source(&self, address: &str) -> Result<(Source, Option<Named>), Failure> {
         let token = match &self.token_file {
             Some(file) => std::fs::read_to_string(file)
                 .map_err(|error| Failure::failed(format!("the token file {}: {error}", file.display())))?,

@@ -188,7 +188,7 @@ fn a_killed_supervisor_takes_everything_with_it() {
 fn nobody_notices_a_killed_instance() {
     let _alone = alone();
     within(TEST_MAX + load_time(), || {
-        let mesh = Mesh::shop();
+        let mesh = Mesh::start(&["--restart-delay", "2"], |text| text);
         let tally = under_load(&mesh, |mesh| {
             let service = mesh.service("product-1");
             rustix::process::kill_process(common::pid(service), Signal::KILL).unwrap();
@@ -197,15 +197,10 @@ fn nobody_notices_a_killed_instance() {
                 (&exited["name"], &exited["how"]),
                 (&json!("product-1"), &json!("was ended by signal 9"))
             );
-            until("product-1's next process", Duration::from_secs(10), || {
-                mesh.run_file()["processes"].as_array().unwrap().iter().any(|process| {
-                    process["name"] == "product-1"
-                        && process["pid"].as_u64().is_some_and(|pid| alive(pid as u32))
-                })
+            until("product-1 shown as down", Duration::from_secs(2), || {
+                health(mesh, "product-1") == "unhealthy"
             });
-            until("product-1's return", Duration::from_secs(10), || {
-                instance(&mesh.api, "product-1").is_some_and(|found| found["health"] == "healthy")
-            });
+            recovered(mesh, "product-1");
         });
         assert_eq!(tally.failed, 0, "{tally:?}");
         mesh.stop();
@@ -220,18 +215,28 @@ fn nobody_notices_a_killed_sidecar() {
         let tally = under_load(&mesh, |mesh| {
             let sidecar = mesh.process("sidecar of product-2");
             rustix::process::kill_process(common::pid(sidecar), Signal::KILL).unwrap();
-            until("product-2's return", Duration::from_secs(10), || {
-                mesh.up.event("exited", Duration::from_secs(5));
-                true
-            });
+            let exited = mesh.up.event("exited", Duration::from_secs(5));
+            assert_eq!(exited["name"], "sidecar of product-2");
+            recovered(mesh, "sidecar of product-2");
         });
         assert_eq!(tally.failed, 0, "{tally:?}");
-        until("product-2's return", Duration::from_secs(10), || {
-            instance(&mesh.api, "product-2")
-                .is_some_and(|found| found["health"] == "healthy" && found["connected"] == true)
-        });
         mesh.stop();
     });
+}
+
+/// Waits until a member of product is back, and its instance gets requests.
+fn recovered(mesh: &Mesh, member: &str) {
+    assert_eq!(mesh.up.event("recovered", Duration::from_secs(15))["name"], member);
+    let instance = member.trim_start_matches("sidecar of ");
+    until("healthy again", Duration::from_secs(10), || health(mesh, instance) == "healthy");
+    until("requests again", Duration::from_secs(5), || {
+        get(&format!("{}/products/1", mesh.gateway)).1["served_by"]["instance"] == instance
+    });
+}
+
+/// What the registry says about an instance.
+fn health(mesh: &Mesh, name: &str) -> String {
+    instance(&mesh.api, name).map_or_else(String::new, |found| found["health"].as_str().unwrap().to_owned())
 }
 
 #[test]

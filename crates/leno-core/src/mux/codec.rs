@@ -554,6 +554,9 @@ fn is_meta_text(text: &[u8]) -> bool {
 /// A protocol that a connection may switch to: names with an optional version, comma-separated (RFC 9110 §7.8),
 /// but no `h2c`, whose requests would pass every rule unseen.
 fn is_upgrade(text: &[u8]) -> bool {
+    if text.is_empty() {
+        return false;
+    }
     let part = |part: &[u8]| {
         let part = part.trim_ascii();
         let h2c = part.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"h2c"));

@@ -27,8 +27,9 @@ pub struct Limits {
     pub head_bytes_max: u32,
     /// Most fields in one HEAD or TRAILERS. Default 512.
     pub head_fields_max: u32,
-    /// Output bytes not yet taken by the shell beyond which no more heads and data are accepted. Default 256 KiB,
-    /// a stream's window.
+    /// Output bytes not yet taken by the shell beyond which no more heads are accepted, and three quarters of which
+    /// data may fill, so that bulk does not keep requests out. Default 128 KiB: bulk that is ahead of a request
+    /// delays it by less than 1 ms at 1 Gbit/s.
     pub output_bytes_max: u32,
     /// Silence after which a PING asks whether the peer lives. Default 10 s, gRPC's usual keepalive.
     pub ping_interval: Duration,
@@ -45,7 +46,7 @@ impl Default for Limits {
             data_bytes_max: 16 << 10,
             head_bytes_max: 64 << 10,
             head_fields_max: 512,
-            output_bytes_max: 256 << 10,
+            output_bytes_max: 128 << 10,
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(5),
         }
@@ -65,11 +66,15 @@ impl Limits {
         self.streams_max = self.streams_max.max(FLOOR.streams_max);
         self.stream_window = self.stream_window.clamp(FLOOR.stream_window, CREDIT_MAX);
         self.connection_window = self.connection_window.clamp(FLOOR.connection_window, CREDIT_MAX);
+        self.output_bytes_max = self.output_bytes_max.max(OUTPUT_BYTES_MIN);
         self.data_bytes_max = self.data_bytes_max.clamp(FLOOR.data_bytes_max, frame::LENGTH_MAX);
         self.head_bytes_max = self.head_bytes_max.clamp(FLOOR.head_bytes_max, frame::LENGTH_MAX);
         self
     }
 }
+
+/// Smallest output buffer, in bytes: less would cut bodies into slivers.
+const OUTPUT_BYTES_MIN: u32 = 4 << 10;
 
 /// What the peer announced; [`FLOOR`] until its SETTINGS came, so that a dialer need not wait for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -134,7 +134,9 @@ pub struct Mux {
     out_taken: u64,
     /// Set when something did not fit into the output, cleared when half of it has left.
     out_full: bool,
-    /// Streams that wanted to send more than fitted, first come first served.
+    /// Streams that wait for room for a head or trailers, first come first served.
+    heads: VecDeque<StreamId>,
+    /// Streams that wait for room and the connection's credit for data, likewise.
     queue: VecDeque<StreamId>,
 
     /// When the machine was made: SETTINGS are due from then on.
@@ -199,6 +201,7 @@ impl Mux {
             out_start: 0,
             out_taken: 0,
             out_full: false,
+            heads: VecDeque::new(),
             queue: VecDeque::new(),
             created: now,
             heard: now,
@@ -351,13 +354,14 @@ impl Mux {
                 "stream {} has too much credit",
                 id.number
             );
-            assert!(!stream.queued || stream.wants, "stream {} is queued for nothing", id.number);
         }
         assert_eq!(held, u64::from(self.held), "held bytes do not add up");
         let coming = self.incoming.as_ref().map_or(0, |frame| frame.left as u64);
         let known = held + coming + u64::from(self.due) + u64::from(self.receive_credit);
         assert_eq!(known, u64::from(self.limits.connection_window), "connection credit leaks");
         assert!(self.out_start <= self.out.len(), "written more than there was");
+        let places = 2 * self.table.len() + 2;
+        assert!(self.heads.len() <= places && self.queue.len() <= places, "the queues have no bound");
         let most = self.limits.output_bytes_max as usize + CONTROL_RESERVE_BYTES;
         let one_head = self.limits.head_bytes_max as usize + 2 * frame::CONTROL_BYTES_MAX;
         assert!(self.output().len() <= most + one_head, "the output has no bound");

@@ -6,7 +6,7 @@ use super::event::Event;
 use super::frame::{self, HEADER_BYTES, Header};
 use super::limits::{CREDIT_MAX, FLOOR, Settings};
 use super::send::is_interim;
-use super::stream::{Half, Stream, StreamId};
+use super::stream::{Half, Stream, StreamId, Wants};
 use super::{AppSaw, Drain, INTERIM_HEADS_MAX, Mux, Role};
 use crate::time::Instant;
 
@@ -205,7 +205,7 @@ impl Mux {
             body_left,
             head_end: 0,
             interim: 0,
-            wants: false,
+            wants: Wants::Nothing,
             queued: false,
         });
         Ok(Some(Event::Request { stream, meta, payload, end: header.end }))
@@ -499,7 +499,7 @@ impl Mux {
         let Some(state) = self.table.get_mut(stream) else { return Ok(()) };
         let sum = state.send_credit.checked_add(bytes).filter(|sum| *sum <= CREDIT_MAX);
         state.send_credit = sum.ok_or(violation(Violation::CreditOverflow))?;
-        if state.wants && !state.queued && state.send_credit > 0 {
+        if state.wants == Wants::Data && !state.queued && state.send_credit > 0 {
             state.queued = true;
             self.queue.push_back(stream);
         }

@@ -4,7 +4,7 @@ use super::codec::{self, BadHead, Meta};
 use super::error::{Code, OpenError, SendError, Violation};
 use super::frame::{self, HEADER_BYTES, Header};
 use super::limits::Settings;
-use super::stream::{Half, Stream, StreamId};
+use super::stream::{Half, Stream, StreamId, Wants};
 use super::{AppSaw, CONTROL_RESERVE_BYTES, ConnectionError, Drain, Mux, NUMBER_MAX, Role};
 use crate::edit::Edits;
 use crate::head::{Fields, RequestHead, ResponseHead};
@@ -24,7 +24,6 @@ impl Mux {
         end: bool,
     ) -> Result<StreamId, OpenError> {
         if let Some(error) = self.refuses_open() {
-            self.out_full |= error == OpenError::Full;
             return Err(error);
         }
         let number = self.next_local;
@@ -42,7 +41,7 @@ impl Mux {
             body_left: 0,
             head_end: self.out_end(),
             interim: 0,
-            wants: false,
+            wants: Wants::Nothing,
             queued: false,
         }))
     }
@@ -63,6 +62,7 @@ impl Mux {
         let interim = is_interim(head.status);
         let end = end && !interim;
         self.check_send(stream, Half::Head)?;
+        self.check_room(stream)?;
         self.push_head(frame::HEAD, stream.number, end, |out| codec::encode_response(out, meta, head, edits))
             .map_err(SendError::Head)?;
         if !interim {
@@ -77,11 +77,7 @@ impl Mux {
     /// # Errors
     /// [`SendError::Gone`] and [`SendError::State`]; never [`SendError::Full`].
     pub fn send_data(&mut self, stream: StreamId, data: &[u8], end: bool) -> Result<usize, SendError> {
-        match self.check_send(stream, Half::Body) {
-            Err(SendError::Full) if data.is_empty() && end => {}
-            Err(SendError::Full) => return Ok(0),
-            other => other?,
-        }
+        self.check_send(stream, Half::Body)?;
         if data.is_empty() {
             if end {
                 self.push_end(stream);
@@ -94,7 +90,7 @@ impl Mux {
             let rest = &data[taken..];
             let room = self.writable(stream).min(frame_max);
             if room == 0 {
-                self.wait(stream);
+                self.wait_for_data(stream);
                 return Ok(taken);
             }
             let (now, later) = rest.split_at(rest.len().min(room));
@@ -119,6 +115,7 @@ impl Mux {
     /// Nothing was sent. After [`SendError::Full`], [`Mux::next_writable`] says when to try again.
     pub fn send_trailers(&mut self, stream: StreamId, fields: &Fields<'_>) -> Result<(), SendError> {
         self.check_send(stream, Half::Body)?;
+        self.check_room(stream)?;
         self.push_head(frame::TRAILERS, stream.number, false, |out| codec::encode_trailers(out, fields))
             .map_err(SendError::Head)?;
         self.advance(stream, Half::Done);
@@ -204,40 +201,47 @@ impl Mux {
 
     /// Body bytes that [`Mux::send_data`] would take now.
     pub fn writable(&self, stream: StreamId) -> usize {
-        let Some(state) = self.table.get(stream) else { return 0 };
-        if state.send != Half::Body || self.out_full || self.dead.is_some() {
+        let Some(state) = self.table.get(stream).filter(|_| self.dead.is_none()) else { return 0 };
+        if state.send != Half::Body {
             return 0;
         }
-        let room = (self.limits.output_bytes_max as usize).saturating_sub(self.output().len() + HEADER_BYTES);
-        room.min(state.send_credit as usize).min(self.send_credit as usize)
+        self.data_room().min(state.send_credit as usize).min(self.send_credit as usize)
     }
 
-    /// A stream whose sending was cut short and can go on, first come first served; call it until `None` after
-    /// each turn that received CREDIT or wrote output. A stream that still cannot finish queues up again.
+    /// A stream whose sending was cut short and can go on, first come first served, heads and trailers before data;
+    /// call it until `None` after each turn that received CREDIT or wrote output. A stream that still cannot finish
+    /// queues up again.
     pub fn next_writable(&mut self) -> Option<StreamId> {
-        while self.has_room() {
+        if self.out_full || self.dead.is_some() {
+            return None;
+        }
+        while let Some(id) = self.heads.pop_front() {
+            let Some(state) = self.table.get_mut(id) else { continue };
+            if state.wants == Wants::Room {
+                state.wants = Wants::Nothing;
+                if state.send != Half::Done {
+                    return Some(id);
+                }
+            }
+        }
+        while self.send_credit > 0 {
             let id = self.queue.pop_front()?;
-            let credit = self.send_credit;
             let Some(state) = self.table.get_mut(id) else { continue };
             state.queued = false;
-            // A head waits only for the output; a body also for credit of both kinds.
-            if state.send == Half::Body && state.send_credit == 0 {
-                continue;
+            // Without credit of its own it waits for CREDIT, which puts it into the queue again.
+            if state.wants == Wants::Data && state.send_credit > 0 {
+                state.wants = Wants::Nothing;
+                if state.send != Half::Done {
+                    return Some(id);
+                }
             }
-            if state.send == Half::Body && credit == 0 {
-                state.queued = true;
-                self.queue.push_front(id);
-                return None;
-            }
-            state.wants = false;
-            return Some(id);
         }
         None
     }
 
-    /// True when the output takes heads and data.
+    /// True when the output takes another head.
     pub fn has_room(&self) -> bool {
-        !self.out_full && self.dead.is_none()
+        self.dead.is_none() && self.output().len() < self.limits.output_bytes_max as usize
     }
 
     /// Why no stream can be opened now.
@@ -247,37 +251,52 @@ impl Mux {
             Some(OpenError::Draining)
         } else if self.table.len() >= self.peer.streams_max as usize {
             Some(OpenError::Streams)
-        } else if !self.has_room() || self.output().len() >= self.limits.output_bytes_max as usize {
+        } else if !self.has_room() {
             Some(OpenError::Full)
         } else {
             None
         }
     }
 
-    /// Checks that our half is at `half` and that the output has room; queues the stream when it has none.
-    fn check_send(&mut self, stream: StreamId, half: Half) -> Result<(), SendError> {
+    /// Checks that our half is at `half`.
+    fn check_send(&self, stream: StreamId, half: Half) -> Result<(), SendError> {
         let Some(state) = self.table.get(stream).filter(|_| self.dead.is_none()) else {
             return Err(SendError::Gone);
         };
-        if state.send != half {
-            return Err(SendError::State);
-        }
-        if self.out_full || self.output().len() >= self.limits.output_bytes_max as usize {
-            self.wait(stream);
-            return Err(SendError::Full);
-        }
-        Ok(())
+        if state.send == half { Ok(()) } else { Err(SendError::State) }
     }
 
-    /// Notes that a stream wants to send more than fits.
-    fn wait(&mut self, stream: StreamId) {
-        let room = (self.limits.output_bytes_max as usize).saturating_sub(self.output().len() + HEADER_BYTES);
-        self.out_full |= room == 0;
+    /// Checks that the output takes a head or trailers; queues the stream when it does not.
+    fn check_room(&mut self, stream: StreamId) -> Result<(), SendError> {
+        if self.has_room() {
+            return Ok(());
+        }
+        self.out_full = true;
+        if let Some(state) = self.table.get_mut(stream)
+            && state.wants != Wants::Room
+        {
+            state.wants = Wants::Room;
+            self.heads.push_back(stream);
+            if self.heads.len() > 2 * self.table.len() {
+                self.heads.retain(|id| self.table.get(*id).is_some());
+            }
+        }
+        Err(SendError::Full)
+    }
+
+    /// Bytes of data that the output takes now. Once it is full, none until half of it has left, so that a slow peer
+    /// does not cost a turn for every few bytes.
+    fn data_room(&self) -> usize {
+        let most = self.limits.output_bytes_max as usize;
+        if self.out_full { 0 } else { (most - most / 4).saturating_sub(self.output().len() + HEADER_BYTES) }
+    }
+
+    /// Notes that a stream has more data than fits.
+    fn wait_for_data(&mut self, stream: StreamId) {
+        self.out_full |= self.data_room() == 0;
         let Some(state) = self.table.get_mut(stream) else { return };
-        state.wants = true;
-        // Without credit of its own it waits for CREDIT, which puts it in the queue.
-        let own = state.send != Half::Body || state.send_credit > 0;
-        if own && !state.queued {
+        state.wants = Wants::Data;
+        if state.send_credit > 0 && !state.queued {
             state.queued = true;
             self.queue.push_back(stream);
             // Streams that were reset while they waited leave their places behind.

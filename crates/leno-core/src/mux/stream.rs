@@ -71,10 +71,21 @@ pub(super) struct Stream {
     pub(super) head_end: u64,
     /// Interim heads received.
     pub(super) interim: u8,
-    /// The shell wanted to send more than fitted and has not been told otherwise.
-    pub(super) wants: bool,
-    /// It stands in the queue of streams that may be writable.
+    /// What the shell could not send and has not been told that it now can.
+    pub(super) wants: Wants,
+    /// It stands in the queue of streams that may be able to send data.
     pub(super) queued: bool,
+}
+
+/// What a stream waits for to go on sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// It does not wait.
+    Nothing,
+    /// Room in the output, for a head or trailers.
+    Room,
+    /// Room in the output, and credit of both kinds, for data.
+    Data,
 }
 
 impl Stream {

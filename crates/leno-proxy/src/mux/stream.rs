@@ -262,13 +262,14 @@ impl Sink for Writer {
         }
         let Some(handle) = &self.handle else { return Err(Broken::CLOSED) };
         loop {
-            let mut machine = handle.conn.machine.borrow_mut();
-            let sent = if trailers.is_empty() {
-                machine.send_end(handle.stream)
-            } else {
-                machine.send_trailers(handle.stream, &trailers)
+            let sent = {
+                let mut machine = handle.conn.machine.borrow_mut();
+                if trailers.is_empty() {
+                    machine.send_end(handle.stream)
+                } else {
+                    machine.send_trailers(handle.stream, &trailers)
+                }
             };
-            drop(machine);
             match sent {
                 Ok(()) => break,
                 Err(SendError::Full) => Self::writable(handle).await?,

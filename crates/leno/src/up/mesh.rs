@@ -180,6 +180,7 @@ impl Mesh {
                 Action::Launch(id) => self.launch(id),
                 Action::Terminate(id) => self.end_process(id, Process::terminate),
                 Action::Kill(id) => self.end_process(id, Process::kill),
+                Action::Recovered(id) => self.tell_recovered(id),
                 Action::Restarting(id, delay) => self.tell_restarting(id, delay),
                 Action::Ready => self.mesh_ready(),
                 Action::GaveUp(why) => self.note_failure(&why),
@@ -194,6 +195,10 @@ impl Mesh {
         slot.launch += 1;
         slot.said_ready = false;
         slot.admin = Some("it has not been asked".to_owned());
+        // What the registry said about its predecessor says nothing about it.
+        if let ReadyBy::Health(place) | ReadyBy::AdminAndHealth(place) = self.plan.members[id].ready {
+            self.health[place] = Health::Unknown;
+        }
         match self.plan.members[id].joins.clone() {
             None => self.spawn(id, None),
             Some(joins) => self.mint(id, joins),

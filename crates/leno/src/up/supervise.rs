@@ -100,6 +100,8 @@ pub(super) enum Action {
     Kill(MemberId),
     /// Tell: it has exited and will be started again after this.
     Restarting(MemberId, Duration),
+    /// Tell: it is ready again.
+    Recovered(MemberId),
     /// Tell: every member is ready, for the first time.
     Ready,
     /// Tell: the start has failed; everything is being stopped.
@@ -281,6 +283,7 @@ impl Supervisor {
         self.members[id].state = State::Up;
         self.members[id].was_ready = true;
         if !matches!(self.phase, Phase::Starting { .. }) {
+            self.actions.push_back(Action::Recovered(id));
             return;
         }
         self.launch_waiting(now);

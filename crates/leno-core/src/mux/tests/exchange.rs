@@ -229,3 +229,46 @@ fn the_peers_stream_limit_holds() {
     }
     assert_eq!(open(), Err(OpenError::Streams));
 }
+
+#[test]
+fn bulk_leaves_room_for_requests() {
+    let mut pair = Pair::new();
+    pair.run();
+    let bulk = pair.get("/bulk", false);
+    let sent = pair.dialer.mux.send_data(bulk, &vec![0; 1 << 20], false).expect("takes some");
+    assert!(sent < 1 << 20);
+    // Nothing has left yet, and requests still fit.
+    for _ in 0..100 {
+        pair.get("/small", true);
+    }
+    assert!(pair.dialer.mux.output().len() < pair.dialer.mux.limits().output_bytes_max as usize);
+}
+
+#[test]
+fn trailers_wait_for_room_and_not_for_credit() {
+    let small = Limits { stream_window: 16 << 10, ..Limits::default() };
+    let mut pair = Pair::with(Limits { output_bytes_max: 8 << 10, ..Limits::default() }, small);
+    pair.acceptor.auto_release = false;
+    let id = pair.get("/", false);
+    pair.run();
+    let mut rest = 16 << 10;
+    while rest > 0 {
+        rest -= pair.dialer.mux.send_data(id, &vec![0; rest], false).expect("takes some");
+        if rest > 0 {
+            pair.run();
+            assert_eq!(pair.dialer.mux.next_writable(), Some(id));
+        }
+    }
+    // No credit is left, and small requests fill the output.
+    assert_eq!(pair.dialer.mux.writable(id), 0);
+    while pair.dialer.mux.can_open() {
+        pair.get("/", true);
+    }
+    assert_eq!(pair.dialer.mux.send_trailers(id, &Fields::default()), Err(SendError::Full));
+    assert_eq!(pair.dialer.mux.next_writable(), None);
+    pair.run();
+    assert_eq!(pair.dialer.mux.next_writable(), Some(id));
+    assert_eq!(pair.dialer.mux.send_trailers(id, &Fields::default()), Ok(()));
+    pair.run();
+    assert!(pair.acceptor.take_seen().contains(&(1, Seen::Trailers("".into()))));
+}

@@ -62,6 +62,12 @@ impl Mesh {
         self.view.tell(&event, &text);
     }
 
+    /// That a process that had exited does its work again.
+    pub(super) fn tell_recovered(&mut self, id: MemberId) {
+        let name = &self.plan.members[id].name;
+        self.view.tell(&json!({ "event": "recovered", "name": name }), &format!("{name} is ready again"));
+    }
+
     /// Why the start failed: what the process says when everything has ended.
     pub(super) fn note_failure(&mut self, why: &GaveUp) {
         let name = |id: MemberId| self.plan.members[id].name.as_str();

@@ -90,7 +90,8 @@ fn a_restarted_member_is_not_announced_as_a_ready_mesh() {
     let mut shop = running();
     give(&mut shop, Input::Exited(CONTROL), at(1_000));
     assert_eq!(wait(&mut shop, at(1_500)), [Action::Launch(CONTROL)]);
-    assert_eq!(give(&mut shop, Input::Ready(CONTROL), at(1_600)), []);
+    assert_eq!(give(&mut shop, Input::Ready(CONTROL), at(1_600)), [Action::Recovered(CONTROL)]);
+    assert_eq!(give(&mut shop, Input::Ready(CONTROL), at(1_700)), []);
     assert_eq!(shop.condition(CONTROL), Condition::Up);
 }
 
