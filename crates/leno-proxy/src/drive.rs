@@ -495,14 +495,19 @@ impl Drive<'_> {
             source.begin_tunnel();
             requests.begin_tunnel();
             // A tunnel has no deadlines: both ends may be silent for days. Dead peers are the transport's concern.
-            let (up, down) = tokio::join!(pump(source, requests, sent), async {
-                sink.flush().await.map_err(|_| PumpError::Sink)?;
-                pump(responses, sink, received).await
-            });
-            self.handle(match (up, down) {
-                (Ok(()), Ok(())) => Input::UpstreamEnded(Ending::Complete),
-                (Err(PumpError::Source(_)), _) | (_, Err(PumpError::Sink)) => Input::DownstreamGone,
-                _ => Input::UpstreamEnded(early(Broken::CLOSED)),
+            // One direction may end long before the other, but when one breaks the other is of no use: whoever is at its
+            // end may be waiting for what will never come.
+            let up = async {
+                pump(source, requests, sent).await.map_err(|error| matches!(error, PumpError::Source(_)))
+            };
+            let down = async {
+                sink.flush().await.map_err(|_| true)?;
+                pump(responses, sink, received).await.map_err(|error| matches!(error, PumpError::Sink))
+            };
+            self.handle(match tokio::try_join!(up, down) {
+                Ok(_) => Input::UpstreamEnded(Ending::Complete),
+                Err(true) => Input::DownstreamGone,
+                Err(false) => Input::UpstreamEnded(early(Broken::CLOSED)),
             });
             broken_off
         };

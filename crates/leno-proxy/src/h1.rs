@@ -97,11 +97,13 @@ impl Reader {
             return true;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.stream.poll_read_ready(&mut cx).is_ready()
-            && !matches!(
-                self.buffer.try_read(&self.stream, 1),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock
-            )
+        if self.stream.poll_read_ready(&mut cx).is_pending() {
+            return false;
+        }
+        let read = self.buffer.try_read(&self.stream, 1);
+        // The look took a buffer, which an idle connection must not keep.
+        self.buffer.rest();
+        !matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -194,6 +196,8 @@ pub(crate) struct Writer {
     pub(crate) keep_alive: bool,
     /// A final head has been taken.
     pub(crate) answered: bool,
+    /// The answer was cut: the client must see a reset, and nothing that looks like an end.
+    pub(crate) cut: bool,
 }
 
 impl Writer {
@@ -208,6 +212,7 @@ impl Writer {
             version: Version::Http11,
             keep_alive: true,
             answered: false,
+            cut: false,
         }
     }
 
@@ -374,6 +379,7 @@ impl ResponseSink for Writer {
 
     fn cut(&mut self, _reason: Reason) {
         self.keep_alive = false;
+        self.cut = true;
         self.discard();
         self.reset_on_close();
     }
