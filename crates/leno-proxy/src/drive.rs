@@ -446,6 +446,9 @@ impl Drive<'_> {
                 if self.exchange.poll_action() != Some(Action::Relay) {
                     break 'talk broken_off;
                 }
+                if self.worker.draining() {
+                    sink.close_after();
+                }
                 let relayed =
                     sink.head(&responses.view(), &NO_EDITS, arrived.framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
@@ -566,7 +569,7 @@ impl Drive<'_> {
             ResponseHead { status, reason: h1::server::reason_phrase(status), fields: Fields::default() };
         let wants_body = self.head.method != b"HEAD";
         let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
-        if !matches!(self.request.framing, BodyFraming::None) {
+        if self.worker.draining() || !matches!(self.request.framing, BodyFraming::None) {
             // What is left of the request's body will not be read.
             sink.close_after();
         }
