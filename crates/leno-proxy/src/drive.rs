@@ -92,9 +92,13 @@ impl Caller {
             }
         };
         if matches!(self, Self::Gateway) {
-            let mut chain = head.fields.get_named(b"x-forwarded-for").unwrap_or(b"").to_vec();
-            if !chain.is_empty() {
-                chain.extend_from_slice(b", ");
+            // Several lines are one list (RFC 9110 §5.3).
+            let mut chain = Vec::new();
+            for (_, name, value) in head.fields.iter() {
+                if name.eq_ignore_ascii_case(b"x-forwarded-for") && !value.is_empty() {
+                    chain.extend_from_slice(value);
+                    chain.extend_from_slice(b", ");
+                }
             }
             chain.extend_from_slice(peer.ip().to_string().as_bytes());
             edits.set(b"x-forwarded-for", &chain);
