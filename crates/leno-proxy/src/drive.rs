@@ -92,9 +92,13 @@ impl Caller {
             }
         };
         if matches!(self, Self::Gateway) {
-            let mut chain = head.fields.get_named(b"x-forwarded-for").unwrap_or(b"").to_vec();
-            if !chain.is_empty() {
-                chain.extend_from_slice(b", ");
+            // Several lines are one list (RFC 9110 §5.3).
+            let mut chain = Vec::new();
+            for (_, name, value) in head.fields.iter() {
+                if name.eq_ignore_ascii_case(b"x-forwarded-for") && !value.is_empty() {
+                    chain.extend_from_slice(value);
+                    chain.extend_from_slice(b", ");
+                }
             }
             chain.extend_from_slice(peer.ip().to_string().as_bytes());
             edits.set(b"x-forwarded-for", &chain);
@@ -446,6 +450,9 @@ impl Drive<'_> {
                 if self.exchange.poll_action() != Some(Action::Relay) {
                     break 'talk broken_off;
                 }
+                if self.worker.draining() {
+                    sink.close_after();
+                }
                 let relayed =
                     sink.head(&responses.view(), &NO_EDITS, arrived.framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
@@ -566,7 +573,7 @@ impl Drive<'_> {
             ResponseHead { status, reason: h1::server::reason_phrase(status), fields: Fields::default() };
         let wants_body = self.head.method != b"HEAD";
         let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
-        if !matches!(self.request.framing, BodyFraming::None) {
+        if self.worker.draining() || !matches!(self.request.framing, BodyFraming::None) {
             // What is left of the request's body will not be read.
             sink.close_after();
         }

@@ -27,6 +27,8 @@ pub(crate) mod server;
 const COPY_BYTES_MAX: usize = 4 * 1024;
 /// Bytes that a sink keeps before it writes without being asked.
 const KEPT_BYTES_MAX: usize = BUFFER_BYTES;
+/// Silence of a tunnel's end before it is asked whether it lives (the kernel's default is two hours).
+const TUNNEL_PROBE_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 /// Bytes of following requests that are read while one is being answered; beyond, the client's socket has to wait.
 const PIPELINED_BYTES_MAX: usize = BUFFER_BYTES;
 
@@ -238,6 +240,13 @@ impl Writer {
         }
     }
 
+    /// Lets the kernel ask now and then whether the other end of a tunnel still lives: nobody else would ever know.
+    fn probe_when_silent(&self) {
+        let probes = socket2::TcpKeepalive::new().with_time(TUNNEL_PROBE_AFTER);
+        // A failure means that the socket is already gone.
+        let _ = socket2::SockRef::from(&*self.stream).set_tcp_keepalive(&probes);
+    }
+
     /// Makes the peer see a reset instead of an orderly end when the stream is dropped.
     pub(crate) fn reset_on_close(&self) {
         // A failure means that the socket is already gone.
@@ -309,6 +318,7 @@ impl Sink for Writer {
     fn begin_tunnel(&mut self) {
         self.encoder = BodyEncoder::new(BodyFraming::Tunnel);
         self.tunnel = true;
+        self.probe_when_silent();
     }
 
     async fn finish(&mut self, trailers: Fields<'_>) -> Result<(), Broken> {
@@ -366,6 +376,9 @@ impl ResponseSink for Writer {
         }
         self.encoder = BodyEncoder::new(framing);
         self.tunnel = framing == BodyFraming::Tunnel;
+        if self.tunnel {
+            self.probe_when_silent();
+        }
         Ok(())
     }
 

@@ -33,6 +33,10 @@ pub(crate) mod stream;
 const READ_BYTES: usize = 32 * 1024;
 /// How long a connection that can make no more use of its peer waits for the last bytes to leave.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Bytes that all streams of a connection together may have unread: a whole window for each of the 256 streams after
+/// which the pool makes another connection. With less, a few clients that do not read would use it up and stop every
+/// other stream of the connection. It is held only for clients that are slow, 256 KiB for each.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// One connection to a peer, as its streams see it.
 #[derive(Debug)]
@@ -117,8 +121,9 @@ impl SlotState {
 impl Conn {
     /// A connection that was just established. `room` rings when a stream can be opened that could not before.
     pub(crate) fn new(role: Role, clock: Clock, room: Rc<Notify>) -> Rc<Self> {
+        let limits = Limits { connection_window: CONNECTION_WINDOW, ..Limits::default() };
         Rc::new(Self {
-            machine: RefCell::new(Mux::new(role, Limits::default(), clock.now())),
+            machine: RefCell::new(Mux::new(role, limits, clock.now())),
             slots: RefCell::default(),
             waker: RefCell::default(),
             woken: Cell::new(false),

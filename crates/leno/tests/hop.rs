@@ -16,6 +16,8 @@ use common::{Running, free_port, leno, until};
 
 /// For anything that should happen at once.
 const SOON: Duration = Duration::from_secs(10);
+/// More than all buffers between an application and a client hold.
+const HUGE_BYTES: u64 = 1 << 40;
 
 /// An HTTP server that answers by the path, and remembers what it was sent.
 struct Origin {
@@ -55,6 +57,16 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
             let line = head.lines().find(|line| line.to_lowercase().starts_with(&format!("{name}:")))?;
             Some(line.split_once(':')?.1.trim().to_owned())
         };
+        if path == "/slow" {
+            thread::sleep(Duration::from_millis(500));
+        }
+        if path == "/huge" {
+            stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", HUGE_BYTES).as_bytes()).unwrap();
+            let piece = pattern(64 * 1024);
+            // Nobody reads all of it.
+            while stream.write_all(&piece).is_ok() {}
+            return;
+        }
         if path == "/early-cut" {
             // An answer before the body was read, and not all of it.
             stream
@@ -575,6 +587,48 @@ fn a_service_of_another_namespace_is_called_by_a_host_name() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let seen = origin.seen().join("");
     assert!(seen.contains("\r\nHost: server.team\r\n"), "{seen}");
+}
+
+#[test]
+fn clients_that_do_not_read_do_not_stop_others() {
+    each(|way| {
+        let stalled: Vec<TcpStream> = (0..40)
+            .map(|_| {
+                let mut client = way.connect();
+                client.write_all(b"GET /huge HTTP/1.1\r\nHost: server\r\n\r\n").unwrap();
+                client.peek(&mut [0]).unwrap();
+                client
+            })
+            .collect();
+        thread::sleep(Duration::from_secs(1));
+        let answer = way.get("/plain");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && body(&answer) == "hello", "{}: {answer}", way.name);
+        drop(stalled);
+    });
+}
+
+#[test]
+fn an_answer_during_a_drain_says_that_it_is_the_last() {
+    let way = Way::single();
+    let mut stream = way.connect();
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: server\r\n\r\n").unwrap();
+    until("the request is there", SOON, || !way.origin.seen().is_empty());
+    way._proxies[0].signal(rustix::process::Signal::TERM);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.to_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
+    assert_eq!(body(&answer), "hello");
+}
+
+#[test]
+fn a_gateway_keeps_every_line_of_the_chain_of_clients() {
+    let way = Way::single();
+    way.talk(
+        b"GET /plain HTTP/1.1\r\nHost: server\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\n\
+          Connection: close\r\n\r\n",
+    );
+    let seen = way.origin.seen().join("");
+    assert!(seen.contains("x-forwarded-for: 192.0.2.1, 192.0.2.2, 127.0.0.1\r\n"), "{seen}");
 }
 
 #[test]
