@@ -402,8 +402,9 @@ impl Exchange {
             self.report(Outcome::Unreachable, now);
         }
         // The peer's clock and ours measure the same deadline: what is too late there is too late here.
-        let in_time = reason != Reason::RequestTimeout;
-        if in_time && self.replayable && (app_saw == AppSaw::Nothing || self.idempotent) {
+        // A request that cannot be said to one peer cannot be said to another one.
+        let worth_it = !matches!(reason, Reason::RequestTimeout | Reason::RequestMalformed);
+        if worth_it && self.replayable && (app_saw == AppSaw::Nothing || self.idempotent) {
             self.retry_or_reply(reason, true);
         } else {
             self.fail_attempt(reason);

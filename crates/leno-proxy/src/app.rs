@@ -153,7 +153,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         listeners.push(bound("forward proxy", Purpose::Http(Caller::Forward), address, count)?);
     }
     for (service, address) in listens.outbound {
-        let authority = service.to_string().into();
+        let authority = host_of(&service);
         let purpose = Purpose::Http(Caller::Dependency { service, authority });
         listeners.push(bound("dependency", purpose, address, count)?);
     }
@@ -274,6 +274,15 @@ fn addresses(listeners: &[Listener], admin: Option<&TcpListener>) -> Bound {
         }
     }
     bound
+}
+
+/// The host name by which requests on a dependency's port call it: the `/` of its own name has no place in one.
+fn host_of(service: &ServiceId) -> Arc<str> {
+    if service.in_default_namespace() {
+        service.name.to_string().into()
+    } else {
+        format!("{}.{}", service.name, service.namespace).into()
+    }
 }
 
 fn workers(wanted: Option<NonZeroUsize>) -> usize {

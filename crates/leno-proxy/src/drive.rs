@@ -92,9 +92,13 @@ impl Caller {
             }
         };
         if matches!(self, Self::Gateway) {
-            let mut chain = head.fields.get_named(b"x-forwarded-for").unwrap_or(b"").to_vec();
-            if !chain.is_empty() {
-                chain.extend_from_slice(b", ");
+            // Several lines are one list (RFC 9110 §5.3).
+            let mut chain = Vec::new();
+            for (_, name, value) in head.fields.iter() {
+                if name.eq_ignore_ascii_case(b"x-forwarded-for") && !value.is_empty() {
+                    chain.extend_from_slice(value);
+                    chain.extend_from_slice(b", ");
+                }
             }
             chain.extend_from_slice(peer.ip().to_string().as_bytes());
             edits.set(b"x-forwarded-for", &chain);
@@ -446,6 +450,9 @@ impl Drive<'_> {
                 if self.exchange.poll_action() != Some(Action::Relay) {
                     break 'talk broken_off;
                 }
+                if self.worker.draining() {
+                    sink.close_after();
+                }
                 let relayed =
                     sink.head(&responses.view(), &NO_EDITS, arrived.framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
@@ -495,14 +502,19 @@ impl Drive<'_> {
             source.begin_tunnel();
             requests.begin_tunnel();
             // A tunnel has no deadlines: both ends may be silent for days. Dead peers are the transport's concern.
-            let (up, down) = tokio::join!(pump(source, requests, sent), async {
-                sink.flush().await.map_err(|_| PumpError::Sink)?;
-                pump(responses, sink, received).await
-            });
-            self.handle(match (up, down) {
-                (Ok(()), Ok(())) => Input::UpstreamEnded(Ending::Complete),
-                (Err(PumpError::Source(_)), _) | (_, Err(PumpError::Sink)) => Input::DownstreamGone,
-                _ => Input::UpstreamEnded(early(Broken::CLOSED)),
+            // One direction may end long before the other, but when one breaks the other is of no use: whoever is at its
+            // end may be waiting for what will never come.
+            let up = async {
+                pump(source, requests, sent).await.map_err(|error| matches!(error, PumpError::Source(_)))
+            };
+            let down = async {
+                sink.flush().await.map_err(|_| true)?;
+                pump(responses, sink, received).await.map_err(|error| matches!(error, PumpError::Sink))
+            };
+            self.handle(match tokio::try_join!(up, down) {
+                Ok(_) => Input::UpstreamEnded(Ending::Complete),
+                Err(true) => Input::DownstreamGone,
+                Err(false) => Input::UpstreamEnded(early(Broken::CLOSED)),
             });
             broken_off
         };
@@ -561,7 +573,7 @@ impl Drive<'_> {
             ResponseHead { status, reason: h1::server::reason_phrase(status), fields: Fields::default() };
         let wants_body = self.head.method != b"HEAD";
         let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
-        if !matches!(self.request.framing, BodyFraming::None) {
+        if self.worker.draining() || !matches!(self.request.framing, BodyFraming::None) {
             // What is left of the request's body will not be read.
             sink.close_after();
         }

@@ -27,6 +27,8 @@ pub(crate) mod server;
 const COPY_BYTES_MAX: usize = 4 * 1024;
 /// Bytes that a sink keeps before it writes without being asked.
 const KEPT_BYTES_MAX: usize = BUFFER_BYTES;
+/// Silence of a tunnel's end before it is asked whether it lives (the kernel's default is two hours).
+const TUNNEL_PROBE_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 /// Bytes of following requests that are read while one is being answered; beyond, the client's socket has to wait.
 const PIPELINED_BYTES_MAX: usize = BUFFER_BYTES;
 
@@ -97,11 +99,13 @@ impl Reader {
             return true;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.stream.poll_read_ready(&mut cx).is_ready()
-            && !matches!(
-                self.buffer.try_read(&self.stream, 1),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock
-            )
+        if self.stream.poll_read_ready(&mut cx).is_pending() {
+            return false;
+        }
+        let read = self.buffer.try_read(&self.stream, 1);
+        // The look took a buffer, which an idle connection must not keep.
+        self.buffer.rest();
+        !matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -194,6 +198,8 @@ pub(crate) struct Writer {
     pub(crate) keep_alive: bool,
     /// A final head has been taken.
     pub(crate) answered: bool,
+    /// The answer was cut: the client must see a reset, and nothing that looks like an end.
+    pub(crate) cut: bool,
 }
 
 impl Writer {
@@ -208,6 +214,7 @@ impl Writer {
             version: Version::Http11,
             keep_alive: true,
             answered: false,
+            cut: false,
         }
     }
 
@@ -231,6 +238,13 @@ impl Writer {
             self.out = Vec::new();
             self.sent = 0;
         }
+    }
+
+    /// Lets the kernel ask now and then whether the other end of a tunnel still lives: nobody else would ever know.
+    fn probe_when_silent(&self) {
+        let probes = socket2::TcpKeepalive::new().with_time(TUNNEL_PROBE_AFTER);
+        // A failure means that the socket is already gone.
+        let _ = socket2::SockRef::from(&*self.stream).set_tcp_keepalive(&probes);
     }
 
     /// Makes the peer see a reset instead of an orderly end when the stream is dropped.
@@ -304,6 +318,7 @@ impl Sink for Writer {
     fn begin_tunnel(&mut self) {
         self.encoder = BodyEncoder::new(BodyFraming::Tunnel);
         self.tunnel = true;
+        self.probe_when_silent();
     }
 
     async fn finish(&mut self, trailers: Fields<'_>) -> Result<(), Broken> {
@@ -361,6 +376,9 @@ impl ResponseSink for Writer {
         }
         self.encoder = BodyEncoder::new(framing);
         self.tunnel = framing == BodyFraming::Tunnel;
+        if self.tunnel {
+            self.probe_when_silent();
+        }
         Ok(())
     }
 
@@ -374,6 +392,7 @@ impl ResponseSink for Writer {
 
     fn cut(&mut self, _reason: Reason) {
         self.keep_alive = false;
+        self.cut = true;
         self.discard();
         self.reset_on_close();
     }

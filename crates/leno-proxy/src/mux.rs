@@ -12,13 +12,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use leno_core::exchange::AppSaw;
-use leno_core::head::{Field, ResponseIndex};
+use leno_core::head::{Field, FieldId, ResponseIndex};
 use leno_core::http1::BodyFraming;
 use leno_core::mux::{self, Body, Code, Event, HeadIndex, Limits, Mux, Role, StreamId};
 use leno_core::reason::Reason;
 use leno_core::time::Duration;
 use leno_identity::reason::Reason as TlsReason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
 use crate::alarm::Alarm;
 use crate::body::{Arrived, Broken, Request};
@@ -32,6 +33,10 @@ pub(crate) mod stream;
 const READ_BYTES: usize = 32 * 1024;
 /// How long a connection that can make no more use of its peer waits for the last bytes to leave.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Bytes that all streams of a connection together may have unread: a whole window for each of the 256 streams after
+/// which the pool makes another connection. With less, a few clients that do not read would use it up and stop every
+/// other stream of the connection. It is held only for clients that are slow, 256 KiB for each.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// One connection to a peer, as its streams see it.
 #[derive(Debug)]
@@ -45,6 +50,12 @@ pub(crate) struct Conn {
     woken: Cell<bool>,
     /// The connection is over.
     closed: Cell<bool>,
+    /// The peer has said its first words: it accepts us, and its limits are known.
+    settled: Cell<bool>,
+    /// Somebody wanted to open a stream and could not.
+    full: Cell<bool>,
+    /// Rings when that somebody may try again.
+    room: Rc<Notify>,
     clock: Clock,
 }
 
@@ -108,20 +119,32 @@ impl SlotState {
 }
 
 impl Conn {
-    pub(crate) fn new(role: Role, clock: Clock) -> Rc<Self> {
+    /// A connection that was just established. `room` rings when a stream can be opened that could not before.
+    pub(crate) fn new(role: Role, clock: Clock, room: Rc<Notify>) -> Rc<Self> {
+        let limits = Limits { connection_window: CONNECTION_WINDOW, ..Limits::default() };
         Rc::new(Self {
-            machine: RefCell::new(Mux::new(role, Limits::default(), clock.now())),
+            machine: RefCell::new(Mux::new(role, limits, clock.now())),
             slots: RefCell::default(),
             waker: RefCell::default(),
             woken: Cell::new(false),
             closed: Cell::new(false),
+            settled: Cell::new(false),
+            full: Cell::new(false),
+            room,
             clock,
         })
     }
 
     /// True when a new stream can be opened now.
     pub(crate) fn can_open(&self) -> bool {
-        !self.closed.get() && self.machine.borrow().can_open()
+        let can = !self.closed.get() && self.machine.borrow().can_open();
+        self.full.set(!can);
+        can
+    }
+
+    /// Waits until the peer has said its first words. Polled beside [`Conn::run`] by one task, whose every turn it sees.
+    pub(crate) async fn settled(&self) {
+        std::future::poll_fn(|_| if self.settled.get() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// True when it will never take another stream.
@@ -226,6 +249,9 @@ impl Conn {
                 return Poll::Ready(Ended::Lost(error));
             }
             self.wake_writers();
+            if self.full.get() && self.can_open() {
+                self.room.notify_waiters();
+            }
             if self.machine.borrow().is_finished() {
                 return Poll::Ready(Ended::Done);
             }
@@ -283,6 +309,10 @@ impl Conn {
                 None => break,
             }
         }
+        if start > 0 {
+            // Whatever it was, the machine lets nothing pass before SETTINGS.
+            self.settled.set(true);
+        }
         input.bytes.copy_within(start..input.filled, 0);
         input.filled -= start;
         // A head may be longer than one read; the machine says how much it can leave at most.
@@ -298,12 +328,17 @@ impl Conn {
             Event::Request { stream, meta, payload, end } => {
                 let slot = self.enter(stream);
                 slot.state.borrow_mut().ended = end;
+                let fields = index.request.view(payload).fields;
+                // Dropped here, the expectation would leave the client waiting for the application's word, and the
+                // application for the client's body.
+                let expects = fields.get(FieldId::Expect);
+                let expect_continue = expects.is_some_and(|it| it.eq_ignore_ascii_case(b"100-continue"));
                 let request = Request {
                     bytes: payload.to_vec(),
                     index: std::mem::take(&mut index.request),
                     framing: framing(meta.body, end, !meta.upgrade.is_empty()),
                     upgrade: meta.upgrade.to_vec(),
-                    expect_continue: false,
+                    expect_continue: expect_continue && !end,
                     te_trailers: true,
                     time_left: meta.deadline,
                 };

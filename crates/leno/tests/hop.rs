@@ -12,10 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{Running, free_port, leno};
+use common::{Running, free_port, leno, until};
 
 /// For anything that should happen at once.
 const SOON: Duration = Duration::from_secs(10);
+/// More than all buffers between an application and a client hold.
+const HUGE_BYTES: u64 = 1 << 40;
 
 /// An HTTP server that answers by the path, and remembers what it was sent.
 struct Origin {
@@ -55,7 +57,26 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
             let line = head.lines().find(|line| line.to_lowercase().starts_with(&format!("{name}:")))?;
             Some(line.split_once(':')?.1.trim().to_owned())
         };
-        if path == "/continue" {
+        if path == "/slow" {
+            thread::sleep(Duration::from_millis(500));
+        }
+        if path == "/huge" {
+            stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", HUGE_BYTES).as_bytes()).unwrap();
+            let piece = pattern(64 * 1024);
+            // Nobody reads all of it.
+            while stream.write_all(&piece).is_ok() {}
+            return;
+        }
+        if path == "/early-cut" {
+            // An answer before the body was read, and not all of it.
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+                .unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            stream.read_to_end(&mut read).ok();
+            return;
+        }
+        if path == "/continue" || path == "/expect" && field("expect").is_some() {
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
         }
         if path == "/upgrade" {
@@ -66,12 +87,14 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
                 .unwrap();
             stream.write_all(&read).unwrap();
             let mut buffer = [0; 1024];
-            while let Ok(bytes) = stream.read(&mut buffer) {
-                if bytes == 0 {
-                    break;
+            loop {
+                match stream.read(&mut buffer) {
+                    Ok(bytes) if bytes > 0 => stream.write_all(&buffer[..bytes]).unwrap(),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                    _ => break,
                 }
-                stream.write_all(&buffer[..bytes]).unwrap();
             }
+            seen.lock().unwrap().push("the tunnel ended".into());
             stream.write_all(b"bye").ok();
             return;
         }
@@ -118,7 +141,7 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
             "/two-lengths" => b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_vec(),
             "/big" => plain(&pattern(3_000_000)),
             _ if head.starts_with("HEAD ") => b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_vec(),
-            "/echo" | "/continue" => plain(&body),
+            "/echo" | "/continue" | "/expect" => plain(&body),
             _ => plain(b"hello"),
         };
         if stream.write_all(&answer).is_err() {
@@ -387,6 +410,25 @@ fn expect_continue_waits_for_the_application() {
 }
 
 #[test]
+fn an_expectation_reaches_the_application() {
+    each(|way| {
+        let mut stream = way.connect();
+        stream
+            .write_all(
+                b"POST /expect HTTP/1.1\r\nHost: server\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\
+                  Connection: close\r\n\r\n",
+            )
+            .unwrap();
+        let mut read = Vec::new();
+        fill_until(&mut stream, &mut read, b"100 Continue\r\n\r\n")
+            .unwrap_or_else(|| panic!("{}: {:?}", way.name, String::from_utf8_lossy(&read)));
+        stream.write_all(b"data").unwrap();
+        stream.read_to_end(&mut read).unwrap();
+        assert!(String::from_utf8_lossy(&read).ends_with("\r\n\r\ndata"), "{}", way.name);
+    });
+}
+
+#[test]
 fn interim_responses_are_passed_on() {
     each(|way| {
         let answer = way.get("/early");
@@ -436,6 +478,27 @@ fn an_upgraded_connection_is_a_tunnel_with_two_halves() {
 }
 
 #[test]
+fn a_tunnel_ends_for_the_application_when_its_client_is_reset() {
+    each(|way| {
+        let mut stream = way.connect();
+        stream
+            .write_all(
+                b"GET /upgrade HTTP/1.1\r\nHost: server\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+            )
+            .unwrap();
+        let mut read = Vec::new();
+        fill_until(&mut stream, &mut read, b"\r\n\r\n").unwrap_or_else(|| panic!("{}: no 101", way.name));
+        stream.write_all(b"one").unwrap();
+        stream.peek(&mut [0]).unwrap();
+        // Closing with something unread is a reset.
+        drop(stream);
+        until(&format!("{}: the application is told", way.name), SOON / 2, || {
+            way.origin.seen().iter().any(|seen| seen == "the tunnel ended")
+        });
+    });
+}
+
+#[test]
 fn fields_of_one_hop_stay_there() {
     each(|way| {
         let answer = way.talk(
@@ -463,6 +526,109 @@ fn a_response_that_is_cut_is_seen_to_be_cut() {
         let answer = way.get("/cut");
         assert!(answer.ends_with("<reset>"), "{}: {answer:?}", way.name);
     });
+}
+
+#[test]
+fn a_cut_is_seen_where_only_the_end_of_the_connection_ends_a_body() {
+    each(|way| {
+        let answer =
+            way.talk(b"POST /early-cut HTTP/1.0\r\nHost: server\r\nContent-Length: 100\r\n\r\nnot all yet");
+        assert!(answer.ends_with("<reset>"), "{}: {answer:?}", way.name);
+    });
+}
+
+#[test]
+fn a_first_burst_is_served_over_a_connection_that_is_not_there_yet() {
+    each(|way| {
+        let mut clients: Vec<TcpStream> = (0..400).map(|_| way.connect()).collect();
+        for client in &mut clients {
+            client.write_all(b"GET /plain HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n").unwrap();
+        }
+        for (at, mut client) in clients.into_iter().enumerate() {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{} {at}: {answer}", way.name);
+        }
+    });
+}
+
+#[test]
+fn a_long_head_may_be_the_first_of_its_connection() {
+    each(|way| {
+        let long = "a".repeat(40_000);
+        let answer = way.talk(
+            format!("GET /plain HTTP/1.1\r\nHost: server\r\nx-long: {long}\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
+        );
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{}: {answer}", way.name);
+    });
+}
+
+#[test]
+fn a_service_of_another_namespace_is_called_by_a_host_name() {
+    let (origin, folder) = (Origin::start(), tempfile::tempdir().unwrap());
+    let [out, mesh, own, app] = [free_port(), free_port(), free_port(), free_port()];
+    let file = folder.path().join("mesh.yaml");
+    let text = format!(
+        "mesh: pair\nservices:\n  client:\n    calls: [team/server]\n    health: none\n    instances:\n\
+         \x20     - {{name: client, port: {app}, mesh: \"127.0.0.1:{own}\", outbound: {{team/server: {out}}}}}\n\
+         \x20 team/server:\n    health: none\n    instances:\n\
+         \x20     - {{name: server, address: \"{}\", mesh: \"127.0.0.1:{mesh}\"}}\n",
+        origin.address
+    );
+    std::fs::write(&file, text).unwrap();
+    let identity = folder.path().join("identity");
+    let _proxies = ["team/server", "client"].map(|role| proxy(&file, role, Some(&identity)));
+    let mut stream = TcpStream::connect(("127.0.0.1", out)).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(b"GET /plain HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let seen = origin.seen().join("");
+    assert!(seen.contains("\r\nHost: server.team\r\n"), "{seen}");
+}
+
+#[test]
+fn clients_that_do_not_read_do_not_stop_others() {
+    each(|way| {
+        let stalled: Vec<TcpStream> = (0..40)
+            .map(|_| {
+                let mut client = way.connect();
+                client.write_all(b"GET /huge HTTP/1.1\r\nHost: server\r\n\r\n").unwrap();
+                client.peek(&mut [0]).unwrap();
+                client
+            })
+            .collect();
+        thread::sleep(Duration::from_secs(1));
+        let answer = way.get("/plain");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && body(&answer) == "hello", "{}: {answer}", way.name);
+        drop(stalled);
+    });
+}
+
+#[test]
+fn an_answer_during_a_drain_says_that_it_is_the_last() {
+    let way = Way::single();
+    let mut stream = way.connect();
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: server\r\n\r\n").unwrap();
+    until("the request is there", SOON, || !way.origin.seen().is_empty());
+    way._proxies[0].signal(rustix::process::Signal::TERM);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.to_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
+    assert_eq!(body(&answer), "hello");
+}
+
+#[test]
+fn a_gateway_keeps_every_line_of_the_chain_of_clients() {
+    let way = Way::single();
+    way.talk(
+        b"GET /plain HTTP/1.1\r\nHost: server\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\n\
+          Connection: close\r\n\r\n",
+    );
+    let seen = way.origin.seen().join("");
+    assert!(seen.contains("x-forwarded-for: 192.0.2.1, 192.0.2.2, 127.0.0.1\r\n"), "{seen}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -37,10 +38,17 @@ struct Sidecar {
 
 impl Sidecar {
     fn start(folder: &Path, file: &Path, role: &str, identity: &Path) -> Self {
+        Self::start_as(folder, file, role, &[("--identity", identity)])
+    }
+
+    fn start_as(folder: &Path, file: &Path, role: &str, identity: &[(&str, &Path)]) -> Self {
         let log = folder.join(format!("{role}.log"));
         let mut command = leno();
         command.args(["--log", "debug", "proxy", "--workers", "1", "--admin", "127.0.0.1:0", "--role", role]);
-        command.arg("--file").arg(file).arg("--identity").arg(identity);
+        command.arg("--file").arg(file);
+        for (flag, path) in identity {
+            command.arg(flag).arg(path);
+        }
         let running = Running::start(command.stderr(Stdio::from(File::create(&log).unwrap())));
         let ready = running.event("ready", SOON);
         let admin = ready["admin"].as_str().unwrap().parse().unwrap();
@@ -183,6 +191,56 @@ fn a_server_with_another_services_identity_is_refused_and_both_sides_say_why() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("leno-reason: tls_refused"), "{answer}");
     client.explains("self", "wrong_id", "sa/impostor");
     impostor.explains("peer", "refused_by_peer", "refused");
+}
+
+#[test]
+fn a_peer_that_refuses_us_after_the_handshake_has_seen_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, _, out) = mesh(folder.path());
+    let identity = folder.path().join("identity");
+    let server = Sidecar::start(folder.path(), &file, "server", &identity);
+    // The client believes the server, but comes from an authority that the server does not know.
+    let ours = shared_authority(&identity, &domain(), now()).unwrap();
+    let theirs = Authority::create(&domain(), now()).unwrap();
+    let (chain, key) = certificate(&theirs, now());
+    let write = |name: &str, blocks: Vec<(&str, &[u8])>| {
+        let path = folder.path().join(name);
+        fs::write(&path, blocks.iter().map(|(label, der)| pem(label, der)).collect::<String>()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    let cert = write("cert.pem", chain.iter().map(|cert| ("CERTIFICATE", &**cert)).collect());
+    let key = write("key.pem", vec![("PRIVATE KEY", key.secret_der())]);
+    let both = [ours.roots(), theirs.roots()].concat();
+    let roots = write("roots.pem", both.iter().map(|root| ("CERTIFICATE", &**root)).collect());
+    let files = [("--cert", &*cert), ("--key", &*key), ("--roots", &*roots)];
+    let client = Sidecar::start_as(folder.path(), &file, "client", &files);
+
+    // Not a method that could be tried again if the application might have seen it.
+    let mut stream = TcpStream::connect(("127.0.0.1", out)).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: server\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("leno-reason: tls_refused"), "{answer}");
+    client.explains("peer", "after_handshake", "refused");
+    server.explains("self", "unknown_authority", "authority");
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for (at, three) in der.chunks(3).enumerate() {
+        text.push_str(if at % 16 == 0 { "\n" } else { "" });
+        let bits = three.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for digit in 0..4 {
+            let it = DIGITS[(bits >> (18 - 6 * digit)) as usize & 63] as char;
+            text.push(if digit > three.len() { '=' } else { it });
+        }
+    }
+    format!("-----BEGIN {label}-----{text}\n-----END {label}-----\n")
 }
 
 /// Believes any server: this is about what the server believes.

@@ -235,6 +235,15 @@ fn silence_is_the_reason_when_it_comes_before_the_deadline() {
 }
 
 #[test]
+fn a_request_that_cannot_be_sent_at_all_is_not_tried_elsewhere() {
+    let mut scene = Scene::new(3, true, None);
+    scene.connect();
+    let unfit = Ending::Early { app_saw: AppSaw::Nothing, reason: Reason::RequestMalformed };
+    let action = scene.handle(Input::UpstreamEnded(unfit));
+    assert_eq!(action, Some(Action::Reply(Reason::RequestMalformed)), "the budget is for better things");
+}
+
+#[test]
 fn a_client_that_goes_frees_its_place() {
     let mut scene = Scene::new(1, true, None);
     scene.connect();

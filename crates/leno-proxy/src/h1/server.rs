@@ -55,6 +55,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         edits.clear();
         let Connection { reader, writer, request, alarm, worker, .. } = &mut connection;
         drive(worker, &caller, peer, request, &mut edits, reader, writer, alarm).await;
+        if connection.writer.cut {
+            return;
+        }
         if !connection.writer.keep_alive || connection.worker.draining() || !connection.reader.body_ended() {
             return connection.close().await;
         }

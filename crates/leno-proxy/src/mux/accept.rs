@@ -29,7 +29,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, from: SocketAddr) {
     let Some((tls, peer)) = handshake(&worker, stream, from).await else { return };
     tracing::debug!(%peer, %from, "a peer connected");
-    let conn = Conn::new(Role::Acceptor, worker.clock);
+    let conn = Conn::new(Role::Acceptor, worker.clock, Rc::default());
     worker.mux_pools.borrow_mut().accepted(&conn);
     if worker.draining() {
         conn.drain();

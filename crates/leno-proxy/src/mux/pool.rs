@@ -3,12 +3,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 
 use leno_core::backend::Endpoint;
 use leno_core::exchange::{CONNECT_TIMEOUT, ConnectFailure};
 use leno_core::mux::Role;
 use leno_core::peer::SpiffeId;
+use leno_core::time::Duration;
 use leno_identity::reason::explain_io;
 use leno_identity::tls::server_name;
 use tokio::net::TcpStream;
@@ -26,6 +28,9 @@ const STREAMS_PER_CONN: usize = 256;
 /// Connections to one endpoint from one worker. With the transport's limit of streams per connection that is more
 /// than any endpoint can serve at a time.
 const CONNS_MAX: usize = 4;
+/// How long a request waits for room on connections that are all full: a peer that takes its time to read, not one
+/// that is at its end.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 
 /// A worker's connections to peers, and from them.
 #[derive(Debug, Default)]
@@ -39,12 +44,14 @@ pub(crate) struct Pools {
 struct Peer {
     conns: Vec<Rc<Conn>>,
     dialing: Option<Rc<Dialing>>,
+    /// Rings when one of the connections may take a stream that none could take before.
+    room: Rc<Notify>,
 }
 
 /// A connection attempt that any number of requests may wait for.
 #[derive(Debug, Default)]
 struct Dialing {
-    result: RefCell<Option<Result<Rc<Conn>, ConnectFailure>>>,
+    result: RefCell<Option<Result<(), ConnectFailure>>>,
     done: Notify,
 }
 
@@ -73,86 +80,143 @@ impl Pools {
         }
     }
 
-    /// The connection with the fewest streams, unless another one should be made.
-    fn best(&mut self, key: u64) -> Option<Rc<Conn>> {
+    /// Ends a connection attempt, well or not.
+    fn dialed(&mut self, key: u64, dialing: &Dialing, result: Result<Rc<Conn>, ConnectFailure>) {
+        // An endpoint that was forgotten meanwhile is forgotten again at the next swap, and drained with it.
         let peer = self.peers.entry(key).or_default();
-        peer.conns.retain(|conn| !conn.is_leaving());
-        let best = peer.conns.iter().filter(|conn| conn.can_open()).min_by_key(|conn| conn.streams_open())?;
-        let crowded = best.streams_open() >= STREAMS_PER_CONN && peer.conns.len() < CONNS_MAX;
-        if crowded { None } else { Some(best.clone()) }
+        peer.dialing = None;
+        *dialing.result.borrow_mut() = Some(result.map(|conn| peer.conns.push(conn)));
+        dialing.done.notify_waiters();
     }
 }
 
-/// A connection to `endpoint` that can take a stream; true when it stood already. Cancel-safe: the attempt goes on for
-/// those who wait for it too.
+impl Peer {
+    /// The connection with the fewest streams.
+    fn best(&mut self) -> Option<Rc<Conn>> {
+        self.conns.retain(|conn| !conn.is_leaving());
+        // Every full one is asked, so that each of them rings when it has room.
+        self.conns.iter().filter(|conn| conn.can_open()).min_by_key(|conn| conn.streams_open()).cloned()
+    }
+}
+
+/// What a request without a connection waits for.
+enum Wait {
+    Dialing(Rc<Dialing>),
+    Room(Rc<Notify>),
+}
+
+/// A connection to `endpoint` that can take a stream now; true when it stood already. Cancel-safe: the attempt goes on
+/// for those who wait for it too.
 pub(crate) async fn connect(
     worker: &Rc<Worker>,
     endpoint: &Rc<Endpoint>,
     id: &SpiffeId,
 ) -> Result<(Rc<Conn>, bool), ConnectFailure> {
-    if let Some(conn) = worker.mux_pools.borrow_mut().best(endpoint.key) {
-        return Ok((conn, true));
-    }
-    let dialing = {
-        let mut pools = worker.mux_pools.borrow_mut();
-        let peer = pools.peers.entry(endpoint.key).or_default();
-        if let Some(dialing) = &peer.dialing {
-            dialing.clone()
-        } else if peer.conns.len() >= CONNS_MAX {
-            return Err(ConnectFailure::Overload);
-        } else {
-            let dialing = Rc::new(Dialing::default());
-            peer.dialing = Some(dialing.clone());
-            let task = dial(worker.clone(), endpoint.clone(), id.clone(), dialing.clone());
-            tokio::task::spawn_local(task);
-            dialing
-        }
-    };
+    let mut stood = true;
+    let mut patience = None;
     loop {
-        let done = dialing.done.notified();
-        if let Some(result) = &*dialing.result.borrow() {
-            return result.clone().map(|conn| (conn, false));
+        let wait = {
+            let mut pools = worker.mux_pools.borrow_mut();
+            let peer = pools.peers.entry(endpoint.key).or_default();
+            let best = peer.best();
+            let crowded = best.as_ref().is_none_or(|best| best.streams_open() >= STREAMS_PER_CONN);
+            if crowded && peer.dialing.is_none() && peer.conns.len() < CONNS_MAX {
+                let dialing = Rc::new(Dialing::default());
+                peer.dialing = Some(dialing.clone());
+                let room = peer.room.clone();
+                tokio::task::spawn_local(dial(worker.clone(), endpoint.clone(), id.clone(), dialing, room));
+            }
+            match (best, &peer.dialing) {
+                // A crowded one does until there is another: that one may never come.
+                (Some(conn), _) => return Ok((conn, stood)),
+                (None, Some(dialing)) => Wait::Dialing(dialing.clone()),
+                (None, None) => Wait::Room(peer.room.clone()),
+            }
+        };
+        stood = false;
+        match wait {
+            Wait::Dialing(dialing) => dialing.done().await?,
+            Wait::Room(room) => {
+                let until = *patience.get_or_insert_with(|| worker.now().after(ROOM_WAIT));
+                let rung = tokio::time::timeout_at(worker.clock.to_tokio(until), room.notified()).await;
+                rung.map_err(|_| ConnectFailure::Overload)?;
+            }
         }
-        done.await;
+    }
+}
+
+impl Dialing {
+    /// Waits for the end of the attempt.
+    async fn done(&self) -> Result<(), ConnectFailure> {
+        loop {
+            let done = self.done.notified();
+            if let Some(result) = *self.result.borrow() {
+                return result;
+            }
+            done.await;
+        }
     }
 }
 
 /// Makes a connection, announces the result, and serves the connection to its end.
-async fn dial(worker: Rc<Worker>, endpoint: Rc<Endpoint>, id: SpiffeId, dialing: Rc<Dialing>) {
+async fn dial(
+    worker: Rc<Worker>,
+    endpoint: Rc<Endpoint>,
+    id: SpiffeId,
+    dialing: Rc<Dialing>,
+    room: Rc<Notify>,
+) {
+    let announce = |result| worker.mux_pools.borrow_mut().dialed(endpoint.key, &dialing, result);
     let deadline = worker.clock.to_tokio(worker.now().after(CONNECT_TIMEOUT));
     let shaken = tokio::time::timeout_at(deadline, handshake(&worker, &endpoint, &id)).await;
-    let shaken = shaken.unwrap_or(Err(ConnectFailure::TimedOut));
-    let conn = shaken.as_ref().map(|_| Conn::new(Role::Dialer, worker.clock)).map_err(|failure| *failure);
+    let tls = match shaken.unwrap_or(Err(ConnectFailure::TimedOut)) {
+        Ok(tls) => tls,
+        Err(failure) => return announce(Err(failure)),
+    };
+    bump(&mut worker.telemetry().dialed, "mesh");
+    let conn = Conn::new(Role::Dialer, worker.clock, room.clone());
+    // A dialer's peer opens no streams; the machine refuses them.
+    let mut serving = pin!(conn.clone().run(tls, drop));
+    // In TLS 1.3 our side of the handshake ends before the peer has looked at our certificate, and until its SETTINGS
+    // are here only the smallest limits hold. Requests wait for its first words: what it refuses before them, it
+    // provably has not seen, and what it takes is taken whole and at once in the numbers that it allows.
+    let early = tokio::select! {
+        biased;
+        ended = &mut serving => Some(ended),
+        () = conn.settled() => None,
+        () = tokio::time::sleep_until(deadline) => return announce(Err(ConnectFailure::TimedOut)),
+    };
+    let ended = match early {
+        Some(ended) => {
+            announce(Err(match &ended {
+                Ended::Lost(error) if explain_io(error).is_some() => ConnectFailure::Tls,
+                _ => ConnectFailure::Refused,
+            }));
+            ended
+        }
+        None => {
+            announce(Ok(conn.clone()));
+            serving.await
+        }
+    };
+    match &ended {
+        Ended::Lost(error) if explain_io(error).is_some() => {
+            let reason = explain_io(error).map_or_else(String::new, |reason| reason.to_string());
+            tracing::warn!(peer = %id, address = %endpoint.spec.address, reason, "a peer refused us");
+            *worker.telemetry().tls_refused.entry(("peer", "after_handshake".into())).or_default() += 1;
+        }
+        Ended::Broken(error) => {
+            tracing::warn!(peer = %id, address = %endpoint.spec.address, %error, "a connection failed");
+        }
+        ended => {
+            tracing::debug!(peer = %id, address = %endpoint.spec.address, ?ended, "a connection ended")
+        }
+    }
     if let Some(peer) = worker.mux_pools.borrow_mut().peers.get_mut(&endpoint.key) {
-        peer.dialing = None;
-        if let Ok(conn) = &conn {
-            peer.conns.push(conn.clone());
-        }
+        peer.conns.retain(|other| !Rc::ptr_eq(other, &conn));
     }
-    *dialing.result.borrow_mut() = Some(conn.clone());
-    dialing.done.notify_waiters();
-    drop(dialing);
-    if let (Ok(tls), Ok(conn)) = (shaken, conn) {
-        bump(&mut worker.telemetry().dialed, "mesh");
-        // A dialer's peer opens no streams; the machine refuses them.
-        let ended = conn.clone().run(tls, drop).await;
-        match &ended {
-            Ended::Lost(error) if explain_io(error).is_some() => {
-                let reason = explain_io(error).map_or_else(String::new, |reason| reason.to_string());
-                tracing::warn!(peer = %id, address = %endpoint.spec.address, reason, "a peer refused us");
-                *worker.telemetry().tls_refused.entry(("peer", "after_handshake".into())).or_default() += 1;
-            }
-            Ended::Broken(error) => {
-                tracing::warn!(peer = %id, address = %endpoint.spec.address, %error, "a connection failed");
-            }
-            ended => {
-                tracing::debug!(peer = %id, address = %endpoint.spec.address, ?ended, "a connection ended")
-            }
-        }
-        if let Some(peer) = worker.mux_pools.borrow_mut().peers.get_mut(&endpoint.key) {
-            peer.conns.retain(|other| !Rc::ptr_eq(other, &conn));
-        }
-    }
+    // Those who wait for room on it may make another one now.
+    room.notify_waiters();
 }
 
 async fn handshake(
