@@ -31,6 +31,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         probe: Probe::Program("nginx"),
         used_by: "tests with nginx as an unchanged service",
     },
+    Package { name: "wrk", probe: Probe::Program("wrk"), used_by: "tests of many requests at once" },
     Package { name: "curl", probe: Probe::Program("curl"), used_by: "tests with curl as a client" },
     Package {
         name: "python3",

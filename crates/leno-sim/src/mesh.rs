@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use leno_core::backend::{Backends, COOLING_MAX, Choice, Endpoint, NoEndpoint};
+use leno_core::backend::{Backends, COOLING_MAX, Choice, NoEndpoint};
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::head::{Fields, RequestHead};
 use leno_core::name::{Label, ServiceId};
 use leno_core::reason::Reason;
 use leno_core::rng::Rng;
-use leno_core::route::Then;
 use leno_core::snapshot::{Entry, Snapshot};
 use leno_core::spec::{Balance, EndpointSpec, KnownService, World};
 use leno_core::time::{Duration, Instant};
@@ -18,6 +17,8 @@ use leno_core::time::{Duration, Instant};
 use crate::agenda::Agenda;
 use crate::model::{Fact, Model, Must, TELLING};
 use crate::scenario::{Host, Mood, RequestPlan, Scenario};
+
+mod checks;
 
 /// What a run came to, for tests that look at more than its success.
 #[derive(Clone, Debug, Default)]
@@ -519,103 +520,6 @@ impl Mesh {
 
     fn service(&self, name: &str) -> Option<&KnownService> {
         self.world.services.get(&ServiceId::parse(name).ok()?)
-    }
-
-    /// A pick must be an endpoint that the world has, that is wanted, usable, not tried, and not cooling down while
-    /// another one is not.
-    fn check_pick(&self, at: usize, endpoint: &Rc<Endpoint>, tried: &[u64]) -> Result<(), String> {
-        let now = self.agenda.now();
-        let Some(run) = self.runs[at].as_ref() else { return Ok(()) };
-        let spec = &endpoint.spec;
-        let known = self.service(&run.plan.service).is_some_and(|service| service.endpoints.contains(spec));
-        ensure(known, || format!("{} is not in the world any more", spec.name))?;
-        ensure(usable(spec), || format!("{} takes no requests", spec.name))?;
-        ensure(!tried.contains(&endpoint.key), || format!("{} was tried", spec.name))?;
-        ensure(run.versions.is_empty() || run.versions.contains(&spec.version), || {
-            format!("{} has version {:?}, wanted {:?}", spec.name, spec.version, run.versions)
-        })?;
-        let same = run.versions.is_empty() || run.version.as_ref().is_none_or(|first| *first == spec.version);
-        ensure(same, || format!("a retry changed to version {:?}", spec.version))?;
-        if endpoint.cooling(now) {
-            let backend = self
-                .backends
-                .iter()
-                .find(|backend| backend.endpoints().iter().any(|e| Rc::ptr_eq(e, endpoint)));
-            let better = backend.is_some_and(|backend| {
-                backend
-                    .endpoints()
-                    .iter()
-                    .any(|e| usable(&e.spec) && !e.cooling(now) && !tried.contains(&e.key))
-            });
-            ensure(!better, || format!("{} is cooling down and others are not", spec.name))?;
-        }
-        Ok(())
-    }
-
-    /// When no endpoint is found, there must be none: of all versions that were wanted, one has nothing left.
-    fn check_none(&self, at: usize, tried: &[u64], why: NoEndpoint) -> Result<(), String> {
-        let Some(run) = self.runs[at].as_ref() else { return Ok(()) };
-        let Some(service) = self.service(&run.plan.service) else { return Ok(()) };
-        // A version that the new rules do not name has no backend any more.
-        let rules_changed = run.snapshot.generation != self.snapshot.generation;
-        let left = |version: &Option<Label>| {
-            let of_version = |e: &&EndpointSpec| run.versions.is_empty() || e.version == *version;
-            let keys_left = |e: &&EndpointSpec| {
-                let live = self.backends.iter().flat_map(|backend| backend.endpoints());
-                !live.filter(|live| live.spec == **e).any(|live| tried.contains(&live.key))
-            };
-            service.endpoints.iter().filter(of_version).filter(|e| usable(e)).filter(keys_left).count()
-        };
-        let wanted = if run.versions.is_empty() { vec![None] } else { run.versions.clone() };
-        ensure(rules_changed || wanted.iter().any(|version| left(version) == 0), || {
-            format!("{why:?} although there are usable endpoints")
-        })
-    }
-
-    /// The places taken on endpoints are those of the requests under way, no more and no fewer.
-    fn check_places(&self) -> Result<(), String> {
-        let mut places: Vec<(u64, u32)> = Vec::new();
-        let held = || self.active.iter().filter_map(|at| self.runs[*at].as_ref()?.exchange.endpoint());
-        for endpoint in held() {
-            match places.iter_mut().find(|(key, _)| *key == endpoint.key) {
-                Some((_, count)) => *count += 1,
-                None => places.push((endpoint.key, 1)),
-            }
-        }
-        let all = self.backends.iter().flat_map(|backend| backend.endpoints());
-        for endpoint in all.chain(held()) {
-            let expected = places.iter().find(|(key, _)| *key == endpoint.key).map_or(0, |(_, count)| *count);
-            ensure(endpoint.in_flight() == expected, || {
-                format!("{} has {} places taken, not {expected}", endpoint.spec.name, endpoint.in_flight())
-            })?;
-        }
-        Ok(())
-    }
-
-    /// When nothing is left to happen, every request has come to exactly one end, and no application did anything
-    /// that it must not.
-    fn check_end(&self) -> Result<(), String> {
-        ensure(self.active.is_empty(), || format!("requests {:?} never end", self.active))?;
-        for (at, run) in self.runs.iter().enumerate() {
-            let Some(run) = run else { return Err(format!("request {at} never arrived")) };
-            let most = if run.plan.idempotent { run.attempts as u32 } else { 1 };
-            ensure(run.finishes == 1, || format!("request {at} ended {} times", run.finishes))?;
-            ensure(run.effects <= most, || {
-                format!("request {at} ({}) took effect {} times", method(&run.plan), run.effects)
-            })?;
-            let untouched =
-                matches!(run.client, Client::Told(_)) && run.exchange.app_saw() == AppSaw::Nothing;
-            ensure(!untouched || run.effects == 0, || format!("request {at} is said to have had no effect"))?;
-            let answered = matches!(run.client, Client::Answered | Client::Cut);
-            ensure(!answered || run.effects > 0, || format!("request {at} was answered by nobody"))?;
-            let routed = !matches!(run.exchange.record().decision.then, Then::NoRoute | Then::NoSuchService);
-            ensure(routed || run.attempts == 0, || format!("request {at} had no route and was sent"))?;
-        }
-        // Saved up at first, plus a fifth of the requests, plus ten per second, for each backend.
-        let seconds = self.agenda.now().as_nanos() / 1_000_000_000 + 1;
-        let backends = self.backends.iter().count() as u64 + 8;
-        let most = (100 + 10 * seconds) * backends + self.runs.len() as u64 / 5;
-        ensure(self.budgeted <= most, || format!("{} retries from budgets", self.budgeted))
     }
 
     /// Once everything is well, every request is answered, and no endpoint starves.

@@ -51,11 +51,28 @@ fn manual(tree: &Tree, findings: &mut Findings) {
             }
         }
     }
+    for word in faults(tree.text(FAULTS)) {
+        if !manual.contains(&format!("`{word}`")) {
+            findings.problem(format!("{MANUAL} does not list the word `{word}`"));
+        }
+    }
     for (word, status) in reasons(tree.text(REASONS)) {
         if !manual.contains(&format!("| `{word}` | {status} |")) {
             findings.problem(format!("{MANUAL} does not list the reason `{word}` with status {status}"));
         }
     }
+}
+
+/// The words for what is wrong with a message: each stands behind its status.
+fn faults(text: &str) -> Vec<&str> {
+    text.match_indices(", \"")
+        .chain(text.match_indices(",\n                \""))
+        .filter_map(|(at, comma)| {
+            let status = text[..at].trim_end().rsplit(['(', ' ', '\n']).next()?;
+            let (word, _) = text[at + comma.len()..].split_once('"')?;
+            (status.len() == 3 && status.bytes().all(|b| b.is_ascii_digit())).then_some(word)
+        })
+        .collect()
 }
 
 /// The rows of the table of reasons: a word and a status.
@@ -190,16 +207,18 @@ fn headings(text: &str) -> impl Iterator<Item = String> {
 }
 
 const MANUAL: &str = "docs/operations.md";
+const FAULTS: &str = "crates/leno-core/src/http1/error.rs";
 const REASONS: &str = "crates/leno-core/src/reason.rs";
 
 #[cfg(test)]
 mod tests {
-    use super::{headings, join, reasons, variants};
+    use super::{faults, headings, join, reasons, variants};
 
     #[test]
     fn reasons_are_read_from_their_table() {
         let text = "Self::A => (\"a_b\", 404, C, \"a b\"),\n (\n \"c\",\n 502,\n) => \"x\", 7";
         assert_eq!(reasons(text), [("a_b", "404"), ("c", "502")]);
+        assert_eq!(faults("A => (400, \"a_b\", \"x\"), B => (\n 431,\n                \"c\","), ["a_b", "c"]);
     }
 
     #[test]

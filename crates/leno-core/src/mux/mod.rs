@@ -19,12 +19,12 @@
 //!
 //! # Frames
 //!
-//! Every frame has an eight-byte header ([`frame`]): kind, END flag, payload length, stream number.
+//! Every frame has an eight-byte header (`frame.rs`): kind, END flag, payload length, stream number.
 //!
 //! | frame    | on         | payload |
 //! |----------|------------|---------|
 //! | SETTINGS | connection | magic, version, limits; the first frame of each end, once |
-//! | HEAD     | stream     | a message head and metadata ([`codec`]); the first one opens the stream |
+//! | HEAD     | stream     | a message head and metadata (`codec.rs`); the first one opens the stream |
 //! | DATA     | stream     | body bytes; spends credit of the stream and of the connection |
 //! | TRAILERS | stream     | fields; ends the sender's half |
 //! | END      | stream     | nothing; ends the sender's half |

@@ -150,6 +150,18 @@ async fn a_mesh_starts_in_order_runs_the_command_and_stops_in_reverse() {
 }
 
 #[tokio::test]
+async fn what_a_service_leaves_in_its_group_is_ended_too() {
+    // Deaf to SIGTERM, and nobody waits for it.
+    let service = "(trap '' TERM; exec sleep 1000) > /dev/null 2>&1 & echo left $! >> notes";
+    let script = "kill -0 $(sed -n 's/^left //p' \"$1/notes\")";
+    let (result, notes) = fixture(service, true).await.run(script, Duration::from_secs(30)).await;
+    assert_eq!(result.unwrap(), 0, "{notes:?}");
+    let pid = notes.iter().find_map(|note| note.strip_prefix("left ")).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+}
+
+#[tokio::test]
 async fn the_command_and_the_service_find_their_variables() {
     let service = "echo \"$GREETING\" > greeting";
     let script = "cd \"$1\"; [ \"$(cat greeting)\" = 'good morning' ] && [ \"$LENO_API_TOKEN\" = secret ] \
