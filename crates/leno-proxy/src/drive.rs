@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;
-use leno_core::exchange::{Action, ConnectFailure, Ending, Exchange, Input};
+use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::head::{FieldId, Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
+use leno_core::mux::INTERIM_HEADS_MAX;
 use leno_core::name::ServiceId;
 use leno_core::reason::Reason;
 use leno_core::rng::Rng;
@@ -402,21 +403,40 @@ impl Drive<'_> {
         let conversed = 'talk: {
             let arrived = {
                 let mut upload = pin!(upload(source, requests, sent, &uploaded, no_body, tunnel_offered));
-                // The response head; interim ones are passed on.
+                // The response head; interim ones are passed on, so many as a peer may send over the transport.
+                let mut interim = 0;
                 let arrived = loop {
                     let due = self.due();
                     tokio::select! {
                         biased;
                         head = responses.head() => match head {
                             Ok(arrived) if arrived.interim => {
+                                interim += 1;
+                                if interim > INTERIM_HEADS_MAX {
+                                    self.tell_taken(sent);
+                                    let app_saw = AppSaw::Maybe;
+                                    let reason = Reason::UpstreamMalformed;
+                                    self.handle(Input::UpstreamEnded(Ending::Early { app_saw, reason }));
+                                    break 'talk broken_off;
+                                }
                                 received.lately.set(true);
                                 let passed = async {
                                     sink.head(&responses.view(), &NO_EDITS, BodyFraming::None, b"").await?;
                                     sink.flush().await
                                 };
-                                if passed.await.is_err() {
-                                    self.handle(Input::DownstreamGone);
-                                    break 'talk broken_off;
+                                // What does not leave in time stays in the sink and goes before the next head.
+                                tokio::select! {
+                                    biased;
+                                    passed = passed => if passed.is_err() {
+                                        self.handle(Input::DownstreamGone);
+                                        break 'talk broken_off;
+                                    },
+                                    () = self.alarm.until(due) => {
+                                        self.tell_taken(sent);
+                                        if self.timed_out(sent, received) {
+                                            break 'talk broken_off;
+                                        }
+                                    }
                                 }
                             }
                             Ok(arrived) => break arrived,

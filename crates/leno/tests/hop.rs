@@ -67,6 +67,10 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
             while stream.write_all(&piece).is_ok() {}
             return;
         }
+        if path == "/babble" {
+            while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").is_ok() {}
+            return;
+        }
         if path == "/early-cut" {
             // An answer before the body was read, and not all of it.
             stream
@@ -434,6 +438,15 @@ fn interim_responses_are_passed_on() {
         let answer = way.get("/early");
         assert!(answer.starts_with("HTTP/1.1 103 "), "{}: {answer}", way.name);
         assert!(answer.ends_with("\r\n\r\nok"), "{}: {answer}", way.name);
+    });
+}
+
+#[test]
+fn interim_responses_without_end_are_no_answer() {
+    each(|way| {
+        let answer = way.get("/babble");
+        assert!(answer.contains("HTTP/1.1 502 "), "{}: {:?}", way.name, &answer[..answer.len().min(200)]);
+        assert!(answer.contains("leno-reason: upstream_malformed"), "{}: {answer}", way.name);
     });
 }
 
