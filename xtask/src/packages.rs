@@ -31,7 +31,6 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         probe: Probe::Program("nginx"),
         used_by: "tests with nginx as an unchanged service",
     },
-    Package { name: "wrk", probe: Probe::Program("wrk"), used_by: "tests of many requests at once" },
     Package { name: "curl", probe: Probe::Program("curl"), used_by: "tests with curl as a client" },
     Package {
         name: "python3",

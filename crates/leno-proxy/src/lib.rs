@@ -1,8 +1,8 @@
 //! Leno's data plane: sockets around the core. Sidecars and gateways are this crate; what they decide is
 //! [`leno_core`].
 //!
-//! Follow a request: [`listen`] accepts, `h1::server` or `mux::accept` presents a head, [`drive`] does what the core's
-//! exchange decides, `h1::client` or `mux::pool` reach the next hop, [`telemetry`] and [`access_log`] keep the record.
+//! Follow a request: `listen` accepts, `h1::server` or `mux::accept` presents a head, `drive` does what the core's
+//! exchange decides, `h1::client` or `mux::pool` reach the next hop, `telemetry` and `access_log` keep the record.
 
 mod access_log;
 mod admin;

@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
-mod burst;
 mod clients;
 mod mesh;
 mod servers;
