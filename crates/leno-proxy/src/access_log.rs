@@ -12,9 +12,9 @@ use leno_core::exchange::Record;
 use leno_core::head::RequestHead;
 use leno_core::snapshot::Snapshot;
 
+use crate::caller::Caller;
 use crate::clock::unix_micros;
 use crate::config::AccessLog;
-use crate::drive::Caller;
 
 /// Lines waiting to be written; some 8 MiB at 500 bytes each.
 const QUEUE_LINES_MAX: usize = 16 * 1024;

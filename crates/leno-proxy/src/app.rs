@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::access_log;
 use crate::admin::{self, Admin};
+use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::{Bound, ProxyConfig, Source};
-use crate::drive::Caller;
 use crate::listen::{Listener, Purpose, bind};
 use crate::source::{self, Feed, Listens, SourceError};
 use crate::tls::TlsState;

@@ -11,6 +11,7 @@ mod alarm;
 mod app;
 mod body;
 mod buffer;
+mod caller;
 mod clock;
 pub mod config;
 mod drive;

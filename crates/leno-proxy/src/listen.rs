@@ -9,7 +9,7 @@ use leno_core::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::drive::Caller;
+use crate::caller::Caller;
 use crate::telemetry::bump;
 use crate::worker::Worker;
 use crate::{h1, mux};

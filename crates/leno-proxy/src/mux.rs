@@ -384,7 +384,7 @@ impl Conn {
                 state.wake_reader();
             }
             Event::Reset { stream, code, app_saw } => {
-                let broken = Broken { app_saw: saw(app_saw), reason: reason_of(code) };
+                let broken = Broken { app_saw, reason: reason_of(code) };
                 self.break_off(stream, broken, Some(code));
             }
             Event::Broken { stream, .. } => {
@@ -405,7 +405,7 @@ impl Conn {
     fn lose_streams(&self) {
         loop {
             let Some((stream, app_saw)) = self.machine.borrow_mut().next_lost() else { return };
-            let broken = Broken { app_saw: saw(app_saw), reason: Reason::UpstreamClosed };
+            let broken = Broken { app_saw, reason: Reason::UpstreamClosed };
             self.break_off(stream, broken, None);
         }
     }
@@ -454,14 +454,6 @@ const fn framing(body: Body, end: bool, tunnel: bool) -> BodyFraming {
         Body::Length(bytes) => BodyFraming::Length(bytes),
         Body::Unknown if end => BodyFraming::None,
         Body::Unknown => BodyFraming::Chunked,
-    }
-}
-
-/// The same fact in the exchange's terms.
-const fn saw(app_saw: mux::AppSaw) -> AppSaw {
-    match app_saw {
-        mux::AppSaw::Nothing => AppSaw::Nothing,
-        mux::AppSaw::Maybe => AppSaw::Maybe,
     }
 }
 

@@ -130,7 +130,10 @@ impl Model {
     /// What must follow `fact`.
     pub fn after(&mut self, fact: Fact, now: Instant) -> Must {
         let (_, reason_of_wait) = self.wait();
-        self.moved = now;
+        // A look at the body or the clock moves nothing.
+        if !matches!(fact, Fact::BodyTaken | Fact::Waited) {
+            self.moved = now;
+        }
         match (self.phase, fact) {
             (Phase::Over, _) => Must::Nothing,
             (_, Fact::BodyTaken) => {

@@ -14,7 +14,8 @@ use super::{Reader, Writer};
 use crate::alarm::Alarm;
 use crate::body::{Request, ResponseSink, Sink};
 use crate::buffer::BUFFER_BYTES;
-use crate::drive::{Caller, drive};
+use crate::caller::Caller;
+use crate::drive::drive;
 use crate::telemetry::bump;
 use crate::worker::{Client, Worker};
 

@@ -7,7 +7,7 @@ use leno_core::edit::Edits;
 use leno_core::exchange::AppSaw;
 use leno_core::head::{Field, Fields, RequestHead, ResponseHead};
 use leno_core::http1::BodyFraming;
-use leno_core::mux::{self, Body, Code, Meta, OpenError, SendError, StreamId};
+use leno_core::mux::{Body, Code, Meta, OpenError, SendError, StreamId};
 use leno_core::reason::Reason;
 
 use super::{Conn, Head, Slot, code_of};
@@ -76,7 +76,7 @@ impl Drop for Stream {
         } else {
             // An answer that is complete needs no more of the request; anything else was not wanted any more.
             let code = if self.writer.ended { Code::Enough } else { Code::Cancel };
-            machine.reset(handle.stream, code, mux::AppSaw::Maybe);
+            machine.reset(handle.stream, code, AppSaw::Maybe);
         }
         drop(machine);
         handle.conn.leave(handle.stream, &handle.slot);
@@ -226,10 +226,6 @@ impl Writer {
 
     fn end_with(&mut self, code: Code, app_saw: AppSaw) {
         if let Some(handle) = &self.handle {
-            let app_saw = match app_saw {
-                AppSaw::Nothing => mux::AppSaw::Nothing,
-                AppSaw::Maybe => mux::AppSaw::Maybe,
-            };
             handle.conn.machine.borrow_mut().reset(handle.stream, code, app_saw);
             handle.conn.wake();
         }
