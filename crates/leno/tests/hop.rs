@@ -61,7 +61,9 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
             thread::sleep(Duration::from_millis(500));
         }
         if path == "/huge" {
-            stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", HUGE_BYTES).as_bytes()).unwrap();
+            stream
+                .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", HUGE_BYTES).as_bytes())
+                .unwrap();
             let piece = pattern(64 * 1024);
             // Nobody reads all of it.
             while stream.write_all(&piece).is_ok() {}
@@ -73,9 +75,7 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
         }
         if path == "/early-cut" {
             // An answer before the body was read, and not all of it.
-            stream
-                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-                .unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").unwrap();
             stream.shutdown(Shutdown::Write).unwrap();
             stream.read_to_end(&mut read).ok();
             return;

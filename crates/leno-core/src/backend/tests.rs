@@ -234,7 +234,8 @@ fn a_retry_finds_its_own_service_when_the_world_grew_within_one_generation() {
     world.services.insert(product.spec.id.clone(), product);
     backends.adopt(&Snapshot::build(&world, None));
     let avoid = [held.endpoint().key];
-    let retry = backends.pick(&first, Choice::Backend(held.backend()), &avoid, Instant::ZERO, &mut rng).unwrap();
+    let retry =
+        backends.pick(&first, Choice::Backend(held.backend()), &avoid, Instant::ZERO, &mut rng).unwrap();
     assert_ne!(&*retry.endpoint().spec.name, "cart-1");
     // The same holds for a first attempt that a new snapshot has overtaken.
     for _ in 0..6 {
