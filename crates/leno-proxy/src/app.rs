@@ -41,6 +41,8 @@ pub enum ProxyError {
     AccessLog(io::Error),
     /// The operating system refused something else.
     System(io::Error),
+    /// This worker's thread is over though nobody told it to end: a fault of ours.
+    Worker(usize),
 }
 
 impl std::fmt::Display for ProxyError {
@@ -52,6 +54,9 @@ impl std::fmt::Display for ProxyError {
             Self::Source(error) => error.fmt(f),
             Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
             Self::System(error) => write!(f, "the operating system refused to start the proxy: {error}"),
+            Self::Worker(number) => {
+                write!(f, "worker {number} has ended unexpectedly; this is a fault of Leno")
+            }
         }
     }
 }
@@ -80,10 +85,12 @@ async fn serve(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<(),
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ProxyError::System)?;
     tokio::select! {
         started = start_up(config, on_ready) => {
-            let running = started?;
+            let mut running = started?;
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                // Its listeners are gone: whoever watches this process can do better than a proxy that serves by halves.
+                Some(number) = running.ended.recv() => return Err(ProxyError::Worker(number)),
             }
             running.shut_down(&mut terminate, &mut interrupt).await;
             Ok(())
@@ -96,6 +103,8 @@ async fn serve(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<(),
 /// A proxy that serves.
 struct Running {
     workers: Vec<WorkerHandle>,
+    /// Numbers of workers whose threads are over.
+    ended: mpsc::UnboundedReceiver<usize>,
     ready: watch::Sender<bool>,
     control: Option<crate::agent::AgentHandle>,
     log_writer: Option<std::thread::JoinHandle<()>>,
@@ -173,11 +182,13 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     tokio::spawn(follow_demand(demands, feed.control.clone()));
     let seat = Seat { clock, snapshot, tls, demand, log, own_name: own.name.clone() };
     let mut workers = Vec::with_capacity(count);
+    let (tell_ended, ended) = mpsc::unbounded_channel();
     for number in 0..count {
         let share = listeners
             .iter_mut()
             .filter_map(|listener| Some((listener.purpose.clone(), listener.sockets.pop()?)));
-        workers.push(start(seat.clone(), number, share.collect()).map_err(ProxyError::System)?);
+        let worker = start(seat.clone(), number, share.collect(), tell_ended.clone());
+        workers.push(worker.map_err(ProxyError::System)?);
     }
     let (ready, is_ready) = watch::channel(true);
     if let Some(listener) = admin {
@@ -192,7 +203,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     }
     tracing::info!(name = &*own.name, workers = count, ?addresses, "the proxy is ready");
     on_ready(&addresses);
-    Ok(Running { workers, ready, control: feed.control, log_writer, drain: config.drain, seat })
+    Ok(Running { workers, ended, ready, control: feed.control, log_writer, drain: config.drain, seat })
 }
 
 impl Running {

@@ -512,6 +512,19 @@ fn a_tunnel_ends_for_the_application_when_its_client_is_reset() {
 }
 
 #[test]
+fn an_offer_that_no_hop_could_pass_on_is_served_without_it() {
+    each(|way| {
+        for offer in ["a b", "websocket, h2c", "a/b/c"] {
+            let request = format!(
+                "GET /plain HTTP/1.1\r\nHost: server\r\nConnection: upgrade, close\r\nUpgrade: {offer}\r\n\r\n"
+            );
+            let answer = way.talk(request.as_bytes());
+            assert_eq!(body(&answer), "hello", "{} {offer}: {answer}", way.name);
+        }
+    });
+}
+
+#[test]
 fn fields_of_one_hop_stay_there() {
     each(|way| {
         let answer = way.talk(

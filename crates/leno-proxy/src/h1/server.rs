@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use leno_core::edit::Edits;
 use leno_core::head::{FieldId, Fields, ResponseHead};
-use leno_core::http1::{BodyFraming, ParseError, RequestMeta, RequestParser, ResponseFor, Version};
+use leno_core::http1::{BodyFraming, ParseError, RequestMeta, RequestParser, ResponseFor, Version, is_token};
+use leno_core::mux::META_TEXT_BYTES_MAX;
 use leno_core::reason::Reason;
 use leno_core::time::Duration;
 use tokio::net::TcpStream;
@@ -134,9 +135,9 @@ impl Connection {
         request.upgrade.clear();
         // A request with a body that also offers an upgrade is served without it, as RFC 9110 §7.8 allows: the next hop
         // could not tell where the body ends and the other protocol begins.
-        let upgrade = meta.upgrade && meta.framing == BodyFraming::None;
+        let offer = request.index.view(&request.bytes).fields.get(FieldId::Upgrade).unwrap_or(&[]);
+        let upgrade = meta.upgrade && meta.framing == BodyFraming::None && names_protocol(offer);
         if upgrade {
-            let offer = request.index.view(&request.bytes).fields.get(FieldId::Upgrade).unwrap_or(&[]);
             request.upgrade.extend_from_slice(offer);
         }
         let answers = ResponseFor::request(request.head().method, upgrade);
@@ -181,7 +182,8 @@ impl Connection {
     /// Closes after the last answer. What the client is still sending is read for a moment, so that the kernel does
     /// not reset the connection under an answer that the client has not read yet.
     async fn close(mut self) {
-        if !self.reader.body_ended() {
+        // Requests that were sent ahead and will not be answered count too: unread bytes make the kernel reset.
+        if !self.reader.body_ended() || !self.reader.buffer.is_empty() {
             self.linger().await;
         }
     }
@@ -204,6 +206,13 @@ impl Connection {
             }
         }
     }
+}
+
+/// True for `name` or `name/version`, which is what every hop can pass on; a list of protocols or anything else is served
+/// as a request without an offer.
+fn names_protocol(offer: &[u8]) -> bool {
+    let mut parts = offer.splitn(2, |byte| *byte == b'/');
+    offer.len() <= META_TEXT_BYTES_MAX && parts.all(is_token)
 }
 
 /// The phrase of a status that Leno answers with; only for people.

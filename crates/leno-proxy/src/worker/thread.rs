@@ -23,18 +23,33 @@ pub(crate) struct WorkerHandle {
     pub(crate) thread: JoinHandle<()>,
 }
 
-/// Starts a worker with its share of the listeners.
+/// Starts a worker with its share of the listeners. `ended` hears of it when the thread is over, also by a panic.
 pub(crate) fn start(
     seat: Seat,
     number: usize,
     listeners: Vec<(Purpose, StdListener)>,
+    ended: mpsc::UnboundedSender<usize>,
 ) -> std::io::Result<WorkerHandle> {
     let (orders, inbox) = mpsc::channel(ORDERS_MAX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let _ended = Ended { number, tell: ended };
         LocalSet::new().block_on(&runtime, run(seat, number as u64, listeners, inbox));
     })?;
     Ok(WorkerHandle { orders, thread })
+}
+
+/// Tells that a worker's thread is over, however it came to that.
+struct Ended {
+    number: usize,
+    tell: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nobody listens any more when the whole process stops.
+        let _ = self.tell.send(self.number);
+    }
 }
 
 async fn run(
