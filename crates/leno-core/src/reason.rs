@@ -170,3 +170,24 @@ impl Culprit {
         }
     }
 }
+
+/// The phrase of a status that Leno answers with; only for people.
+pub const fn phrase(status: u16) -> &'static [u8] {
+    match status {
+        400 => b"Bad Request",
+        404 => b"Not Found",
+        408 => b"Request Timeout",
+        413 => b"Content Too Large",
+        414 => b"URI Too Long",
+        417 => b"Expectation Failed",
+        421 => b"Misdirected Request",
+        431 => b"Request Header Fields Too Large",
+        500 => b"Internal Server Error",
+        501 => b"Not Implemented",
+        502 => b"Bad Gateway",
+        503 => b"Service Unavailable",
+        504 => b"Gateway Timeout",
+        505 => b"HTTP Version Not Supported",
+        _ => b"",
+    }
+}

@@ -14,7 +14,7 @@ use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Inpu
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::INTERIM_HEADS_MAX;
-use leno_core::reason::Reason;
+use leno_core::reason::{Reason, phrase};
 use leno_core::snapshot::{Lookup, Snapshot};
 use leno_core::spec::Transport;
 use leno_core::time::{Duration, Instant};
@@ -476,8 +476,7 @@ impl Drive<'_> {
         edits.add(b"content-type", b"text/plain; charset=utf-8");
         edits.add(b"x-request-id", self.request_id.bytes());
         let status = reason.status();
-        let head =
-            ResponseHead { status, reason: h1::server::reason_phrase(status), fields: Fields::default() };
+        let head = ResponseHead { status, reason: phrase(status), fields: Fields::default() };
         let wants_body = self.head.method != b"HEAD";
         let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
         if self.worker.draining() || !matches!(self.request.framing, BodyFraming::None) {

@@ -7,7 +7,7 @@ use leno_core::edit::Edits;
 use leno_core::head::{FieldId, Fields, ResponseHead};
 use leno_core::http1::{BodyFraming, ParseError, RequestMeta, RequestParser, ResponseFor, Version, is_token};
 use leno_core::mux::META_TEXT_BYTES_MAX;
-use leno_core::reason::Reason;
+use leno_core::reason::{Reason, phrase};
 use leno_core::time::Duration;
 use tokio::net::TcpStream;
 
@@ -165,7 +165,7 @@ impl Connection {
         let mut edits = Edits::default();
         edits.add(b"leno-reason", word.as_bytes());
         edits.add(b"content-type", b"text/plain; charset=utf-8");
-        let head = ResponseHead { status, reason: reason_phrase(status), fields: Fields::default() };
+        let head = ResponseHead { status, reason: phrase(status), fields: Fields::default() };
         let framing = BodyFraming::Length(body.len() as u64);
         let sent = async {
             ResponseSink::head(&mut self.writer, &head, &edits, framing, b"").await?;
@@ -213,24 +213,4 @@ impl Connection {
 fn names_protocol(offer: &[u8]) -> bool {
     let mut parts = offer.splitn(2, |byte| *byte == b'/');
     offer.len() <= META_TEXT_BYTES_MAX && parts.all(is_token)
-}
-
-/// The phrase of a status that Leno answers with; only for people.
-pub(crate) const fn reason_phrase(status: u16) -> &'static [u8] {
-    match status {
-        400 => b"Bad Request",
-        404 => b"Not Found",
-        408 => b"Request Timeout",
-        413 => b"Content Too Large",
-        414 => b"URI Too Long",
-        417 => b"Expectation Failed",
-        431 => b"Request Header Fields Too Large",
-        500 => b"Internal Server Error",
-        501 => b"Not Implemented",
-        502 => b"Bad Gateway",
-        503 => b"Service Unavailable",
-        504 => b"Gateway Timeout",
-        505 => b"HTTP Version Not Supported",
-        _ => b"",
-    }
 }
