@@ -174,7 +174,7 @@ pub struct Record {
     attempts: [Option<Attempt>; ATTEMPTS_MAX],
     /// How many there are.
     attempts_made: usize,
-    /// The status that the client got; 0 when it got none.
+    /// The status that the client got; 499 when it left before it got one.
     pub status: u16,
     /// Why it failed, if Leno ended it.
     pub reason: Option<Reason>,
@@ -266,6 +266,9 @@ impl Exchange {
             (State::Streaming, Input::UpstreamEnded(Ending::Early { .. })) => self.cut(Reason::ResponseCut),
             (_, Input::DownstreamGone) => {
                 self.record.reason = Some(Reason::DownstreamGone);
+                if self.record.status == 0 {
+                    self.record.status = Reason::DownstreamGone.status();
+                }
                 self.fail_attempt(Reason::DownstreamGone);
                 self.finish(now);
             }

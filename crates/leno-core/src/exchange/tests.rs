@@ -250,6 +250,7 @@ fn a_client_that_goes_frees_its_place() {
     assert_eq!(scene.handle(Input::DownstreamGone), Some(Action::Finish));
     assert_eq!(scene.in_flight(), 0);
     assert_eq!(scene.exchange.record().reason, Some(Reason::DownstreamGone));
+    assert_eq!(scene.exchange.record().status, 499);
     assert_eq!(scene.handle(Input::Response { status: 200 }), None);
 }
 
