@@ -54,7 +54,10 @@ async fn a_status_decides() {
 
 #[tokio::test]
 async fn nobody_there_and_no_answer_are_told_apart() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound and not listening: nobody else can take the port meanwhile.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let gone = held.local_addr().unwrap();
     assert_eq!(probe(gone, &spec(Probe::Tcp)).await, Outcome::Refused);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let deaf = listener.local_addr().unwrap();

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 mod clients;
+#[path = "../common/mod.rs"]
+mod common;
 mod mesh;
 mod servers;
 mod strict;

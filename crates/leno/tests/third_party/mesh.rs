@@ -2,12 +2,14 @@
 //! pair of sidecars that reach it over the mesh transport.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use crate::common::free_port;
 
 /// How long anything may take here, on a machine that also compiles.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -164,7 +166,7 @@ impl Mesh {
 
 /// An address on loopback that was free a moment ago.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }
 
 /// Sends bytes and returns everything that comes back until the other side closes.
