@@ -58,6 +58,15 @@ impl Edits {
         self.add(name, value);
     }
 
+    /// Makes `name` have the value that `write` appends.
+    pub fn set_with(&mut self, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        self.remove(name);
+        let name = self.keep(name);
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        self.list.push(Edit::Add(name, Span::new(start, self.bytes.len())));
+    }
+
     /// True when a field of this name is to go.
     pub fn removes(&self, name: &[u8]) -> bool {
         self.list.iter().any(|edit| match edit {

@@ -6,6 +6,8 @@ use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
+use crate::socket;
+
 /// One read from a socket at most; also the size of every buffer in the worker's stock. 16 KiB is a TLS record and
 /// a typical socket read; larger buffers cost cache, smaller ones system calls.
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
@@ -17,11 +19,13 @@ const STOCK_MAX: usize = 256;
 pub(crate) struct Stock(Rc<RefCell<Vec<Vec<u8>>>>);
 
 impl Stock {
-    fn take(&self) -> Vec<u8> {
+    /// An empty buffer: the one that was given last, which the processor still has in its cache.
+    pub(crate) fn take(&self) -> Vec<u8> {
         self.0.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
-    fn give(&self, mut buffer: Vec<u8>) {
+    /// Takes a buffer back. What is still in it is forgotten.
+    pub(crate) fn give(&self, mut buffer: Vec<u8>) {
         let mut stock = self.0.borrow_mut();
         // A buffer that grew for one large head is not worth keeping.
         if stock.len() < STOCK_MAX && (BUFFER_BYTES..=2 * BUFFER_BYTES).contains(&buffer.capacity()) {
@@ -56,27 +60,29 @@ impl ReadBuffer {
         self.start >= self.data.len()
     }
 
-    /// Drops the first `bytes`.
+    /// Drops the first `bytes`. An empty buffer holds no memory: its bytes go to whoever reads next.
     pub(crate) fn consume(&mut self, bytes: usize) {
         self.start = (self.start + bytes).min(self.data.len());
         if self.start == self.data.len() {
-            self.data.clear();
             self.start = 0;
-        }
-    }
-
-    /// Gives the memory back if nothing is in it.
-    pub(crate) fn rest(&mut self) {
-        if self.is_empty() && self.data.capacity() > 0 {
-            self.start = 0;
-            self.stock.give(std::mem::take(&mut self.data));
+            self.give_back();
         }
     }
 
     /// Reads once without waiting, at most up to `limit` unconsumed bytes in all. 0 is the end of the stream.
     pub(crate) fn try_read(&mut self, stream: &TcpStream, limit: usize) -> io::Result<usize> {
         self.make_room(limit);
-        stream.try_read_buf(&mut self.data)
+        let read = socket::try_receive(stream, &mut self.data);
+        if self.data.is_empty() {
+            self.give_back();
+        }
+        read
+    }
+
+    fn give_back(&mut self) {
+        if self.data.capacity() > 0 {
+            self.stock.give(std::mem::take(&mut self.data));
+        }
     }
 
     fn make_room(&mut self, limit: usize) {
@@ -98,8 +104,6 @@ impl ReadBuffer {
 
 impl Drop for ReadBuffer {
     fn drop(&mut self) {
-        if self.data.capacity() > 0 {
-            self.stock.give(std::mem::take(&mut self.data));
-        }
+        self.give_back();
     }
 }

@@ -1,5 +1,6 @@
 //! Where a request comes from, and what this hop makes of its head.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ impl Caller {
         &self,
         edits: &mut Edits,
         head: &RequestHead<'_>,
-        peer: SocketAddr,
+        client: &Remote,
         rng: &mut Rng,
     ) -> RequestId {
         let id = match head.fields.get(FieldId::RequestId) {
@@ -73,16 +74,16 @@ impl Caller {
             }
         };
         if matches!(self, Self::Gateway) {
-            // Several lines are one list (RFC 9110 §5.3).
-            let mut chain = Vec::new();
-            for (_, name, value) in head.fields.iter() {
-                if name.eq_ignore_ascii_case(b"x-forwarded-for") && !value.is_empty() {
-                    chain.extend_from_slice(value);
-                    chain.extend_from_slice(b", ");
+            edits.set_with(b"x-forwarded-for", |chain| {
+                // Several lines are one list (RFC 9110 §5.3).
+                for (_, name, value) in head.fields.iter() {
+                    if name.eq_ignore_ascii_case(b"x-forwarded-for") && !value.is_empty() {
+                        chain.extend_from_slice(value);
+                        chain.extend_from_slice(b", ");
+                    }
                 }
-            }
-            chain.extend_from_slice(peer.ip().to_string().as_bytes());
-            edits.set(b"x-forwarded-for", &chain);
+                chain.extend_from_slice(client.ip());
+            });
             edits.set(b"x-forwarded-proto", b"http");
         }
         id
@@ -108,24 +109,77 @@ impl RequestId {
     }
 
     fn new(rng: &mut Rng) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let random = (u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64());
+        let mut random = [0; 16];
+        random[..8].copy_from_slice(&rng.next_u64().to_be_bytes());
+        random[8..].copy_from_slice(&rng.next_u64().to_be_bytes());
         // Version 4, variant 1 (RFC 9562 §5.4).
-        let value = random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-        let mut bytes = [0; Self::BYTES_MAX];
-        let mut at = 0;
-        for digit in 0..32 {
-            if matches!(digit, 8 | 12 | 16 | 20) {
-                bytes[at] = b'-';
-                at += 1;
-            }
-            bytes[at] = DIGITS[(value >> (124 - 4 * digit)) as usize & 15];
-            at += 1;
+        random[6] = random[6] & 0x0f | 0x40;
+        random[8] = random[8] & 0x3f | 0x80;
+        let mut bytes = [b'-'; Self::BYTES_MAX];
+        for (place, byte) in UUID_PLACES.into_iter().zip(random) {
+            const DIGITS: &[u8; 16] = b"0123456789abcdef";
+            bytes[place] = DIGITS[usize::from(byte >> 4)];
+            bytes[place + 1] = DIGITS[usize::from(byte & 15)];
         }
-        Self { bytes, length: at }
+        Self { bytes, length: 36 }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+}
+
+/// Where the two digits of each byte stand in the text of a UUID; between the groups there is a dash.
+const UUID_PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
+/// The other end of a client's connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remote {
+    /// Its address.
+    pub(crate) address: SocketAddr,
+    ip: [u8; Self::IP_BYTES_MAX],
+    ip_length: usize,
+}
+
+impl Remote {
+    /// The longest text of an address: IPv6 with a dotted IPv4 part.
+    const IP_BYTES_MAX: usize = 45;
+
+    /// Writes the address out once for all requests of the connection.
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let mut ip = [0; Self::IP_BYTES_MAX];
+        let mut rest = &mut ip[..];
+        // It fits by the definition of the length.
+        let _ = write!(rest, "{}", address.ip());
+        let ip_length = Self::IP_BYTES_MAX - rest.len();
+        Self { address, ip, ip_length }
+    }
+
+    fn ip(&self) -> &[u8] {
+        &self.ip[..self.ip_length]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Remote, RequestId, Rng};
+
+    #[test]
+    fn a_new_id_is_a_random_uuid() {
+        let id = RequestId::new(&mut Rng::new(7));
+        let text = std::str::from_utf8(id.bytes()).unwrap();
+        let groups: Vec<usize> = text.split('-').map(str::len).collect();
+        assert_eq!(groups, [8, 4, 4, 4, 12]);
+        assert!(text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit()), "{text}");
+        assert_eq!(text.as_bytes()[14], b'4', "{text}");
+        assert!(b"89ab".contains(&text.as_bytes()[19]), "{text}");
+    }
+
+    #[test]
+    fn an_address_is_written_as_text() {
+        for ip in ["127.0.0.1", "::1", "::ffff:255.255.255.255", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"] {
+            let client = Remote::new(std::net::SocketAddr::new(ip.parse().unwrap(), 1));
+            assert_eq!(client.ip(), ip.as_bytes());
+        }
     }
 }

@@ -3,7 +3,6 @@
 //! The same code serves every pair of protocols: it knows sources and sinks, not HTTP/1 or the mesh transport.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +13,9 @@ use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Inpu
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::INTERIM_HEADS_MAX;
+use leno_core::name::ServiceId;
 use leno_core::reason::{Reason, phrase};
+use leno_core::route::Then;
 use leno_core::snapshot::{Lookup, Snapshot};
 use leno_core::spec::Transport;
 use leno_core::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use crate::alarm::Alarm;
 use crate::body::{
     Broken, Hop, Moved, PumpError, Request, RequestSink, ResponseSink, ResponseSource, Source, pump,
 };
-use crate::caller::{Caller, RequestId};
+use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
 use crate::mux;
 use crate::telemetry::bump;
@@ -45,7 +46,7 @@ static NO_EDITS: Edits = Edits::new();
 pub(crate) async fn drive<S: Source, K: ResponseSink>(
     worker: &Rc<Worker>,
     caller: &Caller,
-    peer: SocketAddr,
+    client: &Remote,
     request: &Request,
     edits: &mut Edits,
     source: &mut S,
@@ -54,10 +55,16 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
 ) {
     let _under_way = worker.begin();
     let head = caller.head(request);
-    let snapshot = known(worker, caller, head.authority, alarm).await;
+    let mut snapshot = worker.snapshot();
+    let mut decision = snapshot.decide(caller.entry(), &head);
+    if decision.then == Then::NoSuchService
+        && let Some(service) = unheard(&snapshot, caller, head.authority)
+    {
+        snapshot = learn(worker, caller, head.authority, service, alarm).await;
+        decision = snapshot.decide(caller.entry(), &head);
+    }
     let now = worker.now();
-    let request_id = caller.edit(edits, &head, peer, &mut worker.rng());
-    let decision = snapshot.decide(caller.entry(), &head);
+    let request_id = caller.edit(edits, &head, client, &mut worker.rng());
     let inherited = request.time_left.map(|left| now.after(left));
     let mut drive = Drive {
         worker,
@@ -76,13 +83,14 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     while let Some(action) = drive.exchange.poll_action() {
         match action {
             Action::Pick { choice, budget } => drive.pick(choice, budget),
-            Action::Dial => upstream = drive.dial(source).await,
+            Action::Dial => upstream = pin!(drive.dial(source)).await,
             Action::Send => match upstream.take() {
-                Some(upstream) => drive.send(upstream, source, sink).await,
+                // Pinned where they stand: an awaited future is moved first, and these are large.
+                Some(upstream) => pin!(drive.send(upstream, source, sink)).await,
                 None => drive.handle(Input::UpstreamEnded(early(Broken::CLOSED))),
             },
             Action::Reply(reason) => {
-                drive.reply(reason, sink).await;
+                pin!(drive.reply(reason, sink)).await;
                 drive.exchange.ended(worker.now());
             }
             Action::Cut(reason) => {
@@ -97,33 +105,41 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     if drive.exchange.record().reason == Some(Reason::DownstreamGone) {
         sink.cut(Reason::DownstreamGone);
     }
-    drive.finish(peer);
+    drive.finish(client);
 }
 
-/// The snapshot to decide by, once it knows the service that the workload calls, or that there is none.
-async fn known(
-    worker: &Rc<Worker>,
-    caller: &Caller,
-    authority: &[u8],
-    alarm: &mut Alarm,
-) -> Rc<Arc<Snapshot>> {
-    let unknown = |snapshot: &Snapshot| match caller {
+/// The service that the request is for, if the control plane has not been asked about it yet.
+fn unheard(snapshot: &Snapshot, caller: &Caller, authority: &[u8]) -> Option<ServiceId> {
+    let found = match caller {
         Caller::Forward => snapshot.look_up(authority),
         Caller::Dependency { service, .. } => snapshot.look_up_service(service),
         Caller::Gateway | Caller::Inbound { .. } => Lookup::Known,
     };
-    let mut snapshot = worker.snapshot();
-    let Lookup::Unknown(service) = unknown(&snapshot) else { return snapshot };
+    match found {
+        Lookup::Unknown(service) => Some(service),
+        Lookup::Known | Lookup::Absent => None,
+    }
+}
+
+/// The snapshot to decide by, once it knows the service that the workload calls, or that there is none.
+#[allow(clippy::redundant_allocation, reason = "see the worker's field")]
+async fn learn(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    authority: &[u8],
+    service: ServiceId,
+    alarm: &mut Alarm,
+) -> Rc<Arc<Snapshot>> {
     worker.demand(service);
     let deadline = worker.now().after(ON_DEMAND_WAIT);
     loop {
         tokio::select! {
             biased;
             () = worker.next_snapshot() => {}
-            () = alarm.until(deadline) => return snapshot,
+            () = alarm.until(deadline) => return worker.snapshot(),
         }
-        snapshot = worker.snapshot();
-        if !matches!(unknown(&snapshot), Lookup::Unknown(_)) {
+        let snapshot = worker.snapshot();
+        if unheard(&snapshot, caller, authority).is_none() {
             return snapshot;
         }
     }
@@ -250,10 +266,10 @@ impl Drive<'_> {
                 }
                 let key = self.exchange.endpoint().map(|endpoint| endpoint.key);
                 let h1::client::Connection { source: responses, sink: requests } = &mut *connection;
-                let conversed = self.converse(source, sink, responses, requests).await;
+                let conversed = pin!(self.converse(source, sink, responses, requests)).await;
                 if let Some(key) = key.filter(|_| conversed.complete && responses.reusable()) {
                     let now = self.worker.now();
-                    self.worker.h1_pools.borrow_mut().give(key, *connection, now);
+                    self.worker.h1_pools.borrow_mut().give(key, connection, now);
                 }
             }
             Upstream::Mux(mut stream) => {
@@ -262,7 +278,7 @@ impl Drive<'_> {
                     return self.handle(Input::UpstreamEnded(early(broken)));
                 }
                 reader.follow(writer);
-                self.converse(source, sink, reader, writer).await;
+                pin!(self.converse(source, sink, reader, writer)).await;
             }
         }
     }
@@ -504,7 +520,7 @@ impl Drive<'_> {
     }
 
     /// Counts and logs the request.
-    fn finish(&self, peer: SocketAddr) {
+    fn finish(&self, client: &Remote) {
         let record = self.exchange.record();
         let pair = match self.caller {
             Caller::Inbound { pair, .. } => *pair,
@@ -516,7 +532,7 @@ impl Drive<'_> {
             let entry = crate::access_log::Entry {
                 caller: self.caller,
                 own_name: &self.worker.own_name,
-                peer,
+                peer: client.address,
                 head: &self.head,
                 request_id: self.request_id.bytes(),
                 record,
@@ -565,7 +581,7 @@ fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>) -> Option<Upstream> {
     match &endpoint.spec.transport {
         Transport::Plain => {
             let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
-            Some(Upstream::H1(Box::new(connection)))
+            Some(Upstream::H1(connection))
         }
         Transport::Mesh(_) => None,
     }

@@ -2,7 +2,6 @@
 //! same two halves serve both ends of a connection.
 
 use std::io;
-use std::io::IoSlice;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -18,6 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::body::{Arrived, Broken, Chunk, Hop, RequestSink, ResponseSink, ResponseSource, Sink, Source};
 use crate::buffer::{BUFFER_BYTES, ReadBuffer, Stock};
+use crate::socket;
 
 pub(crate) mod client;
 pub(crate) mod server;
@@ -98,13 +98,7 @@ impl Reader {
         if self.ended || !self.buffer.is_empty() {
             return true;
         }
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        if self.stream.poll_read_ready(&mut cx).is_pending() {
-            return false;
-        }
         let read = self.buffer.try_read(&self.stream, 1);
-        // The look took a buffer, which an idle connection must not keep.
-        self.buffer.rest();
         !matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
@@ -185,7 +179,8 @@ impl Reader {
 #[derive(Debug)]
 pub(crate) struct Writer {
     stream: Rc<TcpStream>,
-    /// Bytes not yet written.
+    stock: Stock,
+    /// Bytes not yet written; without memory while there are none.
     out: Vec<u8>,
     /// How many of them have been.
     sent: usize,
@@ -203,9 +198,10 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(stream: Rc<TcpStream>) -> Self {
+    pub(crate) fn new(stream: Rc<TcpStream>, stock: Stock) -> Self {
         Self {
             stream,
+            stock,
             out: Vec::new(),
             sent: 0,
             encoder: BodyEncoder::new(BodyFraming::None),
@@ -232,12 +228,12 @@ impl Writer {
         self.sent = 0;
     }
 
-    /// Gives memory back while the connection is idle.
-    pub(crate) fn rest(&mut self) {
-        if self.sent == self.out.len() {
-            self.out = Vec::new();
-            self.sent = 0;
+    /// Where the next bytes to write go.
+    fn room(&mut self) -> &mut Vec<u8> {
+        if self.out.capacity() == 0 {
+            self.out = self.stock.take();
         }
+        &mut self.out
     }
 
     /// Lets the kernel ask now and then whether the other end of a tunnel still lives: nobody else would ever know.
@@ -257,18 +253,14 @@ impl Writer {
         loop {
             let kept = self.out.get(self.sent..).unwrap_or(&[]);
             if kept.is_empty() && extra.is_empty() {
-                self.out.clear();
                 self.sent = 0;
+                if self.out.capacity() > 0 {
+                    self.stock.give(std::mem::take(&mut self.out));
+                }
                 return Poll::Ready(Ok(()));
             }
             // Try first: the socket is writable nearly always, and asking would cost as much as writing.
-            let written = match (kept.is_empty(), extra.is_empty()) {
-                (true, _) => self.stream.try_write(extra),
-                (_, true) => self.stream.try_write(kept),
-                _ => self.stream.try_write_vectored(&[IoSlice::new(kept), IoSlice::new(extra)]),
-            };
-            match written {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            match socket::try_send(&self.stream, kept, extra) {
                 Ok(bytes) => {
                     let of_kept = bytes.min(kept.len());
                     self.sent += of_kept;
@@ -294,6 +286,7 @@ impl Writer {
 impl Sink for Writer {
     async fn write(&mut self, payload: &[u8]) -> Result<(), Broken> {
         // Too much payload for the announced length is the source's fault; it is not written.
+        self.room();
         self.encoder.before(&mut self.out, payload.len()).map_err(|_| Broken::CLOSED)?;
         if payload.len() <= COPY_BYTES_MAX {
             self.out.extend_from_slice(payload);
@@ -304,12 +297,13 @@ impl Sink for Writer {
             return Ok(());
         }
         self.write_out(payload).await?;
+        self.room();
         self.encoder.after(&mut self.out, payload.len());
         Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), Broken> {
-        if self.out.is_empty() {
+        if self.out.capacity() == 0 {
             return Ok(());
         }
         self.write_out(&[]).await
@@ -322,6 +316,7 @@ impl Sink for Writer {
     }
 
     async fn finish(&mut self, trailers: Fields<'_>) -> Result<(), Broken> {
+        self.room();
         let complete = self.encoder.finish(&mut self.out, trailers);
         self.flush().await?;
         if self.tunnel {
@@ -347,7 +342,7 @@ impl RequestSink for Writer {
             expect_continue: hop.expect_continue,
             te_trailers: hop.te_trailers,
         };
-        encode_request_head(&mut self.out, head, edits, &options);
+        encode_request_head(self.room(), head, edits, &options);
         self.encoder = BodyEncoder::new(framing);
         Ok(())
     }
@@ -367,7 +362,7 @@ impl ResponseSink for Writer {
             keep_alive: self.keep_alive,
             answers: self.answers,
         };
-        let framing = encode_response_head(&mut self.out, head, edits, &options);
+        let framing = encode_response_head(self.room(), head, edits, &options);
         if !(100..200).contains(&head.status) || head.status == 101 {
             self.answered = true;
             if matches!(framing, BodyFraming::UntilClose | BodyFraming::Tunnel) {

@@ -19,6 +19,7 @@ mod h1;
 pub mod health;
 mod listen;
 mod mux;
+mod socket;
 mod source;
 mod telemetry;
 mod tls;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use leno_core::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::caller::Caller;
 use crate::telemetry::bump;
@@ -98,7 +98,12 @@ pub(crate) async fn accept(worker: Rc<Worker>, socket: StdListener, purpose: Pur
                     continue;
                 }
                 let Some(guard) = admit(&worker, name) else { continue };
-                tokio::task::spawn_local(serve(worker.clone(), stream, peer, purpose.clone(), guard));
+                match &purpose {
+                    Purpose::Mesh => {
+                        worker.spawn(move |worker| mux::accept::serve(worker, stream, peer, guard));
+                    }
+                    Purpose::Http(caller) => h1::server::serve(&worker, stream, peer, caller, guard),
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, listener = name, "a connection could not be accepted");
@@ -109,15 +114,9 @@ pub(crate) async fn accept(worker: Rc<Worker>, socket: StdListener, purpose: Pur
     }
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, purpose: Purpose, _guard: Guard) {
-    match purpose {
-        Purpose::Mesh => mux::accept::serve(worker, stream, peer).await,
-        Purpose::Http(caller) => h1::server::serve(worker, stream, peer, caller).await,
-    }
-}
-
 /// One connection in the gauges.
-struct Guard {
+#[derive(Debug)]
+pub(crate) struct Guard {
     worker: Rc<Worker>,
     listener: &'static str,
 }

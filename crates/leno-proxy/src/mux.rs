@@ -7,14 +7,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::mem::{swap, take};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use leno_core::exchange::AppSaw;
-use leno_core::head::{Field, FieldId, ResponseIndex};
+use leno_core::head::{Field, FieldId, RequestIndex, ResponseIndex};
 use leno_core::http1::BodyFraming;
-use leno_core::mux::{self, Body, Code, Event, HeadIndex, Limits, Mux, Role, StreamId};
+use leno_core::mux::{self, Body, Code, Event, HeadIndex, Limits, Meta, Mux, Role, StreamId};
 use leno_core::reason::Reason;
 use leno_core::time::Duration;
 use leno_identity::reason::Reason as TlsReason;
@@ -24,6 +25,7 @@ use tokio::sync::Notify;
 use crate::alarm::Alarm;
 use crate::body::{Arrived, Broken, Request};
 use crate::clock::Clock;
+use crate::worker::Worker;
 
 pub(crate) mod accept;
 pub(crate) mod pool;
@@ -33,6 +35,9 @@ pub(crate) mod stream;
 const READ_BYTES: usize = 32 * 1024;
 /// How long a connection that can make no more use of its peer waits for the last bytes to leave.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Slots that a connection keeps for streams to come, and the largest body buffer that is kept with one, in bytes.
+const SPARE_SLOTS_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 4 * 1024;
 /// Bytes that all streams of a connection together may have unread: a whole window for each of the 256 streams after
 /// which the pool makes another connection. With less, a few clients that do not read would use it up and stop every
 /// other stream of the connection. It is held only for clients that are slow, 256 KiB for each.
@@ -44,6 +49,8 @@ pub(crate) struct Conn {
     machine: RefCell<Mux>,
     /// By [`StreamId::slot`].
     slots: RefCell<Vec<Option<Rc<Slot>>>>,
+    /// Slots of streams that are over, with the memory that the next ones will need.
+    free: RefCell<Vec<Rc<Slot>>>,
     /// Wakes the connection's task.
     waker: RefCell<Option<Waker>>,
     /// The task has been woken and has not run yet.
@@ -57,9 +64,10 @@ pub(crate) struct Conn {
     /// Rings when that somebody may try again.
     room: Rc<Notify>,
     clock: Clock,
+    inputs: Inputs,
 }
 
-/// What the connection's task leaves for one stream.
+/// What the connection's task leaves for one stream. Used again for another one when the stream is over.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     state: RefCell<SlotState>,
@@ -73,12 +81,30 @@ struct SlotState {
     ended: bool,
     /// Heads that came and were not taken: interim ones and the final one. The machine bounds their number.
     heads: VecDeque<Head>,
-    trailers: Vec<Field>,
-    trailer_bytes: Vec<u8>,
+    trailers: Trailers,
     /// The stream was cut off.
     broken: Option<(Broken, Option<Code>)>,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// What the reader of the stream before used, for the next one.
+    spare: Taken,
+}
+
+/// What a stream's reader has taken out of its slot.
+#[derive(Debug, Default)]
+struct Taken {
+    /// The bytes that were shown last.
+    shown: Vec<u8>,
+    /// The response head that arrived last.
+    head: Head,
+    trailers: Trailers,
+}
+
+/// Trailer fields and their bytes.
+#[derive(Debug, Default)]
+struct Trailers {
+    fields: Vec<Field>,
+    bytes: Vec<u8>,
 }
 
 /// A response head that waits in a slot.
@@ -104,8 +130,16 @@ impl Default for Head {
 
 impl SlotState {
     fn wake_reader(&mut self) {
-        if let Some(waker) = self.reader.take() {
-            waker.wake();
+        if let Some(waker) = &self.reader {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Remembers whom to wake. A stream has one task, so the waker is nearly always the one that is known.
+    fn read_later(&mut self, waker: &Waker) {
+        match &mut self.reader {
+            Some(known) => known.clone_from(waker),
+            unknown => *unknown = Some(waker.clone()),
         }
     }
 
@@ -116,15 +150,46 @@ impl SlotState {
             waker.wake();
         }
     }
+
+    /// Makes the slot ready for another stream.
+    fn clear(&mut self) {
+        self.data.clear();
+        self.ended = false;
+        self.heads.clear();
+        self.trailers.fields.clear();
+        self.broken = None;
+        self.reader = None;
+        self.writer = None;
+    }
+
+    /// The memory that a reader begins with; that for a head stays until one comes.
+    fn take_spare(&mut self) -> Taken {
+        let Taken { shown, trailers, .. } = &mut self.spare;
+        Taken { shown: take(shown), trailers: take(trailers), head: Head::default() }
+    }
+
+    /// Takes a reader's memory back.
+    fn give_spare(&mut self, mut taken: Taken) {
+        taken.shown.clear();
+        taken.trailers.fields.clear();
+        self.spare = taken;
+    }
+
+    /// True when it is not worth keeping: a large body went through it.
+    fn is_large(&self) -> bool {
+        self.data.capacity().max(self.spare.shown.capacity()) > SPARE_BYTES_MAX
+    }
 }
 
 impl Conn {
     /// A connection that was just established. `room` rings when a stream can be opened that could not before.
-    pub(crate) fn new(role: Role, clock: Clock, room: Rc<Notify>) -> Rc<Self> {
+    pub(crate) fn new(role: Role, worker: &Worker, room: Rc<Notify>) -> Rc<Self> {
+        let clock = worker.clock;
         let limits = Limits { connection_window: CONNECTION_WINDOW, ..Limits::default() };
         Rc::new(Self {
             machine: RefCell::new(Mux::new(role, limits, clock.now())),
             slots: RefCell::default(),
+            free: RefCell::default(),
             waker: RefCell::default(),
             woken: Cell::new(false),
             closed: Cell::new(false),
@@ -132,6 +197,7 @@ impl Conn {
             full: Cell::new(false),
             room,
             clock,
+            inputs: worker.mux_inputs.clone(),
         })
     }
 
@@ -173,7 +239,7 @@ impl Conn {
     }
 
     fn enter(&self, stream: StreamId) -> Rc<Slot> {
-        let slot = Rc::new(Slot::default());
+        let slot = self.free.borrow_mut().pop().unwrap_or_default();
         let mut slots = self.slots.borrow_mut();
         if slots.len() <= stream.slot() {
             slots.resize(stream.slot() + 1, None);
@@ -195,19 +261,30 @@ impl Conn {
         {
             *place = None;
         }
+        let mut free = self.free.borrow_mut();
+        let state = &mut *slot.state.borrow_mut();
+        if free.len() < SPARE_SLOTS_MAX && !state.is_large() {
+            state.clear();
+            free.push(slot.clone());
+        }
     }
 
     /// Serves the connection until it is over. `on_request` is called for each stream that the peer opens.
-    pub(crate) async fn run<S>(self: Rc<Self>, mut tls: S, mut on_request: impl FnMut(NewStream)) -> Ended
+    pub(crate) async fn run<S>(self: Rc<Self>, mut tls: S, mut on_request: impl FnMut(NewStream<'_>)) -> Ended
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut alarm = Alarm::new(self.clock);
-        let mut input = Input { bytes: vec![0; READ_BYTES], filled: 0, index: HeadIndex::default() };
+        let mut input = Input::default();
         let ended = loop {
             let timeout = self.machine.borrow().poll_timeout();
             let due = timeout.map_or(self.clock.now(), |(at, _)| at);
-            let turn = std::future::poll_fn(|cx| self.poll_turn(cx, &mut tls, &mut input, &mut on_request));
+            let turn = std::future::poll_fn(|cx| {
+                self.inputs.lend(&mut input);
+                let turn = self.poll_turn(cx, &mut tls, &mut input, &mut on_request);
+                self.inputs.take_back(&mut input);
+                turn
+            });
             tokio::select! {
                 biased;
                 ended = turn => break ended,
@@ -237,7 +314,7 @@ impl Conn {
         cx: &mut Context<'_>,
         tls: &mut S,
         input: &mut Input,
-        on_request: &mut impl FnMut(NewStream),
+        on_request: &mut impl FnMut(NewStream<'_>),
     ) -> Poll<Ended> {
         self.woken.set(false);
         match &mut *self.waker.borrow_mut() {
@@ -296,7 +373,7 @@ impl Conn {
     fn receive(
         &self,
         input: &mut Input,
-        on_request: &mut impl FnMut(NewStream),
+        on_request: &mut impl FnMut(NewStream<'_>),
     ) -> Result<(), mux::ConnectionError> {
         let now = self.clock.now();
         let mut start = 0;
@@ -323,26 +400,12 @@ impl Conn {
         Ok(())
     }
 
-    fn deliver(&self, event: Event<'_>, index: &mut HeadIndex, on_request: &mut impl FnMut(NewStream)) {
+    fn deliver(&self, event: Event<'_>, index: &mut HeadIndex, on_request: &mut impl FnMut(NewStream<'_>)) {
         match event {
             Event::Request { stream, meta, payload, end } => {
                 let slot = self.enter(stream);
                 slot.state.borrow_mut().ended = end;
-                let fields = index.request.view(payload).fields;
-                // Dropped here, the expectation would leave the client waiting for the application's word, and the
-                // application for the client's body.
-                let expects = fields.get(FieldId::Expect);
-                let expect_continue = expects.is_some_and(|it| it.eq_ignore_ascii_case(b"100-continue"));
-                let request = Request {
-                    bytes: payload.to_vec(),
-                    index: std::mem::take(&mut index.request),
-                    framing: framing(meta.body, end, !meta.upgrade.is_empty()),
-                    upgrade: meta.upgrade.to_vec(),
-                    expect_continue: expect_continue && !end,
-                    te_trailers: true,
-                    time_left: meta.deadline,
-                };
-                on_request(NewStream { stream, slot, request });
+                on_request(NewStream { stream, slot, meta, payload, index: &mut index.request, end });
             }
             Event::Response { stream, meta, payload, end } => {
                 let Some(slot) = self.slot(stream) else { return };
@@ -350,12 +413,14 @@ impl Conn {
                 let status = index.response.status;
                 let interim = (100..200).contains(&status) && status != 101;
                 let framing = framing(meta.body, end, status == 101);
-                state.heads.push_back(Head {
-                    arrived: Arrived { status, framing, interim },
-                    index: std::mem::take(&mut index.response),
-                    bytes: payload.to_vec(),
-                    upgrade: meta.upgrade.to_vec(),
-                });
+                // Nearly always there is one head, and it takes the memory of the stream before.
+                let mut head =
+                    if state.heads.is_empty() { take(&mut state.spare.head) } else { Head::default() };
+                head.arrived = Arrived { status, framing, interim };
+                swap(&mut head.index, &mut index.response);
+                refill(&mut head.bytes, payload);
+                refill(&mut head.upgrade, meta.upgrade);
+                state.heads.push_back(head);
                 state.ended |= end && !interim;
                 state.wake_reader();
             }
@@ -372,8 +437,8 @@ impl Conn {
             Event::Trailers { stream, payload } => {
                 let Some(slot) = self.slot(stream) else { return };
                 let state = &mut *slot.state.borrow_mut();
-                std::mem::swap(&mut state.trailers, &mut index.trailers);
-                state.trailer_bytes = payload.to_vec();
+                swap(&mut state.trailers.fields, &mut index.trailers);
+                refill(&mut state.trailers.bytes, payload);
                 state.ended = true;
                 state.wake_reader();
             }
@@ -413,10 +478,35 @@ impl Conn {
 
 /// A stream that the peer opened.
 #[derive(Debug)]
-pub(crate) struct NewStream {
+pub(crate) struct NewStream<'a> {
     stream: StreamId,
     slot: Rc<Slot>,
-    request: Request,
+    meta: Meta<'a>,
+    payload: &'a [u8],
+    index: &'a mut RequestIndex,
+    end: bool,
+}
+
+impl NewStream<'_> {
+    /// Writes its head into `request`, whose memory is used again.
+    fn copy_head(&mut self, request: &mut Request) {
+        swap(&mut request.index, self.index);
+        refill(&mut request.bytes, self.payload);
+        refill(&mut request.upgrade, self.meta.upgrade);
+        request.framing = framing(self.meta.body, self.end, !self.meta.upgrade.is_empty());
+        // Dropped here, the expectation would leave the client waiting for the application's word, and the
+        // application for the client's body.
+        let expects = request.head().fields.get(FieldId::Expect);
+        request.expect_continue =
+            !self.end && expects.is_some_and(|it| it.eq_ignore_ascii_case(b"100-continue"));
+        request.te_trailers = true;
+        request.time_left = self.meta.deadline;
+    }
+}
+
+fn refill(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    buffer.clear();
+    buffer.extend_from_slice(bytes);
 }
 
 /// How a connection ended.
@@ -441,10 +531,38 @@ pub(crate) const fn who_refused(reason: &TlsReason) -> &'static str {
 }
 
 /// Bytes read and not yet understood.
+#[derive(Default)]
 struct Input {
+    /// Empty between turns, unless a frame has come in part.
     bytes: Vec<u8>,
     filled: usize,
     index: HeadIndex,
+}
+
+/// A worker's memory to read into: a connection has some only while it reads, and it is the one used last.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inputs(Rc<RefCell<Vec<Vec<u8>>>>);
+
+/// Such buffers kept by a worker. Only one is in use at a time, besides those with a part of a frame in them.
+const INPUTS_MAX: usize = 4;
+
+impl Inputs {
+    fn lend(&self, input: &mut Input) {
+        if input.bytes.is_empty() {
+            input.bytes = self.0.borrow_mut().pop().unwrap_or_else(|| vec![0; READ_BYTES]);
+        }
+    }
+
+    fn take_back(&self, input: &mut Input) {
+        if input.filled == 0 {
+            let bytes = take(&mut input.bytes);
+            let mut kept = self.0.borrow_mut();
+            // One that grew for a large head is not worth keeping.
+            if kept.len() < INPUTS_MAX && bytes.len() == READ_BYTES {
+                kept.push(bytes);
+            }
+        }
+    }
 }
 
 const fn framing(body: Body, end: bool, tunnel: bool) -> BodyFraming {

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::access_log::Log;
 use crate::buffer::Stock;
 use crate::clock::{Clock, seed};
 use crate::h1::client::Pools as H1Pools;
+use crate::mux::Inputs;
+use crate::mux::accept::Desks;
 use crate::mux::pool::Pools as MuxPools;
 use crate::telemetry::{Direction, PairId, Telemetry};
 use crate::tls::TlsState;
@@ -76,6 +79,8 @@ pub(crate) struct EndpointView {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) clock: Clock,
+    /// When the current turn began, once somebody has asked.
+    turn: Cell<Option<Instant>>,
     pub(crate) stock: Stock,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
@@ -96,6 +101,8 @@ pub(crate) struct Worker {
     adopted: Notify,
     pub(crate) h1_pools: RefCell<H1Pools>,
     pub(crate) mux_pools: RefCell<MuxPools>,
+    pub(crate) desks: RefCell<Desks>,
+    pub(crate) mux_inputs: Inputs,
     /// Client connections by number, so that a drain can end the idle ones.
     clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
@@ -126,6 +133,7 @@ impl Worker {
         let snapshot = seat.snapshot.borrow().clone();
         let worker = Rc::new(Self {
             clock: seat.clock,
+            turn: Cell::new(None),
             stock: Stock::default(),
             limits: Limits::default(),
             log: seat.log.clone(),
@@ -140,6 +148,8 @@ impl Worker {
             adopted: Notify::new(),
             h1_pools: RefCell::default(),
             mux_pools: RefCell::default(),
+            desks: RefCell::default(),
+            mux_inputs: Inputs::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
             under_way: Cell::new(0),
@@ -150,9 +160,30 @@ impl Worker {
         worker
     }
 
-    /// The time, read from the clock.
+    /// The time of the current turn of a task made by [`Worker::spawn`]: the clock is read once in a turn, and only
+    /// when somebody asks.
     pub(crate) fn now(&self) -> Instant {
-        self.clock.now()
+        self.turn.get().unwrap_or_else(|| {
+            let now = self.clock.now();
+            self.turn.set(Some(now));
+            now
+        })
+    }
+
+    /// Runs a task on this worker. `make` makes its future in its place: a future that is moved is copied.
+    pub(crate) fn spawn<F>(self: &Rc<Self>, make: impl FnOnce(Rc<Self>) -> F + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            let mut task = pin!(make(worker.clone()));
+            std::future::poll_fn(|cx| {
+                worker.turn.set(None);
+                task.as_mut().poll(cx)
+            })
+            .await;
+        });
     }
 
     #[allow(clippy::redundant_allocation, reason = "see the field")]

@@ -34,7 +34,10 @@ impl Connection {
         let stream = Rc::new(stream);
         let reader =
             Reader::new(stream.clone(), worker.stock.clone(), &worker.limits, Reason::UpstreamMalformed);
-        Ok(Self { source: ResponseReader::new(reader, worker.limits), sink: Writer::new(stream) })
+        Ok(Self {
+            source: ResponseReader::new(reader, worker.limits),
+            sink: Writer::new(stream, worker.stock.clone()),
+        })
     }
 
     /// Prepares for a request.
@@ -47,12 +50,12 @@ impl Connection {
 #[derive(Debug, Default)]
 pub(crate) struct Pools {
     /// By endpoint; the one used last is used next, so that the others grow old and go.
-    idle: BTreeMap<u64, Vec<(Connection, Instant)>>,
+    idle: BTreeMap<u64, Vec<(Box<Connection>, Instant)>>,
 }
 
 impl Pools {
     /// A connection to use, if one is left that is alive.
-    pub(crate) fn take(&mut self, endpoint: u64, now: Instant) -> Option<Connection> {
+    pub(crate) fn take(&mut self, endpoint: u64, now: Instant) -> Option<Box<Connection>> {
         let idle = self.idle.get_mut(&endpoint)?;
         while let Some((mut connection, since)) = idle.pop() {
             if now.since(since) < IDLE_TIMEOUT && !connection.source.reader.is_stale() {
@@ -63,11 +66,9 @@ impl Pools {
     }
 
     /// Keeps a connection whose last response was complete.
-    pub(crate) fn give(&mut self, endpoint: u64, mut connection: Connection, now: Instant) {
+    pub(crate) fn give(&mut self, endpoint: u64, connection: Box<Connection>, now: Instant) {
         let idle = self.idle.entry(endpoint).or_default();
         if idle.len() < IDLE_MAX {
-            connection.source.reader.buffer.rest();
-            connection.sink.rest();
             idle.push((connection, now));
         }
     }

@@ -1,6 +1,8 @@
 //! A client's HTTP/1 connection: one request after the other, each driven to its end before the next is looked at.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 
 use leno_core::edit::Edits;
@@ -15,10 +17,11 @@ use super::{Reader, Writer};
 use crate::alarm::Alarm;
 use crate::body::{Request, ResponseSink, Sink};
 use crate::buffer::BUFFER_BYTES;
-use crate::caller::Caller;
+use crate::caller::{Caller, Remote};
 use crate::drive::drive;
+use crate::listen::Guard;
 use crate::telemetry::bump;
-use crate::worker::{Client, Worker};
+use crate::worker::{Client, ClientGuard, Worker};
 
 /// How long a client may be silent between two requests. Long, because closing under a client that is about to send
 /// is what makes its request fail (nginx 75 s, Envoy 1 h).
@@ -31,32 +34,62 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How much we read then, in bytes.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
+/// How long a connection without a request keeps what an exchange needs, some KiB. After that it is watched by a much
+/// smaller task, because most connections are quiet for most of their time.
+const QUIET_AFTER: Duration = Duration::from_secs(5);
+
 /// Serves a client until one of the two closes the connection.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, caller: Caller) {
+pub(crate) fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, caller: &Caller, guard: Guard) {
     let stream = Rc::new(stream);
-    let Some((client, _guard)) = worker.enter(&stream) else { return };
+    let Some((client, entry)) = worker.enter(&stream) else { return };
+    let remote = Remote::new(peer);
+    let visit =
+        Box::new(Visit { stream, client, remote, caller: caller.clone(), _entry: entry, _guard: guard });
+    worker.spawn(move |worker| active(worker, visit));
+}
+
+/// What a client's connection is, with or without a request under way.
+struct Visit {
+    stream: Rc<TcpStream>,
+    client: Rc<Client>,
+    remote: Remote,
+    caller: Caller,
+    _entry: ClientGuard,
+    _guard: Guard,
+}
+
+/// Serves one request after the other until there has been none for a while.
+async fn active(worker: Rc<Worker>, visit: Box<Visit>) {
+    let blame = Reason::RequestMalformed;
     let mut connection = Connection {
-        reader: Reader::new(stream.clone(), worker.stock.clone(), &worker.limits, Reason::RequestMalformed),
-        writer: Writer::new(stream),
+        reader: Reader::new(visit.stream.clone(), worker.stock.clone(), &worker.limits, blame),
+        writer: Writer::new(visit.stream.clone(), worker.stock.clone()),
         parser: RequestParser::default(),
         request: Request::default(),
         alarm: Alarm::new(worker.clock),
-        client,
+        client: visit.client.clone(),
         worker,
     };
     let mut edits = Edits::default();
     loop {
-        let meta = match connection.head().await {
+        let head = pin!(connection.head()).await;
+        let meta = match head {
             Head::Request(meta) => meta,
             Head::Refused(error) => return connection.refuse(error).await,
             Head::Late => return connection.refuse_late().await,
+            Head::Quiet => {
+                let worker = connection.worker.clone();
+                drop(connection);
+                return worker.spawn(move |worker| quiet(worker, visit));
+            }
             Head::Closed => return,
         };
         connection.client.idle.set(false);
         connection.begin(&meta);
         edits.clear();
         let Connection { reader, writer, request, alarm, worker, .. } = &mut connection;
-        drive(worker, &caller, peer, request, &mut edits, reader, writer, alarm).await;
+        let Visit { caller, remote, .. } = &*visit;
+        pin!(drive(worker, caller, remote, request, &mut edits, reader, writer, alarm)).await;
         if connection.writer.cut {
             return;
         }
@@ -64,6 +97,20 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
             return connection.close().await;
         }
         connection.client.idle.set(true);
+    }
+}
+
+/// Watches a connection until the client says something or has been silent for too long.
+async fn quiet(worker: Rc<Worker>, visit: Box<Visit>) {
+    let mut alarm = Alarm::new(worker.clock);
+    let deadline = worker.now().after(KEEP_ALIVE_IDLE);
+    let said = tokio::select! {
+        biased;
+        said = poll_fn(|cx| visit.stream.poll_read_ready(cx)) => said.is_ok(),
+        () = alarm.until(deadline) => false,
+    };
+    if said {
+        worker.spawn(move |worker| active(worker, visit));
     }
 }
 
@@ -83,7 +130,9 @@ enum Head {
     Refused(ParseError),
     /// Not in time, after it had begun.
     Late,
-    /// The client closed, or was silent for too long, between two requests.
+    /// Not for a while.
+    Quiet,
+    /// The client closed between two requests.
     Closed,
 }
 
@@ -104,12 +153,10 @@ impl Connection {
                 if self.worker.draining() {
                     return Head::Closed;
                 }
-                self.reader.buffer.rest();
-                self.writer.rest();
             }
             let since =
                 if idle { self.worker.now() } else { *begun.get_or_insert_with(|| self.worker.now()) };
-            let deadline = since.after(if idle { KEEP_ALIVE_IDLE } else { HEAD_TIMEOUT });
+            let deadline = since.after(if idle { QUIET_AFTER } else { HEAD_TIMEOUT });
             tokio::select! {
                 biased;
                 read = self.reader.fill(limit) => match read {
@@ -117,7 +164,7 @@ impl Connection {
                     Ok(0) | Err(_) => return Head::Closed,
                     Ok(_) => {}
                 },
-                () = self.alarm.until(deadline) => return if idle { Head::Closed } else { Head::Late },
+                () = self.alarm.until(deadline) => return if idle { Head::Quiet } else { Head::Late },
             }
         }
     }
@@ -147,12 +194,12 @@ impl Connection {
     }
 
     /// Answers a request that is not HTTP, and closes.
-    async fn refuse(mut self, error: ParseError) {
+    async fn refuse(&mut self, error: ParseError) {
         bump(&mut self.worker.telemetry().malformed, error.reason());
         self.answer(error.status(), error.reason(), &error.to_string()).await;
     }
 
-    async fn refuse_late(mut self) {
+    async fn refuse_late(&mut self) {
         let reason = Reason::RequestHeadTimeout;
         bump(&mut self.worker.telemetry().malformed, reason.word());
         self.answer(reason.status(), reason.word(), reason.sentence()).await;
@@ -181,7 +228,7 @@ impl Connection {
 
     /// Closes after the last answer. What the client is still sending is read for a moment, so that the kernel does
     /// not reset the connection under an answer that the client has not read yet.
-    async fn close(mut self) {
+    async fn close(&mut self) {
         // Requests that were sent ahead and will not be answered count too: unread bytes make the kernel reset.
         if !self.reader.body_ended() || !self.reader.buffer.is_empty() {
             self.linger().await;

@@ -1,11 +1,14 @@
 //! Connections that peers make to this sidecar: the handshake says who they are, each stream is one request for the
 //! application beside.
 
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 
 use leno_core::edit::Edits;
-use leno_core::mux::Role;
+use leno_core::mux::{Role, StreamId};
 use leno_core::peer::SpiffeId;
 use leno_core::time::Duration;
 use leno_identity::reason::explain_io;
@@ -15,10 +18,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::stream::Stream;
-use super::{Conn, Ended, NewStream, who_refused};
+use super::{Conn, Ended, NewStream, Slot, who_refused};
 use crate::alarm::Alarm;
-use crate::caller::Caller;
+use crate::body::Request;
+use crate::caller::{Caller, Remote};
 use crate::drive::drive;
+use crate::listen::Guard;
 use crate::telemetry::Direction;
 use crate::tls::ALPN;
 use crate::worker::Worker;
@@ -27,43 +32,130 @@ use crate::worker::Worker;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves a peer until the connection ends.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, from: SocketAddr) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, from: SocketAddr, _guard: Guard) {
     let Some((tls, peer)) = handshake(&worker, stream, from).await else { return };
     tracing::debug!(%peer, %from, "a peer connected");
-    let conn = Conn::new(Role::Acceptor, worker.clock, Rc::default());
+    let conn = Conn::new(Role::Acceptor, &worker, Rc::default());
     worker.mux_pools.borrow_mut().accepted(&conn);
     if worker.draining() {
         conn.drain();
     }
     let source = peer.service.to_string().into();
     let pair = worker.telemetry().pair(Direction::Inbound, &source, &worker.own_name);
-    let caller = Rc::new(Caller::Inbound { source, pair });
-    let streams = conn.clone();
-    let ended = conn
-        .run(tls, |new| {
-            let (worker, conn, caller) = (worker.clone(), streams.clone(), caller.clone());
-            tokio::task::spawn_local(serve_stream(worker, conn, caller, from, new));
-        })
-        .await;
+    let visitor = Rc::new(Visitor {
+        conn: conn.clone(),
+        caller: Caller::Inbound { source, pair },
+        remote: Remote::new(from),
+    });
+    let ended = conn.run(tls, |new| Desk::serve(&worker, &visitor, new)).await;
     match ended {
         Ended::Broken(error) => tracing::warn!(%peer, %from, %error, "a peer's connection failed"),
         ended => tracing::debug!(%peer, %from, ?ended, "a peer's connection ended"),
     }
 }
 
-async fn serve_stream(
-    worker: Rc<Worker>,
+/// A peer's connection, as its requests see it.
+#[derive(Debug)]
+struct Visitor {
     conn: Rc<Conn>,
-    caller: Rc<Caller>,
-    from: SocketAddr,
-    new: NewStream,
-) {
-    let mut stream = Stream::accept(conn, new.stream, new.slot);
-    let mut alarm = Alarm::new(worker.clock);
-    let mut edits = Edits::default();
-    let Stream { reader, writer } = &mut stream;
-    drive(&worker, &caller, from, &new.request, &mut edits, reader, writer, &mut alarm).await;
+    caller: Caller,
+    remote: Remote,
 }
+
+/// A task that serves one stream after another, of any connection. What a request needs, a task, a timer and memory
+/// for its head, is made once and not for each.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    request: RefCell<Request>,
+    next: RefCell<Option<(Rc<Visitor>, StreamId, Rc<Slot>)>>,
+    waker: RefCell<Option<Waker>>,
+    /// It is to go home.
+    closed: Cell<bool>,
+}
+
+/// Desks of one worker without a stream to serve.
+#[derive(Debug, Default)]
+pub(crate) struct Desks(Vec<Rc<Desk>>);
+
+/// Desks that wait at most. Each has some KiB; with more requests at a time than this, tasks come and go.
+const DESKS_MAX: usize = 256;
+
+impl Desks {
+    /// Sends half of those home that have nothing to do: after a burst the memory goes back within some calls.
+    pub(crate) fn sweep(&mut self) {
+        let stay = self.0.len() / 2;
+        for desk in self.0.drain(..self.0.len() - stay) {
+            desk.closed.set(true);
+            desk.wake();
+        }
+    }
+}
+
+impl Desk {
+    /// Has a new stream served, by an idle desk if there is one.
+    fn serve(worker: &Rc<Worker>, visitor: &Rc<Visitor>, mut new: NewStream<'_>) {
+        let idle = worker.desks.borrow_mut().0.pop();
+        let is_new = idle.is_none();
+        let desk = idle.unwrap_or_default();
+        new.copy_head(&mut desk.request.borrow_mut());
+        *desk.next.borrow_mut() = Some((visitor.clone(), new.stream, new.slot));
+        if is_new {
+            worker.spawn(move |worker| desk.work(worker));
+        } else {
+            desk.wake();
+        }
+    }
+
+    async fn work(self: Rc<Self>, worker: Rc<Worker>) {
+        let mut alarm = Alarm::new(worker.clock);
+        let mut edits = Edits::default();
+        while let Some((visitor, stream, slot)) = self.next().await {
+            let request = self.request.take();
+            let mut stream = Stream::accept(visitor.conn.clone(), stream, slot);
+            let Stream { reader, writer } = &mut stream;
+            edits.clear();
+            let Visitor { caller, remote, .. } = &*visitor;
+            pin!(drive(&worker, caller, remote, &request, &mut edits, reader, writer, &mut alarm)).await;
+            drop(stream);
+            // A head that was unusually large is not worth keeping.
+            if request.bytes.capacity() <= HEAD_BYTES_KEPT {
+                *self.request.borrow_mut() = request;
+            }
+            let mut desks = worker.desks.borrow_mut();
+            if desks.0.len() >= DESKS_MAX {
+                return;
+            }
+            desks.0.push(self.clone());
+        }
+    }
+
+    /// Waits for a stream; `None` when the desk is to go.
+    async fn next(&self) -> Option<(Rc<Visitor>, StreamId, Rc<Slot>)> {
+        std::future::poll_fn(|cx| {
+            if let Some(next) = self.next.take() {
+                return Poll::Ready(Some(next));
+            }
+            if self.closed.get() {
+                return Poll::Ready(None);
+            }
+            match &mut *self.waker.borrow_mut() {
+                Some(waker) => waker.clone_from(cx.waker()),
+                unknown => *unknown = Some(cx.waker().clone()),
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// The largest memory for a head that is kept for the next request, in bytes.
+const HEAD_BYTES_KEPT: usize = 4 * 1024;
 
 async fn handshake(
     worker: &Worker,

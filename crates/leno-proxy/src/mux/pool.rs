@@ -124,7 +124,8 @@ pub(crate) async fn connect(
                 let dialing = Rc::new(Dialing::default());
                 peer.dialing = Some(dialing.clone());
                 let room = peer.room.clone();
-                tokio::task::spawn_local(dial(worker.clone(), endpoint.clone(), id.clone(), dialing, room));
+                let (endpoint, id) = (endpoint.clone(), id.clone());
+                worker.spawn(move |worker| dial(worker, endpoint, id, dialing, room));
             }
             match (best, &peer.dialing) {
                 // A crowded one does until there is another: that one may never come.
@@ -174,9 +175,9 @@ async fn dial(
         Err(failure) => return announce(Err(failure)),
     };
     bump(&mut worker.telemetry().dialed, "mesh");
-    let conn = Conn::new(Role::Dialer, worker.clock, room.clone());
+    let conn = Conn::new(Role::Dialer, &worker, room.clone());
     // A dialer's peer opens no streams; the machine refuses them.
-    let mut serving = pin!(conn.clone().run(tls, drop));
+    let mut serving = pin!(conn.clone().run(tls, |_| {}));
     // In TLS 1.3 our side of the handshake ends before the peer has looked at our certificate, and until its SETTINGS
     // are here only the smallest limits hold. Requests wait for its first words: what it refuses before them, it
     // provably has not seen, and what it takes is taken whole and at once in the numbers that it allows.

@@ -1,29 +1,24 @@
 //! One stream, as the driver's source and sink. The same two halves serve both ends.
 
+use std::mem::{swap, take};
 use std::rc::Rc;
 use std::task::Poll;
 
 use leno_core::edit::Edits;
 use leno_core::exchange::AppSaw;
-use leno_core::head::{Field, Fields, RequestHead, ResponseHead};
+use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::BodyFraming;
 use leno_core::mux::{Body, Code, Meta, OpenError, SendError, StreamId};
 use leno_core::reason::Reason;
 
-use super::{Conn, Head, Slot, code_of};
+use super::{Conn, Slot, Taken, code_of};
 use crate::body::{Arrived, Broken, Chunk, Hop, RequestSink, ResponseSink, ResponseSource, Sink, Source};
 
 /// The reading half.
 #[derive(Debug)]
 pub(crate) struct Reader {
     handle: Option<Handle>,
-    /// The bytes that were shown last, taken out of the slot.
-    shown: Vec<u8>,
-    /// The response head that arrived last.
-    head: Head,
-    /// The trailer fields and their bytes, taken out of the slot at the end.
-    trailers: Vec<Field>,
-    trailer_bytes: Vec<u8>,
+    taken: Taken,
 }
 
 /// The writing half.
@@ -53,13 +48,17 @@ pub(crate) struct Stream {
 impl Stream {
     /// A stream that will be opened by the head that is sent.
     pub(crate) fn dial(conn: Rc<Conn>) -> Self {
-        Self { reader: Reader::new(None), writer: Writer::new(conn, None) }
+        Self { reader: Reader { handle: None, taken: Taken::default() }, writer: Writer::new(conn, None) }
     }
 
     /// A stream that the peer opened.
     pub(crate) fn accept(conn: Rc<Conn>, stream: StreamId, slot: Rc<Slot>) -> Self {
         let handle = Handle { conn: conn.clone(), stream, slot };
-        Self { reader: Reader::new(Some(handle.clone())), writer: Writer::new(conn, Some(handle)) }
+        let taken = handle.slot.state.borrow_mut().take_spare();
+        Self {
+            reader: Reader { handle: Some(handle.clone()), taken },
+            writer: Writer::new(conn, Some(handle)),
+        }
     }
 }
 
@@ -67,8 +66,10 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let Some(handle) = &self.writer.handle else { return };
         let (over, unread) = {
-            let state = handle.slot.state.borrow();
-            (self.writer.ended && state.ended, state.data.len() + self.reader.shown.len())
+            let state = &mut *handle.slot.state.borrow_mut();
+            let unread = state.data.len() + self.reader.taken.shown.len();
+            state.give_spare(take(&mut self.reader.taken));
+            (self.writer.ended && state.ended, unread)
         };
         let mut machine = handle.conn.machine.borrow_mut();
         if over {
@@ -85,33 +86,27 @@ impl Drop for Stream {
 }
 
 impl Reader {
-    fn new(handle: Option<Handle>) -> Self {
-        Self {
-            handle,
-            shown: Vec::new(),
-            head: Head::default(),
-            trailers: Vec::new(),
-            trailer_bytes: Vec::new(),
-        }
-    }
-
     /// Tells the reader where the stream is that its writer has opened.
     pub(crate) fn follow(&mut self, writer: &Writer) {
-        self.handle.clone_from(&writer.handle);
+        if let Some(handle) = &writer.handle {
+            self.taken = handle.slot.state.borrow_mut().take_spare();
+            self.handle = Some(handle.clone());
+        }
     }
 }
 
 impl Source for Reader {
     fn peek(&mut self) -> Result<Chunk<'_>, Broken> {
         let Some(handle) = &self.handle else { return Err(Broken::CLOSED) };
-        if self.shown.is_empty() {
+        let Taken { shown, trailers, .. } = &mut self.taken;
+        if shown.is_empty() {
             let state = &mut *handle.slot.state.borrow_mut();
             if state.data.is_empty() {
                 return match (state.ended, state.broken) {
                     (true, _) => {
-                        if !state.trailers.is_empty() {
-                            std::mem::swap(&mut self.trailers, &mut state.trailers);
-                            std::mem::swap(&mut self.trailer_bytes, &mut state.trailer_bytes);
+                        if !state.trailers.fields.is_empty() {
+                            swap(trailers, &mut state.trailers);
+                            state.trailers.fields.clear();
                         }
                         Ok(Chunk::End)
                     }
@@ -119,14 +114,14 @@ impl Source for Reader {
                     _ => Ok(Chunk::Empty),
                 };
             }
-            std::mem::swap(&mut self.shown, &mut state.data);
+            swap(shown, &mut state.data);
         }
-        Ok(Chunk::Data(&self.shown))
+        Ok(Chunk::Data(shown))
     }
 
     fn consume(&mut self) {
-        let bytes = self.shown.len();
-        self.shown.clear();
+        let bytes = self.taken.shown.len();
+        self.taken.shown.clear();
         if let Some(handle) = &self.handle {
             let mut machine = handle.conn.machine.borrow_mut();
             machine.release(handle.stream, bytes);
@@ -145,14 +140,14 @@ impl Source for Reader {
             if !state.data.is_empty() || state.ended || state.broken.is_some() {
                 return Poll::Ready(Ok(()));
             }
-            state.reader = Some(cx.waker().clone());
+            state.read_later(cx.waker());
             Poll::Pending
         })
         .await
     }
 
     fn trailers(&self) -> Fields<'_> {
-        Fields::new(&self.trailer_bytes, &self.trailers)
+        Fields::new(&self.taken.trailers.bytes, &self.taken.trailers.fields)
     }
 
     async fn gone(&mut self) {
@@ -162,7 +157,7 @@ impl Source for Reader {
             if state.broken.is_some() {
                 return Poll::Ready(());
             }
-            state.reader = Some(cx.waker().clone());
+            state.read_later(cx.waker());
             Poll::Pending
         })
         .await;
@@ -172,7 +167,7 @@ impl Source for Reader {
 impl ResponseSource for Reader {
     async fn head(&mut self) -> Result<Arrived, Broken> {
         let Some(handle) = &self.handle else { return Err(Broken::CLOSED) };
-        let current = &mut self.head;
+        let current = &mut self.taken.head;
         std::future::poll_fn(|cx| {
             let state = &mut *handle.slot.state.borrow_mut();
             if let Some(head) = state.heads.pop_front() {
@@ -183,18 +178,18 @@ impl ResponseSource for Reader {
             if let Some((broken, _)) = state.broken {
                 return Poll::Ready(Err(broken));
             }
-            state.reader = Some(cx.waker().clone());
+            state.read_later(cx.waker());
             Poll::Pending
         })
         .await
     }
 
     fn view(&self) -> ResponseHead<'_> {
-        self.head.index.view(&self.head.bytes)
+        self.taken.head.index.view(&self.taken.head.bytes)
     }
 
     fn upgrade(&self) -> &[u8] {
-        &self.head.upgrade
+        &self.taken.head.upgrade
     }
 }
 

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::thread::JoinHandle;
 
 use leno_core::time::Duration;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
 
 use crate::listen::{Purpose, accept};
 use crate::worker::{Order, Seat, Worker};
@@ -31,11 +31,19 @@ pub(crate) fn start(
     ended: mpsc::UnboundedSender<usize>,
 ) -> std::io::Result<WorkerHandle> {
     let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (tell_built, built) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        // A local runtime never leaves its thread: its tasks are woken and run without an atomic queue in between.
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(tell_built.send(Err(error))),
+        };
+        let _ = tell_built.send(Ok(()));
         let _ended = Ended { number, tell: ended };
-        LocalSet::new().block_on(&runtime, run(seat, number as u64, listeners, inbox));
+        runtime.block_on(run(seat, number as u64, listeners, inbox));
     })?;
+    // The thread says either, or it has panicked.
+    built.recv().unwrap_or_else(|_| Err(std::io::Error::other("a worker's thread could not start")))?;
     Ok(WorkerHandle { orders, thread })
 }
 
@@ -60,8 +68,7 @@ async fn run(
 ) {
     let worker = Worker::new(&seat, number);
     for (purpose, socket) in listeners {
-        let worker = worker.clone();
-        tokio::task::spawn_local(async move {
+        worker.spawn(move |worker| async move {
             if let Err(error) = accept(worker, socket, purpose).await {
                 tracing::error!(%error, "a listener cannot be used");
             }
@@ -90,8 +97,9 @@ async fn run(
                 Some(order) => obey(&worker, order),
             },
             _ = sweep.tick() => {
-                let now = worker.now();
+                let now = worker.clock.now();
                 worker.h1_pools.borrow_mut().sweep(now);
+                worker.desks.borrow_mut().sweep();
             }
         }
     }
@@ -104,7 +112,7 @@ fn obey(worker: &Rc<Worker>, order: Order) {
         Order::Backends(answer) => drop(answer.send(worker.endpoints())),
         Order::Drain(answer) => {
             worker.start_drain();
-            tokio::task::spawn_local(drained(worker.clone(), answer));
+            worker.spawn(move |worker| drained(worker, answer));
         }
         Order::Stop => {}
     }
