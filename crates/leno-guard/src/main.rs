@@ -5,9 +5,12 @@
 
 mod allocations;
 mod allocator;
+mod core_path;
+mod instructions;
 mod load;
 mod proxies;
 mod record;
+mod system_calls;
 
 use std::process::ExitCode;
 
@@ -19,6 +22,12 @@ fn main() -> ExitCode {
         ["load"] => load::run(),
         ["allocations"] => allocations::measure(&mut measured),
         ["allocations", "--trace", case] => allocations::trace(case),
+        ["system-calls", leno] => system_calls::measure(leno.as_ref(), &mut measured),
+        ["instructions"] => instructions::measure(&mut measured),
+        ["drive", case, requests] => match requests.parse() {
+            Ok(requests) => instructions::drive(case, requests),
+            Err(_) => Err(HELP.to_owned()),
+        },
         _ => Err(HELP.to_owned()),
     };
     match done {
@@ -34,4 +43,7 @@ const HELP: &str = "\
 leno-guard COMMAND
 
   allocations [--trace CASE]   allocations per request; with --trace: where those of one case come from
+  system-calls LENO            system calls per request of this binary, by strace
+  instructions                 instructions per request, by valgrind
+  drive CASE REQUESTS          what `instructions` runs under valgrind
 ";

@@ -12,4 +12,10 @@ impl Measured {
         self.lines += 1;
         println!("value {name} {value:.4} {remark}");
     }
+
+    /// Says that values whose names begin so cannot be measured here, and why.
+    pub(crate) fn skip(&mut self, name: &str, why: &str) {
+        self.lines += 1;
+        println!("skip {name} {why}");
+    }
 }
