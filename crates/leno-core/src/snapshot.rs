@@ -9,7 +9,7 @@ use core::net::SocketAddr;
 
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
-use crate::route::{BackendId, Decision, ListId, Rule, RuleList, Split, SplitId, Then, decide};
+use crate::route::{BackendId, Decision, ListId, Rule, RuleList, Rules, Split, SplitId, Then, decide};
 use crate::spec::{
     ActionSpec, Balance, EndpointSpec, KnownService, RuleSpec, ServiceSpec, TargetSpec, Transport, World,
 };
@@ -101,7 +101,7 @@ impl Snapshot {
         for (id, service) in &world.services {
             let list = build.add_list(RuleList {
                 name: id.to_string().into(),
-                rules: Vec::new(),
+                rules: Rules::default(),
                 otherwise: Then::NoSuchService,
                 timeout: service.spec.timeout,
             });
@@ -114,10 +114,10 @@ impl Snapshot {
             build.service(id, service, world);
         }
         if let Some(gateway) = &world.gateway {
-            let rules = gateway.rules.iter().map(|rule| build.rule(rule, world)).collect();
+            let rules: Vec<Rule> = gateway.rules.iter().map(|rule| build.rule(rule, world)).collect();
             let list = build.add_list(RuleList {
                 name: gateway.id.name.as_str().into(),
-                rules,
+                rules: rules.into(),
                 otherwise: Then::NoRoute,
                 timeout: None,
             });
@@ -246,7 +246,7 @@ impl Build {
         if let Some(list) = self.snapshot.services.get(id)
             && let Some(list) = self.snapshot.lists.get_mut(list.0 as usize)
         {
-            list.rules = rules;
+            list.rules = rules.into();
             list.otherwise = otherwise;
         }
     }
@@ -338,7 +338,7 @@ impl Build {
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
         let list = RuleList {
             name: app.service.to_string().into(),
-            rules: Vec::new(),
+            rules: Rules::default(),
             otherwise,
             timeout: None::<Duration>,
         };
