@@ -16,9 +16,11 @@ use crate::spec::{Balance, EndpointSpec};
 use crate::time::{Duration, Instant};
 
 mod budget;
+mod shares;
 mod turns;
 
 pub use budget::{Budget, RETRIES_PER_REQUEST, RETRIES_PER_SECOND_MIN};
+use shares::Shares;
 use turns::Turns;
 
 /// How long an endpoint that could not be reached gets no requests while others can take them. Doubles with each
@@ -31,8 +33,10 @@ pub const COOLING_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Backends {
     backends: Vec<Backend>,
-    /// Whose turn it is among the targets of each split.
-    splits: Vec<Turns>,
+    /// Places in `backends`, by name.
+    by_name: Vec<u32>,
+    /// The targets of each split, and whose turn it is among them.
+    splits: Vec<(Shares, Turns)>,
     /// The next endpoint key; never reused in one worker.
     next_key: u64,
 }
@@ -43,10 +47,10 @@ pub struct Backend {
     name: Arc<str>,
     balance: Balance,
     endpoints: Vec<Rc<Endpoint>>,
+    /// The endpoints that take requests: healthy ones with a weight.
+    shares: Shares,
     /// Whose turn it is, for round robin.
     turns: Turns,
-    /// Sums of the weights up to each endpoint, for draws by weight.
-    weights: Vec<u64>,
     /// Retries allowed beside ordinary requests.
     budget: Budget,
 }
@@ -55,7 +59,7 @@ pub struct Backend {
 #[derive(Debug)]
 pub struct Endpoint {
     /// What the registry says.
-    pub spec: EndpointSpec,
+    pub spec: Arc<EndpointSpec>,
     /// Names this endpoint's pools; carried over a swap, never reused.
     pub key: u64,
     live: Rc<Live>,
@@ -112,21 +116,21 @@ impl Backends {
     /// Follows a new snapshot. Live state of endpoints that are still there, at the same address under the same
     /// name, is kept.
     pub fn adopt(&mut self, snapshot: &Snapshot) {
-        let old = core::mem::take(&mut self.backends);
+        let old = core::mem::take(self);
+        self.next_key = old.next_key;
         for spec in &snapshot.backends {
-            let before = old.iter().find(|backend| backend.name == spec.name);
+            let before = old.named(&spec.name).and_then(|at| old.backends.get(at));
             self.backends.push(Backend::build(spec, before, &mut self.next_key));
         }
-        let splits = core::mem::take(&mut self.splits);
-        self.splits = snapshot
-            .splits
-            .iter()
-            .enumerate()
-            .map(|(at, split)| {
-                let shares = split.targets.iter().map(|(_, weight)| *weight);
-                Turns::new(shares).following(splits.get(at))
-            })
-            .collect();
+        self.by_name = (0..self.backends.len() as u32).collect();
+        self.by_name.sort_unstable_by_key(|at| &self.backends[*at as usize].name);
+        let splits = snapshot.splits.iter().enumerate().map(|(at, split)| {
+            let shares = Shares::new(split.targets.iter().map(|(_, weight)| *weight));
+            let before = old.splits.get(at).filter(|before| before.0 == shares);
+            let turns = Turns::following(&shares, before.map(|(shares, turns)| (shares, turns)), |at| at);
+            (shares, turns)
+        });
+        self.splits = splits.collect();
     }
 
     /// Picks an endpoint and takes a place on it. `avoid` names endpoints (by key) that this request has tried.
@@ -179,30 +183,38 @@ impl Backends {
             return Some(*only);
         }
         // After a swap the turns may be another split's; any target of this one will do for a request that was overtaken.
-        let turn = self.splits.get_mut(id.0 as usize).and_then(|turns| turns.next(|_| true)).unwrap_or(0);
+        let split_turns = self.splits.get_mut(id.0 as usize);
+        let turn = split_turns.and_then(|(shares, turns)| turns.next(shares, |_| true)).unwrap_or(0);
         split.targets.get(turn).or(split.targets.first()).map(|(backend, _)| *backend)
     }
 
     fn live(&mut self, snapshot: &Snapshot, id: BackendId) -> Option<&mut Backend> {
         let name = &snapshot.backend(id)?.name;
         let at = id.0 as usize;
-        if self.backends.get(at).is_some_and(|backend| backend.name == *name) {
-            return self.backends.get_mut(at);
-        }
-        self.backends.iter_mut().find(|backend| backend.name == *name)
+        // The same name is nearly always the same text, not only an equal one.
+        let same = |backend: &Backend| Arc::ptr_eq(&backend.name, name) || backend.name == *name;
+        let at = if self.backends.get(at).is_some_and(same) { at } else { self.named(name)? };
+        self.backends.get_mut(at)
+    }
+
+    fn named(&self, name: &str) -> Option<usize> {
+        let name_at = |at: &u32| self.backends.get(*at as usize).map_or("", Backend::name);
+        let found = self.by_name.binary_search_by_key(&name, name_at).ok()?;
+        self.by_name.get(found).map(|at| *at as usize)
     }
 }
 
 impl Backend {
     fn build(spec: &BackendSpec, before: Option<&Self>, next_key: &mut u64) -> Self {
         let known = before.map_or(&[][..], |backend| &backend.endpoints);
+        // Both lists are sorted by name, so that one walk over both finds what is still there.
+        let mut rest = known.iter().peekable();
         let endpoints: Vec<Rc<Endpoint>> = spec
             .endpoints
             .iter()
             .map(|spec| {
-                // Both lists are sorted by name, so that 10,000 endpoints are carried over without a quadratic walk.
-                let same = known.binary_search_by(|endpoint| endpoint.spec.name.cmp(&spec.name)).ok();
-                let same = same.and_then(|at| known.get(at)).filter(|endpoint| {
+                while rest.next_if(|endpoint| endpoint.spec.name < spec.name).is_some() {}
+                let same = rest.next_if(|endpoint| endpoint.spec.name == spec.name).filter(|endpoint| {
                     endpoint.spec.address == spec.address && endpoint.spec.transport == spec.transport
                 });
                 let (key, live) = match same {
@@ -215,17 +227,18 @@ impl Backend {
                 Rc::new(Endpoint { spec: spec.clone(), key, live })
             })
             .collect();
-        let weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.spec.weight).collect();
-        let mut sum = 0;
-        let sums = weights.iter().map(|weight| {
-            sum += u64::from(*weight);
-            sum
-        });
+        let takes = |spec: &EndpointSpec| if spec.healthy { spec.weight } else { 0 };
+        let shares = Shares::new(endpoints.iter().map(|endpoint| takes(&endpoint.spec)));
+        let moved = |old: usize| {
+            let name = known.get(old).map(|endpoint| &endpoint.spec.name);
+            name.map_or(0, |name| endpoints.partition_point(|endpoint| endpoint.spec.name < *name))
+        };
+        let turns = Turns::following(&shares, before.map(|backend| (&backend.shares, &backend.turns)), moved);
         Self {
             name: spec.name.clone(),
             balance: spec.balance,
-            weights: sums.collect(),
-            turns: Turns::new(weights.into_iter()).following(before.map(|backend| &backend.turns)),
+            shares,
+            turns,
             endpoints,
             budget: before.map_or_else(Budget::default, |backend| backend.budget.clone()),
         }
@@ -242,64 +255,44 @@ impl Backend {
     }
 
     fn pick(&mut self, avoid: &[u64], now: Instant, rng: &mut Rng) -> Result<Rc<Endpoint>, NoEndpoint> {
-        if self.endpoints.is_empty() {
-            return Err(NoEndpoint::Empty);
+        if self.shares.len() == 0 {
+            return Err(if self.endpoints.is_empty() { NoEndpoint::Empty } else { NoEndpoint::Unhealthy });
         }
+        let untried = |endpoint: &Endpoint| !avoid.contains(&endpoint.key);
         // An endpoint that is only cooling down is better than none.
-        let found = self.choose(rng, |endpoint| endpoint.usable(avoid) && !endpoint.cooling(now));
-        let found = found.or_else(|| self.choose(rng, |endpoint| endpoint.usable(avoid)));
-        found.ok_or_else(|| {
-            if self.endpoints.iter().any(|endpoint| endpoint.usable(&[])) {
-                NoEndpoint::AllTried
-            } else {
-                NoEndpoint::Unhealthy
-            }
-        })
+        let found = self.choose(rng, |endpoint| !endpoint.cooling(now) && untried(endpoint));
+        let found = found.or_else(|| match self.balance {
+            // The search has used up turns; what it left of the order would not be by weight.
+            Balance::RoundRobin => self.draw(rng, untried),
+            Balance::Random | Balance::LeastRequest => self.choose(rng, untried),
+        });
+        found.and_then(|at| self.endpoints.get(at)).cloned().ok_or(NoEndpoint::AllTried)
     }
 
-    fn choose(&mut self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<Rc<Endpoint>> {
+    fn choose(&mut self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
         match self.balance {
             Balance::RoundRobin => {
                 let endpoints = &self.endpoints;
-                let turn = self.turns.next(|at| endpoints.get(at).is_some_and(|endpoint| fits(endpoint)))?;
-                self.endpoints.get(turn).cloned()
+                self.turns.next(&self.shares, |at| endpoints.get(at).is_some_and(|endpoint| fits(endpoint)))
             }
-            Balance::Random => self.draw(rng, &fits),
+            Balance::Random => self.draw(rng, fits),
             Balance::LeastRequest => {
-                let first = self.draw(rng, &fits)?;
-                let second = self.draw(rng, |endpoint| endpoint.key != first.key && fits(endpoint));
-                match second {
-                    // Equal load: the first, so that weights hold.
-                    Some(second) if second.load() < first.load() => Some(second),
-                    _ => Some(first),
+                let fits = |at: usize| self.endpoints.get(at).is_some_and(|endpoint| fits(endpoint));
+                let first = self.shares.draw(rng, fits)?;
+                if self.shares.len() == 1 {
+                    return Some(first);
                 }
+                let second = self.shares.draw(rng, |at| at != first && fits(at));
+                let load = |at: usize| self.endpoints.get(at).map_or(0, |endpoint| endpoint.load());
+                // Equal load: the first, so that weights hold.
+                Some(second.filter(|second| load(*second) < load(first)).unwrap_or(first))
             }
         }
     }
 
     /// One endpoint by weight among those that fit.
-    fn draw(&self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<Rc<Endpoint>> {
-        /// Draws before the list is walked: with half of the endpoints unfit, 8 draws miss once in 256.
-        const DRAWS_MAX: u32 = 8;
-        let total = self.weights.last().copied().filter(|total| *total > 0)?;
-        for _ in 0..DRAWS_MAX {
-            let ticket = rng.below(total);
-            let at = self.weights.partition_point(|sum| *sum <= ticket);
-            if let Some(endpoint) = self.endpoints.get(at)
-                && fits(endpoint)
-            {
-                return Some(endpoint.clone());
-            }
-        }
-        let total: u64 = self.endpoints.iter().filter(|e| fits(e)).map(|e| u64::from(e.spec.weight)).sum();
-        let mut ticket = rng.below(total);
-        for endpoint in self.endpoints.iter().filter(|endpoint| fits(endpoint)) {
-            match ticket.checked_sub(u64::from(endpoint.spec.weight)) {
-                Some(rest) => ticket = rest,
-                None => return Some(endpoint.clone()),
-            }
-        }
-        None
+    fn draw(&self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        self.shares.draw(rng, |at| self.endpoints.get(at).is_some_and(|endpoint| fits(endpoint)))
     }
 }
 
@@ -312,10 +305,6 @@ impl Endpoint {
     /// True while it is left alone because it could not be reached.
     pub fn cooling(&self, now: Instant) -> bool {
         self.live.cooling_until.get().is_some_and(|until| now < until)
-    }
-
-    fn usable(&self, avoid: &[u64]) -> bool {
-        self.spec.healthy && self.spec.weight > 0 && !avoid.contains(&self.key)
     }
 
     /// Load compared between endpoints.

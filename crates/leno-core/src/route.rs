@@ -1,12 +1,19 @@
 //! Head -> rule. Rules are ordered lists; the first that matches wins, and the decision names it. The rules that
 //! lost are exactly those before it in its list.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
+use core::ops::Deref;
 
 use crate::head::RequestHead;
 use crate::spec::{HostMatch, MatchSpec, PathMatch};
 use crate::time::Duration;
+
+mod index;
+
+use index::RuleIndex;
 
 /// How many lists one request may be handed through; deeper is refused when the snapshot is built.
 pub const DELEGATION_MAX: usize = 4;
@@ -29,11 +36,18 @@ pub struct RuleList {
     /// The service or gateway whose rules these are; shown to users.
     pub name: Arc<str>,
     /// First match wins.
-    pub rules: Vec<Rule>,
+    pub rules: Rules,
     /// When no rule matches.
     pub otherwise: Then,
     /// For requests whose rule sets none.
     pub timeout: Option<Duration>,
+}
+
+/// Rules in order, with an index beside them when there are many: a request costs the same however long the list is.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    index: Option<Box<RuleIndex>>,
 }
 
 /// One compiled rule.
@@ -84,12 +98,21 @@ pub struct Decision {
     pub timeout: Option<Duration>,
 }
 
+/// A request head with the parts that rules look at most, each found once and not once per rule.
+#[derive(Clone, Debug)]
+pub struct Subject<'a> {
+    head: &'a RequestHead<'a>,
+    path: OnceCell<&'a [u8]>,
+    host: OnceCell<&'a [u8]>,
+}
+
 /// Decides where a request goes, beginning in `lists[first]`. Never answers [`Then::List`].
 pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Decision {
+    let subject = Subject::new(head);
     let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None };
     for _ in 0..DELEGATION_MAX {
         let Some(list) = lists.get(decision.list.0 as usize) else { break };
-        let matched = list.rules.iter().position(|rule| matches(&rule.when, head));
+        let matched = list.rules.first_match(&subject);
         let rule = matched.and_then(|at| list.rules.get(at));
         decision.rule = matched.map(|at| at as u32);
         decision.then = rule.map_or(list.otherwise, |rule| rule.then);
@@ -103,13 +126,55 @@ pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Deci
     Decision { then: Then::NoRoute, ..decision }
 }
 
-/// True when everything that `when` asks for holds for `head`.
-pub fn matches(when: &MatchSpec, head: &RequestHead<'_>) -> bool {
-    path_matches(when.path.as_ref(), head)
-        && (when.methods.is_empty() || when.methods.iter().any(|method| method.as_bytes() == head.method))
-        && (when.hosts.is_empty() || when.hosts.iter().any(|host| host_matches(host, head.host())))
+impl Rules {
+    /// The number of the first rule that matches.
+    pub fn first_match(&self, subject: &Subject<'_>) -> Option<usize> {
+        match &self.index {
+            None => self.rules.iter().position(|rule| matches(&rule.when, subject)),
+            Some(index) => index
+                .first(subject, |rule| self.rules.get(rule).is_some_and(|rule| matches(&rule.when, subject))),
+        }
+    }
+}
+
+impl From<Vec<Rule>> for Rules {
+    fn from(rules: Vec<Rule>) -> Self {
+        let index = RuleIndex::build(&rules).map(Box::new);
+        Self { rules, index }
+    }
+}
+
+impl Deref for Rules {
+    type Target = [Rule];
+
+    fn deref(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+impl<'a> Subject<'a> {
+    /// What rules look at in `head`.
+    pub const fn new(head: &'a RequestHead<'a>) -> Self {
+        Self { head, path: OnceCell::new(), host: OnceCell::new() }
+    }
+
+    fn path(&self) -> &'a [u8] {
+        self.path.get_or_init(|| self.head.path_only())
+    }
+
+    fn host(&self) -> &'a [u8] {
+        self.host.get_or_init(|| self.head.host())
+    }
+}
+
+/// True when everything that `when` asks for holds.
+pub fn matches(when: &MatchSpec, subject: &Subject<'_>) -> bool {
+    when.path.as_ref().is_none_or(|wanted| path_matches(wanted, subject.path()))
+        && (when.methods.is_empty()
+            || when.methods.iter().any(|method| method.as_bytes() == subject.head.method))
+        && (when.hosts.is_empty() || when.hosts.iter().any(|wanted| host_matches(wanted, subject.host())))
         && when.headers.iter().all(|header| {
-            let found = head.fields.get_named(header.name.as_bytes());
+            let found = subject.head.fields.get_named(header.name.as_bytes());
             match (&header.value, found) {
                 (_, None) => false,
                 (None, Some(_)) => true,
@@ -118,18 +183,23 @@ pub fn matches(when: &MatchSpec, head: &RequestHead<'_>) -> bool {
         })
 }
 
-fn path_matches(wanted: Option<&PathMatch>, head: &RequestHead<'_>) -> bool {
+fn path_matches(wanted: &PathMatch, path: &[u8]) -> bool {
     match wanted {
-        None => true,
-        Some(PathMatch::Exact(path)) => head.path_only() == path.as_bytes(),
-        Some(PathMatch::Prefix(prefix)) => {
-            let prefix = prefix.trim_end_matches('/').as_bytes();
-            match head.path_only().strip_prefix(prefix) {
-                Some(rest) => rest.is_empty() || rest[0] == b'/',
-                None => false,
-            }
+        PathMatch::Exact(wanted) => path == wanted.as_bytes(),
+        PathMatch::Prefix(prefix) => {
+            let rest = path.strip_prefix(without_last_slashes(prefix));
+            rest.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'/'))
         }
     }
+}
+
+/// `/a/` covers what `/a` does.
+fn without_last_slashes(prefix: &str) -> &[u8] {
+    let mut prefix = prefix.as_bytes();
+    while let [shorter @ .., b'/'] = prefix {
+        prefix = shorter;
+    }
+    prefix
 }
 
 /// Host names compare without case (RFC 9110 §4.2.3).

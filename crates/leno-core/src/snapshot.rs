@@ -9,7 +9,7 @@ use core::net::SocketAddr;
 
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
-use crate::route::{BackendId, Decision, ListId, Rule, RuleList, Split, SplitId, Then, decide};
+use crate::route::{BackendId, Decision, ListId, Rule, RuleList, Rules, Split, SplitId, Then, decide};
 use crate::spec::{
     ActionSpec, Balance, EndpointSpec, KnownService, RuleSpec, ServiceSpec, TargetSpec, Transport, World,
 };
@@ -51,7 +51,7 @@ pub struct BackendSpec {
     /// How an endpoint is chosen.
     pub balance: Balance,
     /// In the order of their names.
-    pub endpoints: Vec<EndpointSpec>,
+    pub endpoints: Vec<Arc<EndpointSpec>>,
 }
 
 /// Where a request enters the proxy; it selects the list of rules that decides first.
@@ -93,15 +93,19 @@ impl Snapshot {
     /// Builds the snapshot for `world`, and for the application beside this proxy if there is one. Whatever a rule
     /// names and the world lacks becomes an answer with a reason, never a failure of the whole.
     pub fn build(world: &World, local: Option<&LocalApp>) -> Self {
-        let mut build =
-            Build { snapshot: Self::default(), backends: BTreeMap::new(), splits: BTreeMap::new() };
+        let mut build = Build {
+            snapshot: Self::default(),
+            backends: BTreeMap::new(),
+            splits: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+        };
         build.snapshot.generation = world.generation;
         build.snapshot.absent = world.absent.clone();
         // Every service has its list before any rule is resolved, so that rules may name any service.
         for (id, service) in &world.services {
             let list = build.add_list(RuleList {
                 name: id.to_string().into(),
-                rules: Vec::new(),
+                rules: Rules::default(),
                 otherwise: Then::NoSuchService,
                 timeout: service.spec.timeout,
             });
@@ -114,10 +118,10 @@ impl Snapshot {
             build.service(id, service, world);
         }
         if let Some(gateway) = &world.gateway {
-            let rules = gateway.rules.iter().map(|rule| build.rule(rule, world)).collect();
+            let rules: Vec<Rule> = gateway.rules.iter().map(|rule| build.rule(rule, world)).collect();
             let list = build.add_list(RuleList {
                 name: gateway.id.name.as_str().into(),
-                rules,
+                rules: rules.into(),
                 otherwise: Then::NoRoute,
                 timeout: None,
             });
@@ -231,6 +235,29 @@ struct Build {
     backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
     /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
     splits: BTreeMap<Vec<(BackendId, u32)>, SplitId>,
+    /// The endpoints of each service that a rule leads to.
+    endpoints: BTreeMap<ServiceId, Endpoints>,
+}
+
+/// One service's endpoints, in the order of their names.
+#[derive(Default)]
+struct Endpoints {
+    all: Vec<Arc<EndpointSpec>>,
+    of_version: BTreeMap<Label, Vec<Arc<EndpointSpec>>>,
+}
+
+impl Endpoints {
+    fn new(specs: &[EndpointSpec]) -> Self {
+        let mut all: Vec<Arc<EndpointSpec>> = specs.iter().cloned().map(Arc::new).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut of_version: BTreeMap<Label, Vec<_>> = BTreeMap::new();
+        for endpoint in &all {
+            if let Some(version) = &endpoint.version {
+                of_version.entry(version.clone()).or_default().push(endpoint.clone());
+            }
+        }
+        Self { all, of_version }
+    }
 }
 
 impl Build {
@@ -246,7 +273,7 @@ impl Build {
         if let Some(list) = self.snapshot.services.get(id)
             && let Some(list) = self.snapshot.lists.get_mut(list.0 as usize)
         {
-            list.rules = rules;
+            list.rules = rules.into();
             list.otherwise = otherwise;
         }
     }
@@ -301,12 +328,11 @@ impl Build {
             Some(version) => alloc::format!("{}@{version}", service.id),
             None => service.id.to_string(),
         };
-        let mut endpoints: Vec<EndpointSpec> = endpoints
-            .iter()
-            .filter(|endpoint| version.is_none() || endpoint.version.as_ref() == version)
-            .cloned()
-            .collect();
-        endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        let known = self.endpoints.entry(service.id.clone()).or_insert_with(|| Endpoints::new(endpoints));
+        let endpoints = match version {
+            Some(version) => known.of_version.get(version).cloned().unwrap_or_default(),
+            None => known.all.clone(),
+        };
         self.snapshot.backends.push(BackendSpec {
             name: name.into(),
             service: service.id.clone(),
@@ -324,7 +350,7 @@ impl Build {
             name: alloc::format!("{} (local)", app.service).into(),
             service: app.service.clone(),
             balance: Balance::RoundRobin,
-            endpoints: alloc::vec![EndpointSpec {
+            endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: app.instance.clone(),
                 address: app.address,
                 transport: Transport::Plain,
@@ -332,13 +358,13 @@ impl Build {
                 weight: 1,
                 // A failing check stops others from sending here; what arrives all the same is tried.
                 healthy: true,
-            }],
+            })],
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
         let list = RuleList {
             name: app.service.to_string().into(),
-            rules: Vec::new(),
+            rules: Rules::default(),
             otherwise,
             timeout: None::<Duration>,
         };

@@ -325,7 +325,7 @@ impl Mesh {
                 if let Some(run) = self.runs[at].as_mut() {
                     run.attempts += 1;
                     run.target = Some((endpoint.address, 0));
-                    run.version.get_or_insert(endpoint.version);
+                    run.version.get_or_insert_with(|| endpoint.version.clone());
                 }
                 self.summary.retries += u64::from(count > 0);
                 self.feed(at, Input::Picked(permit), Fact::Found)

@@ -52,7 +52,7 @@ impl Mesh {
             let of_version = |e: &&EndpointSpec| run.versions.is_empty() || e.version == *version;
             let keys_left = |e: &&EndpointSpec| {
                 let live = self.backends.iter().flat_map(|backend| backend.endpoints());
-                !live.filter(|live| live.spec == **e).any(|live| tried.contains(&live.key))
+                !live.filter(|live| *live.spec == **e).any(|live| tried.contains(&live.key))
             };
             service.endpoints.iter().filter(of_version).filter(|e| usable(e)).filter(keys_left).count()
         };

@@ -1,0 +1,169 @@
+//! Proxies inside this process, so that what their workers ask of the allocator can be seen: one hop, or a pair with
+//! mutual TLS between. Load and upstream are another process: see [`crate::load`].
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use leno_config::native;
+use leno_proxy::{AccessLog, Bound, IdentitySource, ProxyConfig, Source};
+use tempfile::TempDir;
+
+/// What is between client and upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A gateway: HTTP/1.1 on both sides.
+    Plain,
+    /// A caller's sidecar and a callee's.
+    Pair,
+}
+
+impl Kind {
+    /// As in the names of what is recorded.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Pair => "pair",
+        }
+    }
+}
+
+/// A mesh file for one of the two kinds, and the roles in it: the one that clients reach comes last.
+pub(crate) struct Plan {
+    folder: TempDir,
+    pub(crate) roles: &'static [&'static str],
+    /// Where requests enter.
+    pub(crate) entry: SocketAddr,
+}
+
+impl Plan {
+    pub(crate) fn new(kind: Kind, upstreams: &[SocketAddr]) -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
+        let (entry, mesh) = (free_address()?, free_address()?);
+        let first = upstreams.first().ok_or("no upstream")?;
+        let (roles, text) = match kind {
+            Kind::Plain => {
+                let endpoints: Vec<String> =
+                    upstreams.iter().map(|address| format!("\"{address}\"")).collect();
+                let services = format!("services:\n  app:\n    endpoints: [{}]\n", endpoints.join(", "));
+                let gateway = format!("gateway:\n  listen: \"{entry}\"\n  routes:\n    - to: app\n");
+                (&["gateway"][..], format!("mesh: guard\n{gateway}{services}"))
+            }
+            Kind::Pair => {
+                // Nothing calls the caller, so nothing listens on its port.
+                let text = format!(
+                    "mesh: guard
+services:
+  app:
+    health: none
+    instances:
+      - {{name: app-1, address: \"{first}\", mesh: \"{mesh}\"}}
+  caller:
+    calls: app
+    health: none
+    instances:
+      - {{name: caller-1, port: 9, outbound: {{app: \"{entry}\"}}}}
+"
+                );
+                (&["app-1", "caller-1"][..], text)
+            }
+        };
+        std::fs::write(folder.path().join(FILE), text).map_err(|error| error.to_string())?;
+        Ok(Self { folder, roles, entry })
+    }
+
+    /// The mesh file.
+    pub(crate) fn file(&self) -> std::path::PathBuf {
+        self.folder.path().join(FILE)
+    }
+
+    /// Where the pair's authority is kept.
+    pub(crate) fn identity(&self) -> std::path::PathBuf {
+        self.folder.path().join("identity")
+    }
+}
+
+/// Proxies that serve until this process ends.
+pub(crate) struct Proxies {
+    /// Where requests enter.
+    pub(crate) entry: SocketAddr,
+    /// The kernel's ids of the workers' threads, in the order of [`Plan::roles`].
+    pub(crate) workers: Vec<u32>,
+    _plan: Plan,
+}
+
+impl Proxies {
+    pub(crate) fn start(kind: Kind, upstreams: &[SocketAddr]) -> Result<Self, String> {
+        let plan = Plan::new(kind, upstreams)?;
+        let mut workers = Vec::new();
+        for role in plan.roles {
+            let before = worker_threads()?;
+            start(&plan.file(), role, &plan.identity())?;
+            workers.push(new_worker(&before).map_err(|error| format!("{role}: {error}"))?);
+        }
+        Ok(Self { entry: plan.entry, workers, _plan: plan })
+    }
+}
+
+fn start(file: &Path, role: &str, identity: &Path) -> Result<Bound, String> {
+    let mesh = native::load(file).map_err(|diagnostics| diagnostics.to_string())?;
+    let config = ProxyConfig {
+        source: Source::File {
+            mesh: Box::new(mesh),
+            role: role.to_owned(),
+            identity: IdentitySource::SelfMade(identity.to_owned()),
+        },
+        mesh_listen: None,
+        mesh_advertise: None,
+        forward_listen: None,
+        outbound: Vec::new(),
+        admin_listen: None,
+        workers: NonZeroUsize::new(1),
+        access_log: AccessLog::Off,
+        drain: Duration::from_secs(1),
+    };
+    let (tell, told) = mpsc::channel();
+    let ready = tell.clone();
+    std::thread::spawn(move || {
+        let ended = leno_proxy::run(config, move |bound| drop(ready.send(Ok(bound.clone()))));
+        let why = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+        let _ = tell.send(Err(why));
+    });
+    told.recv_timeout(READY).map_err(|error| format!("{role} is not ready: {error}"))?
+}
+
+/// The worker thread that was not there before. It takes its name when it first runs, which may be after the proxy is ready.
+fn new_worker(before: &BTreeSet<u32>) -> Result<u32, String> {
+    let deadline = Instant::now() + READY;
+    loop {
+        let new: Vec<u32> = worker_threads()?.difference(before).copied().collect();
+        match new[..] {
+            [worker] => return Ok(worker),
+            [] if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            _ => return Err(format!("{} new workers, not 1", new.len())),
+        }
+    }
+}
+
+/// The kernel's ids of all threads that call themselves a worker.
+fn worker_threads() -> Result<BTreeSet<u32>, String> {
+    let tasks = std::fs::read_dir("/proc/self/task").map_err(|error| error.to_string())?;
+    let ids = tasks.flatten().filter(|task| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("worker-"))
+    });
+    Ok(ids.filter_map(|task| task.file_name().to_string_lossy().parse().ok()).collect())
+}
+
+/// An address that nobody uses at this moment.
+pub(crate) fn free_address() -> Result<SocketAddr, String> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| format!("no free port: {error}"))
+}
+
+const FILE: &str = "mesh.yaml";
+/// How long a proxy may take to start; under an instrument it is fifty times slower than else.
+const READY: Duration = Duration::from_secs(60);
