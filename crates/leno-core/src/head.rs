@@ -60,14 +60,12 @@ pub enum FieldId {
 impl FieldId {
     /// The id of a field name, in any case.
     pub fn of(name: &[u8]) -> Self {
-        // The length picks two candidates at most and the first letter one, by look-up and not by branches: an unknown
-        // field costs next to nothing.
-        let Some(candidates) = BY_LENGTH.get(name.len()) else { return Self::Other };
+        // The length picks two candidates at most, and the first letter one of them: an unknown field costs next to nothing.
+        let (Some(candidates), Some(first)) = (BY_LENGTH.get(name.len()), name.first()) else {
+            return Self::Other;
+        };
         for (text, id) in candidates {
-            let text = text.as_bytes();
-            if text.first().copied() == name.first().map(u8::to_ascii_lowercase)
-                && text.eq_ignore_ascii_case(name)
-            {
+            if text.as_bytes().first() == Some(&(first | 0x20)) && is_lower_case_of(text.as_bytes(), name) {
                 return *id;
             }
         }
@@ -88,6 +86,28 @@ impl FieldId {
                 | Self::ProxyAuthenticate
                 | Self::ProxyAuthorization
         )
+    }
+}
+
+/// True when `name` is `text` in any case, where `text` has only small letters and hyphens and is as long. Word by word, the
+/// last one overlapping: in such a text the bit by which a capital differs is always set, so that setting it in `name`
+/// loses nothing (but tells no hyphen from a carriage return, which no name has).
+fn is_lower_case_of(text: &[u8], name: &[u8]) -> bool {
+    let long = |text: &[u8; 8], name: &[u8; 8]| {
+        u64::from_le_bytes(*text) == u64::from_le_bytes(*name) | 0x2020_2020_2020_2020
+    };
+    let short = |text: &[u8; 4], name: &[u8; 4]| {
+        u32::from_le_bytes(*text) == u32::from_le_bytes(*name) | 0x2020_2020
+    };
+    if let (Some(text_end), Some(name_end)) = (text.last_chunk(), name.last_chunk()) {
+        let (text_words, name_words) = (text.as_chunks().0, name.as_chunks().0);
+        long(text_end, name_end) && text_words.iter().zip(name_words).all(|(text, name)| long(text, name))
+    } else if let (Some((text, _)), Some((name, _)), Some(text_end), Some(name_end)) =
+        (text.split_first_chunk(), name.split_first_chunk(), text.last_chunk(), name.last_chunk())
+    {
+        short(text, name) && short(text_end, name_end)
+    } else {
+        text.eq_ignore_ascii_case(name)
     }
 }
 
@@ -240,6 +260,25 @@ impl<'a> Fields<'a> {
     pub fn iter(&self) -> impl Iterator<Item = (FieldId, &'a [u8], &'a [u8])> + use<'a> {
         let buf = self.buf;
         self.fields.iter().map(move |f| (f.id, f.name.of(buf), f.value.of(buf)))
+    }
+
+    /// The same with the spans that they come from.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (&'a Field, &'a [u8], &'a [u8])> + use<'a> {
+        let buf = self.buf;
+        self.fields.iter().map(move |f| (f, f.name.of(buf), f.value.of(buf)))
+    }
+
+    /// The whole line of `field`, when it stands in the buffer just as one would write it: `name: value` and CRLF.
+    pub(crate) fn line(&self, field: &Field) -> Option<Span> {
+        let colon = Span { start: field.name.end, end: field.value.start };
+        let end = Span { start: field.value.end, end: field.value.end + 2 };
+        let usual = self.text(colon) == b": " && self.text(end) == b"\r\n";
+        usual.then_some(Span { start: field.name.start, end: end.end })
+    }
+
+    /// The bytes of a span.
+    pub(crate) fn text(&self, span: Span) -> &'a [u8] {
+        span.of(self.buf)
     }
 
     /// The first value of a well-known field.

@@ -9,7 +9,7 @@ use super::facts::{BodyFraming, Version, list};
 use super::response::ResponseFor;
 use super::scan::{is_field_value, is_token};
 use crate::edit::Edits;
-use crate::head::{FieldId, Fields, RequestHead, ResponseHead};
+use crate::head::{FieldId, Fields, RequestHead, ResponseHead, Span};
 
 /// What a request head says besides what came.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +170,7 @@ const fn is_ours(id: FieldId) -> bool {
 }
 
 /// The fields that came, without those that are ours (besides those that `keep` keeps) and those that the edits remove,
-/// and then those that the edits add.
+/// and then those that the edits add. Neighbouring lines that stay are copied at once, as they came.
 fn write_fields(
     out: &mut Vec<u8>,
     fields: Fields<'_>,
@@ -179,12 +179,29 @@ fn write_fields(
     keep: impl Fn(FieldId) -> bool,
 ) {
     let edited = !edits.is_empty();
-    for (id, name, value) in end_to_end(fields) {
-        let dropped = is_ours(id) && !keep(id) || id == FieldId::Trailer && !chunked;
-        if !(dropped || edited && edits.removes(name)) {
-            write_field(out, name, value);
+    let named = names_fields(fields);
+    let mut run = Span::default();
+    for (field, name, value) in fields.spans() {
+        let id = field.id;
+        let dropped = is_ours(id) && !keep(id)
+            || id == FieldId::Trailer && !chunked
+            || named && is_named(fields, id, name)
+            || edited && edits.removes(name);
+        match fields.line(field) {
+            _ if dropped => {}
+            Some(line) if line.start == run.end => run.end = line.end,
+            Some(line) => {
+                out.extend_from_slice(fields.text(run));
+                run = line;
+            }
+            None => {
+                out.extend_from_slice(fields.text(run));
+                run = Span::default();
+                write_field(out, name, value);
+            }
         }
     }
+    out.extend_from_slice(fields.text(run));
     for (name, value) in edits.added() {
         if !is_ours(FieldId::of(name)) && is_token(name) && is_field_value(value) {
             write_field(out, name, value);

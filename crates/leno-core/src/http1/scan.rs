@@ -32,7 +32,16 @@ pub fn is_token(text: &[u8]) -> bool {
 
 /// True for text that may be a field's value: no control character besides tab.
 pub fn is_field_value(text: &[u8]) -> bool {
-    value_end(text, 0) == text.len()
+    // All words and, instead of what is left of the last one, a word that overlaps it; only where one of them has a suspect
+    // is it asked whether that is a tab.
+    let Some(last) = text.last_chunk() else { return value_end(text, 0) == text.len() };
+    let (words, _) = text.as_chunks();
+    let suspects = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        below(word, 0x20) | equal(word, 0x7f)
+    };
+    let any = words.iter().fold(suspects(last), |any, word| any | suspects(word));
+    any == 0 || value_end(text, 0) == text.len()
 }
 
 /// True for text that may be a request target: visible ASCII without a fragment, not empty.

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use super::{Reader, ResponseReader, Writer};
 use crate::worker::Worker;
 
-/// Idle connections kept per endpoint and worker.
-const IDLE_MAX: usize = 256;
+/// Idle connections kept per endpoint and worker. Fewer than a burst uses at a time means connecting anew in every burst.
+const IDLE_MAX: usize = 1024;
 /// How long a connection may be idle before it is closed instead of used. The poller tells us of those that the
 /// server closed (Node after 5 s, gunicorn after 2 s, nginx after 75 s); this bounds what is kept for nothing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
