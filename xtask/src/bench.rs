@@ -84,12 +84,6 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     };
     let place = written.write(&shell::root().join("bench/results"))?;
     println!("\n{}\nwritten to {}", written.table(), place.display());
-    for (name, reason) in &skipped {
-        println!("SKIPPED {name}: {reason}");
-    }
-    for (name, reason) in &session.failures {
-        println!("FAILED {name}: {reason}");
-    }
     Ok(session.failures.is_empty())
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) seconds: Duration,
     /// The same load before, not recorded.
     pub(crate) warm: Duration,
+    /// The warm-up goes on until so many requests are answered, so that each of many endpoints has had its first.
+    pub(crate) warm_requests: usize,
     /// A new connection for each request.
     pub(crate) close: bool,
     /// The whole of each request, in the order of sending; then the first again.
@@ -30,7 +32,7 @@ impl Options {
     /// Reads the command line.
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
         let mut to = None;
-        let (mut connections, mut idle, mut spread, mut upload) = (1, 0, 1, 0);
+        let (mut connections, mut idle, mut spread, mut upload, mut warm_requests) = (1, 0, 1, 0, 0);
         let (mut rate, mut seconds, mut warm) = (None, Duration::from_secs(1), Duration::ZERO);
         let (mut close, mut path, mut body) = (false, "/".to_owned(), Vec::new());
         let mut rest = arguments.iter();
@@ -51,6 +53,7 @@ impl Options {
                 "--rate" => rate = Some(value.parse().ok().filter(|rate| *rate > 0).ok_or_else(wrong)?),
                 "--milliseconds" => seconds = time()?,
                 "--warm-milliseconds" => warm = time()?,
+                "--warm-requests" => warm_requests = count(WARM_REQUESTS_MAX)?,
                 "--path" => path.clone_from(value),
                 "--spread" => spread = count(SPREAD_MAX)?.max(1),
                 "--upload" => upload = count(UPLOAD_BYTES_MAX)?,
@@ -63,7 +66,7 @@ impl Options {
         }
         let to = to.ok_or("--to is missing")?;
         let requests = requests(to, &path, spread, upload, close);
-        Ok(Self { to, connections, idle, rate, seconds, warm, close, requests, body })
+        Ok(Self { to, connections, idle, rate, seconds, warm, warm_requests, close, requests, body })
     }
 }
 
@@ -91,6 +94,8 @@ fn requests(to: SocketAddrV4, path: &str, spread: usize, upload: usize, close: b
 
 /// Descriptors are the limit well before this.
 const CONNECTIONS_MAX: usize = 60_000;
+/// Some seconds of load.
+const WARM_REQUESTS_MAX: usize = 1_000_000;
 /// Five digits.
 const SPREAD_MAX: usize = 100_000;
 /// Each request is kept whole.

@@ -14,6 +14,11 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    /// How many requests were answered.
+    pub(crate) fn answers(&self) -> usize {
+        self.latencies.len()
+    }
+
     /// One line.
     pub(crate) fn json(mut self) -> String {
         self.latencies.sort_unstable();

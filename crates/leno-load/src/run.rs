@@ -67,8 +67,12 @@ impl<'a> Run<'a> {
         for at in 0..run.connections.len() {
             run.watch(at)?;
         }
-        if !options.warm.is_zero() {
-            run.measure(options.warm)?;
+        let mut answered = 0;
+        for _ in 0..WARM_TURNS_MAX {
+            if options.warm.is_zero() || (answered > 0 && answered >= options.warm_requests) {
+                break;
+            }
+            answered += run.measure(options.warm)?.answers();
         }
         Ok(run)
     }
@@ -267,6 +271,8 @@ impl<'a> Run<'a> {
     }
 }
 
+/// How often the warm-up is repeated at most.
+const WARM_TURNS_MAX: usize = 60;
 /// Large answers are read in few calls.
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Events per wake-up.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::candidate::rule_path;
+use super::candidate::{Setup, rule_path};
 use super::process::PINNED;
 use super::scenario::{Case, Spread};
 use super::upstream::Upstream;
@@ -52,10 +52,11 @@ impl Generator {
         core: u32,
         entry: SocketAddr,
         case: &Case,
-        rules: usize,
+        setup: &Setup,
         upstream: &Upstream,
         milliseconds: u64,
     ) -> Result<Self, String> {
+        let rules = setup.rules;
         let (path, spread) = match case.spread {
             Spread::None => (format!("/{}", case.body.file()), 1),
             Spread::Rules => (rule_path(0).replace("00000", "{}") + "x", rules),
@@ -73,6 +74,8 @@ impl Generator {
             ("--spread", spread.to_string()),
             ("--path", path),
             ("--milliseconds", milliseconds.to_string()),
+            // A few for each endpoint: then nearly every one has a connection.
+            ("--warm-requests", (setup.endpoints * WARM_REQUESTS).to_string()),
             ("--warm-milliseconds", case.warm_milliseconds.to_string()),
         ] {
             command.args([name, &value]);
@@ -149,6 +152,8 @@ impl Drop for Generator {
     }
 }
 
+/// Requests for each endpoint before a measurement.
+const WARM_REQUESTS: usize = 6;
 /// How long 10,000 connections and their first answers may take.
 const CONNECT: Duration = Duration::from_secs(60);
 /// How long the last answers may take: a little more than it grants itself.

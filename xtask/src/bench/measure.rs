@@ -184,9 +184,8 @@ impl<'a> Session<'a> {
             memory.after = running.memory()?;
             return Ok(Sample { load, cpu, memory, churn: 0 });
         }
-        let rules = seat.setup.rules;
         let mut generator =
-            Generator::start(self.generator, core, running.entry, case, rules, upstream, length)?;
+            Generator::start(self.generator, core, running.entry, case, &seat.setup, upstream, length)?;
         memory.open = running.memory()?;
         let churn = churn_of(running, upstream)?;
         let before = running.cpu()?;
@@ -232,8 +231,9 @@ impl<'a> Session<'a> {
     }
 
     fn fail(&mut self, name: &str, reason: &str) {
+        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
         println!("FAILED {name}: {reason}");
-        self.failures.push((name.to_owned(), reason.to_owned()));
+        self.failures.push((name.to_owned(), reason));
     }
 
     fn keep(&mut self, configurations: &[Configuration]) {
@@ -264,7 +264,8 @@ impl<'a> Session<'a> {
             return Duration::ZERO;
         }
         let idle = if case.idle > 0 { GONE + Duration::from_secs(2) } else { Duration::ZERO };
-        let start = if scenario.fresh { 400 } else { 100 };
+        // Of the processes, and of connections to many endpoints.
+        let start = if scenario.fresh { 600 } else { 100 } + if scenario.wide { 1_500 } else { 0 };
         Duration::from_millis(length + case.warm_milliseconds + start) + idle
     }
 }

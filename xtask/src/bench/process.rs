@@ -200,7 +200,7 @@ fn read(path: &str) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
 }
 
-/// Pins `$@` to the cores `$0`. 10,000 connections need more descriptors than the usual 1,024.
+/// Pins `$@` to the cores `$0`. 10,000 connections and more need more descriptors than the usual 1,024.
 pub(super) const PINNED: &str =
     "ulimit -n 65536 2>/dev/null || ulimit -n $(ulimit -Hn); exec taskset -c \"$0\" \"$@\"";
 /// `USER_HZ`: the unit of times in /proc/PID/stat, 100 on every Linux that Rust runs on.

@@ -134,8 +134,7 @@ pub(super) fn all(connections: &[u32]) -> Vec<Scenario> {
         ..Case::usual(32)
     };
     let rules = |spread, name: &str| Case { spread, name: name.to_owned(), ..Case::usual(64) };
-    // Connections to 10,000 endpoints have to be made first.
-    let endpoints = Case { warm_milliseconds: 3_000, ..Case::usual(64) };
+    let endpoints = Case { warm_milliseconds: 500, ..Case::usual(64) };
     let idle = Case { idle: 10_000, name: "10,000 idle, 64 busy".into(), ..Case::usual(64) };
     let by = |by, name: &str| Case { by, name: name.to_owned(), ..Case::usual(64) };
 
@@ -207,8 +206,11 @@ pub(super) fn all(connections: &[u32]) -> Vec<Scenario> {
             }
             "endpoints" => {
                 scenario.wide = true;
+                // Connections to 10,000 endpoints of each candidate are more than one upstream may open.
+                scenario.fresh = true;
+                scenario.rounds_percent = 60;
                 scenario.setups = [(1, "1 endpoint"), (100, "100 endpoints"), (10_000, "10,000 endpoints")]
-                    .map(|(endpoints, name)| Setup { endpoints, connections: 32_768, ..named(name) })
+                    .map(|(endpoints, name)| Setup { endpoints, connections: 12_000, ..named(name) })
                     .to_vec();
             }
             "workers" => {
@@ -217,7 +219,7 @@ pub(super) fn all(connections: &[u32]) -> Vec<Scenario> {
                     .to_vec();
             }
             "idle" => {
-                scenario.setups = vec![Setup { connections: 32_768, ..Setup::default() }];
+                scenario.setups = vec![Setup { connections: 12_000, ..Setup::default() }];
                 scenario.fresh = true;
                 scenario.rounds_percent = 60;
             }
