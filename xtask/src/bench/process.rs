@@ -209,3 +209,21 @@ const TICKS_PER_SECOND: u64 = 100;
 const TREE_MAX: usize = 64;
 /// How long an ending process may drain.
 const STOP: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Cpu;
+
+    #[test]
+    fn samples_share_out_the_exact_time() {
+        let before = Cpu { nanos: 1_000, user: 10, system: 10 };
+        let after = Cpu { nanos: 9_000, user: 11, system: 13 };
+        let used = after.since(before);
+        assert_eq!(used.user, Duration::from_nanos(2_000));
+        assert_eq!(used.system, Duration::from_nanos(6_000));
+        let unsampled = Cpu { nanos: 1_500, ..before }.since(before);
+        assert_eq!(unsampled.user + unsampled.system, Duration::from_nanos(500));
+    }
+}

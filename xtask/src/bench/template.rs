@@ -61,3 +61,27 @@ impl Template {
 
 /// Of a list of rules or endpoints, in the record.
 const LINES_SHOWN: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::Template;
+
+    #[test]
+    fn long_lists_are_whole_for_use_and_short_for_the_record() {
+        let text = "listen @LISTEN@\n@ROUTES@\nend\n".to_owned();
+        let mut template = Template { name: "a.conf".into(), short: text.clone(), text };
+        template.set("LISTEN", "127.0.0.1:1");
+        template.lines("ROUTES", (0..12).map(|number| format!("- {number}")));
+        assert!(template.text.starts_with("listen 127.0.0.1:1\n- 0\n- 1\n"));
+        assert!(template.text.ends_with("- 10\n- 11\nend\n"));
+        assert!(template.short.ends_with("- 9\n# and 2 more like these\nend\n"), "{}", template.short);
+    }
+
+    #[test]
+    fn an_empty_list_leaves_no_line() {
+        let text = "a\n@ROUTES@\nb\n".to_owned();
+        let mut template = Template { name: "a.conf".into(), short: text.clone(), text };
+        template.lines("ROUTES", std::iter::empty());
+        assert_eq!(template.text, "a\nb\n");
+    }
+}
