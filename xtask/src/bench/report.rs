@@ -123,9 +123,13 @@ impl Report<'_> {
         let json = json!({
             "date": date, "seconds": self.options.seconds, "rounds": self.options.rounds,
             "versions": pairs(self.versions), "failed": list(self.failures), "skipped": list(self.skipped),
-            "cells": self.cells.iter().map(Cell::json).collect::<Vec<_>>(),
         });
-        write(&folder.join("results.json"), &format!("{json:#}\n"))?;
+        // One line per cell: a record of thousands of measurements that can still be read and compared.
+        let cells: Vec<String> = self.cells.iter().map(|cell| cell.json().to_string()).collect();
+        let head = format!("{json:#}");
+        let head = head.trim_end_matches(['}', '\n']);
+        let text = format!("{head},\n  \"cells\": [\n{}\n  ]\n}}\n", cells.join(",\n"));
+        write(&folder.join("results.json"), &text)?;
         write(&folder.join("table.md"), &portable(&self.table()))?;
         for (name, text) in plot::all(self) {
             write(&folder.join(name), &text)?;
