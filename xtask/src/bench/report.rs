@@ -124,12 +124,8 @@ impl Report<'_> {
             "date": date, "seconds": self.options.seconds, "rounds": self.options.rounds,
             "versions": pairs(self.versions), "failed": list(self.failures), "skipped": list(self.skipped),
         });
-        // One line per cell: a record of thousands of measurements that can still be read and compared.
-        let cells: Vec<String> = self.cells.iter().map(|cell| cell.json().to_string()).collect();
-        let head = format!("{json:#}");
-        let head = head.trim_end_matches(['}', '\n']);
-        let text = format!("{head},\n  \"cells\": [\n{}\n  ]\n}}\n", cells.join(",\n"));
-        write(&folder.join("results.json"), &text)?;
+        let cells: Vec<Value> = self.cells.iter().map(Cell::json).collect();
+        write(&folder.join("results.json"), &one_line_each(&json, &cells))?;
         write(&folder.join("table.md"), &portable(&self.table()))?;
         for (name, text) in plot::all(self) {
             write(&folder.join(name), &text)?;
@@ -173,6 +169,14 @@ impl Report<'_> {
     }
 }
 
+/// An object with a list `cells`, one line per cell: a record of thousands of measurements that can still be read.
+fn one_line_each(head: &Value, cells: &[Value]) -> String {
+    let head = format!("{head:#}");
+    let head = head.strip_suffix("\n}").unwrap_or(&head);
+    let lines: Vec<String> = cells.iter().map(Value::to_string).collect();
+    format!("{head},\n  \"cells\": [\n{}\n  ]\n}}\n", lines.join(",\n"))
+}
+
 /// Without where this machine keeps its build.
 fn portable(text: &str) -> String {
     text.replace(&*crate::shell::target_dir().to_string_lossy(), "target")
@@ -191,4 +195,19 @@ fn today() -> String {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::one_line_each;
+
+    #[test]
+    fn results_are_json() {
+        let text = one_line_each(&json!({"a": {"b": {}}}), &[json!({"c": 1}), json!({"c": 2})]);
+        let back: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, json!({"a": {"b": {}}, "cells": [{"c": 1}, {"c": 2}]}));
+        assert!(text.contains("\n{\"c\":1},\n{\"c\":2}\n"), "{text}");
+    }
 }
