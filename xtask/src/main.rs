@@ -73,8 +73,10 @@ cargo xtask COMMAND
                              --slow  also the tests that are ignored by default
   tidy                     the rules of style that a program can check
   licences                 what every dependency allows us to do, and versions that are there twice
-  bench [--seconds N] [--rounds N] [--connections A,B,..] [--only A,B,..] [--leno PATH]
-                           CPU time per request, beside nginx and HAProxy; results under bench/results/
+  bench [--quick] [--scenario A,B,..] [--only A,B,..] [--leno PATH] [--seconds N] [--rounds N]
+        [--connections A,B,..] [--external NAME=SCRIPT] [--external-pair NAME=SCRIPT]
+                           what a request costs, beside nginx, HAProxy and Envoy; results under bench/results/,
+                           how to read them in docs/performance.md
   fuzz [--minutes N] [--target NAME]
                            the fuzz targets of docs/fuzzing.md, N minutes each (default 1)
 ";

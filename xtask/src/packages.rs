@@ -62,8 +62,22 @@ pub(crate) const FOR_BENCH: &[Package] = &[
         used_by: "the upstream of every measurement, and a peer",
     },
     Package { name: "haproxy", probe: Probe::Program("haproxy"), used_by: "a peer" },
-    Package { name: "wrk", probe: Probe::Program("wrk"), used_by: "the load generator" },
-    Package { name: "openssl", probe: Probe::Program("openssl"), used_by: "certificates of HAProxy's pair" },
+    Package { name: "wrk", probe: Probe::Program("wrk"), used_by: "cross-check by another load generator" },
+    Package {
+        name: "nghttp2-client",
+        probe: Probe::Program("h2load"),
+        used_by: "cross-check by a third load generator",
+    },
+    Package {
+        name: "openssl",
+        probe: Probe::Program("openssl"),
+        used_by: "certificates of the pairs, and the check that they refuse strangers",
+    },
+    Package {
+        name: "python3-venv",
+        probe: Probe::PythonModule("ensurepip"),
+        used_by: "virtual environment with Envoy, a peer",
+    },
 ];
 
 impl Package {

@@ -107,6 +107,21 @@ fn a_short_interval_shortens_the_wait_of_a_check() {
 }
 
 #[test]
+fn ten_thousand_routes_and_endpoints_are_one_file() {
+    let mut text = "mesh: m\ngateway:\n  routes:\n".to_owned();
+    for number in 0..10_000 {
+        text.push_str(&format!("    - {{path: /r/{number:05}/, to: app}}\n"));
+    }
+    text.push_str("    - to: app\nservices:\n  app:\n    endpoints:\n");
+    for number in 0..10_000 {
+        text.push_str(&format!("      - 127.1.{}.{}:80\n", number / 250, 1 + number % 250));
+    }
+    let mesh = parse(&text);
+    assert_eq!(mesh.gateways[0].rules.len(), 10_001);
+    assert_eq!(mesh.services[0].endpoints.len(), 10_000);
+}
+
+#[test]
 fn roles() {
     let mesh = parse(
         "mesh: m\ngateway: {routes: [{to: web}]}\nservices:\n  web: {run: ./web}\n  ops/db: {run: ./db}\n",

@@ -1,291 +1,369 @@
-//! Who is measured, with which configuration. Each gets one that its own users would call fair: kept connections,
-//! no access log, one worker. The templates are in `bench/`; `@NAMES@` in them are filled in here.
+//! Who is measured, and how each is started. Each gets a configuration that its own users would call fair: kept
+//! connections, no access log, one worker.
 
 use std::io::BufRead as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
-use super::process::{Cores, Process};
-use super::{READY, load};
+use super::certificates::Certificates;
+use super::process::{self, Cpu, Process};
+use super::template::{Configuration, Template};
+use super::upstream::{Upstream, free_address};
+use super::{READY, check};
 use crate::shell;
 
 /// One candidate.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+#[derive(Clone)]
+pub(super) struct Candidate {
+    /// As in `--only`, in tables and in results.
+    pub(super) name: String,
+    pub(super) group: Group,
+    /// What is spoken between two sidecars; empty for the others.
+    pub(super) between: &'static str,
+    how: How,
+}
+
+/// Only candidates of one group are compared with each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Group {
+    Direct,
+    One,
+    Pair,
+}
+
+/// How it is started.
+#[derive(Clone, PartialEq, Eq)]
+enum How {
     Direct,
     Nginx,
     Haproxy,
+    Envoy,
     Leno,
-    HaproxyPair,
+    NginxPair,
+    HaproxyPair {
+        alpn: &'static str,
+    },
+    EnvoyPair {
+        http2: bool,
+    },
     LenoPair,
+    /// A script of the user's that execs a proxy, or starts two.
+    External(PathBuf),
 }
 
-/// In the order of the table.
-pub(super) const ALL: [Kind; 6] =
-    [Kind::Direct, Kind::Nginx, Kind::Haproxy, Kind::Leno, Kind::HaproxyPair, Kind::LenoPair];
+/// What is configured beyond the usual.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Setup {
+    /// In tables; empty: the usual.
+    pub(super) name: String,
+    /// Rules before the one that takes everything.
+    pub(super) rules: usize,
+    pub(super) endpoints: usize,
+    pub(super) workers: usize,
+    /// May use the load generator's core too.
+    pub(super) both_cores: bool,
+    /// How many connections a side must hold: peers reserve memory for as many as they are told.
+    pub(super) connections: usize,
+}
 
-impl Kind {
-    /// As in `--only`, in the table and in the results.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Nginx => "nginx",
-            Self::Haproxy => "haproxy",
-            Self::Leno => "leno",
-            Self::HaproxyPair => "haproxy-pair",
-            Self::LenoPair => "leno-pair",
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            rules: 0,
+            endpoints: 1,
+            workers: 1,
+            both_cores: false,
+            connections: 4_096,
         }
     }
+}
 
-    /// What is between the client and the upstream.
-    pub(super) fn scenario(self) -> &'static str {
-        match self {
-            Self::Direct => "no proxy",
-            Self::Nginx | Self::Haproxy | Self::Leno => "one proxy",
-            Self::HaproxyPair => "pair, mTLS, HTTP/2 between",
-            Self::LenoPair => "pair, mTLS, mesh transport between",
-        }
+/// In the order of the tables.
+pub(super) fn all() -> Vec<Candidate> {
+    let named = |name: &str, group, between, how| Candidate { name: name.to_owned(), group, between, how };
+    vec![
+        named("direct", Group::Direct, "", How::Direct),
+        named("nginx", Group::One, "", How::Nginx),
+        named("haproxy", Group::One, "", How::Haproxy),
+        named("envoy", Group::One, "", How::Envoy),
+        named("leno", Group::One, "", How::Leno),
+        named("nginx-h1-pair", Group::Pair, "pooled HTTP/1.1", How::NginxPair),
+        named("haproxy-h1-pair", Group::Pair, "pooled HTTP/1.1", How::HaproxyPair { alpn: "http/1.1" }),
+        named("haproxy-h2-pair", Group::Pair, "HTTP/2", How::HaproxyPair { alpn: "h2" }),
+        named("envoy-h1-pair", Group::Pair, "pooled HTTP/1.1", How::EnvoyPair { http2: false }),
+        named("envoy-h2-pair", Group::Pair, "HTTP/2", How::EnvoyPair { http2: true }),
+        named("leno-pair", Group::Pair, "mesh transport", How::LenoPair),
+    ]
+}
+
+impl Candidate {
+    /// A script that the user names.
+    pub(super) fn external(name: &str, group: Group, script: PathBuf) -> Self {
+        Self { name: name.to_owned(), group, between: "", how: How::External(script) }
     }
 
     /// Needs our binary.
-    pub(super) fn is_leno(self) -> bool {
-        matches!(self, Self::Leno | Self::LenoPair)
+    pub(super) fn is_leno(&self) -> bool {
+        matches!(self.how, How::Leno | How::LenoPair)
+    }
+
+    /// Needs Envoy's.
+    pub(super) fn is_envoy(&self) -> bool {
+        matches!(self.how, How::Envoy | How::EnvoyPair { .. })
     }
 }
 
-/// Where the answers come from.
-pub(super) struct Upstream {
-    pub(super) address: SocketAddr,
-    /// As filled in: file and text.
-    pub(super) configuration: (String, String),
-    _process: Process,
-}
-
-impl Upstream {
-    /// Starts nginx on the load generator's core.
-    pub(super) fn start(folder: &Path, cores: &Cores) -> Result<Self, String> {
-        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let address = free_address()?;
-        let body = String::from_utf8_lossy(BODY).into_owned();
-        let values = [("UPSTREAM", address.to_string()), ("BODY", body), ("DIR", path_text(folder))];
-        let (file, configuration) = fill(folder, "nginx-upstream.conf", &values)?;
-        let mut process = nginx(cores.load, folder, &file)?;
-        await_answer(address, &mut [&mut process])?;
-        Ok(Self { address, configuration, _process: process })
-    }
-
-    /// What it answers.
-    pub(super) fn body(&self) -> &'static [u8] {
-        BODY
-    }
+/// What candidates are started with.
+pub(super) struct Stage<'a> {
+    pub(super) cores: &'a process::Cores,
+    pub(super) certificates: &'a Certificates,
+    pub(super) leno: PathBuf,
+    pub(super) envoy: PathBuf,
+    /// Each candidate has a folder in it.
+    pub(super) folder: PathBuf,
 }
 
 /// A candidate that answers.
 pub(super) struct Running {
-    pub(super) kind: Kind,
+    pub(super) candidate: Candidate,
     /// Where requests enter.
     pub(super) entry: SocketAddr,
-    /// As filled in: file and text.
-    pub(super) configurations: Vec<(String, String)>,
+    /// Where the second of a pair listens for the first.
+    pub(super) mesh: Option<SocketAddr>,
+    /// As filled in.
+    pub(super) configurations: Vec<Configuration>,
     /// All that is measured.
     processes: Vec<Process>,
 }
 
 impl Running {
-    /// Starts it on the proxy's core and waits for its first answer.
+    /// Starts it on the proxy's core and waits for its first right answer.
     pub(super) fn start(
-        kind: Kind,
-        folder: &Path,
+        candidate: &Candidate,
+        setup: &Setup,
         upstream: &Upstream,
-        leno: &Path,
-        cores: &Cores,
+        stage: &Stage<'_>,
     ) -> Result<Self, String> {
-        let core = cores.proxy;
-        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let values = [
-            ("UPSTREAM", upstream.address.to_string()),
-            ("LISTEN", free_address()?.to_string()),
-            ("MESH", free_address()?.to_string()),
-            ("DIR", path_text(folder)),
-        ];
-        let mut configurations = Vec::new();
-        let mut template = |name: &str| -> Result<PathBuf, String> {
-            let (file, configuration) = fill(folder, name, &values)?;
-            configurations.push(configuration);
-            Ok(file)
+        let folder = stage.folder.join(format!("{}{}", candidate.name, setup.name.replace([' ', ','], "-")));
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let (listen, mesh) = (free_address()?, free_address()?);
+        let both = format!("{},{}", stage.cores.load, stage.cores.proxy);
+        let core = if setup.both_cores { both } else { stage.cores.proxy.to_string() };
+        let mut start =
+            Start { candidate, setup, upstream, stage, folder, core, listen, mesh, filled: Vec::new() };
+        let processes = start.processes()?;
+        let direct = candidate.group == Group::Direct;
+        let mut running = Self {
+            candidate: candidate.clone(),
+            entry: if direct { upstream.address } else { listen },
+            mesh: (candidate.group == Group::Pair).then_some(mesh),
+            configurations: start.filled,
+            processes,
         };
-        let mut entry: SocketAddr = values[1].1.parse().map_err(|error| format!("{error}"))?;
-        let mut processes = Vec::new();
-        match kind {
-            Kind::Direct => entry = upstream.address,
-            Kind::Nginx => processes.push(nginx(core, folder, &template("nginx-proxy.conf")?)?),
-            Kind::Haproxy => processes.push(haproxy(core, folder, &template("haproxy.cfg")?)?),
-            Kind::HaproxyPair => {
-                certificates(folder)?;
-                processes.push(haproxy(core, folder, &template("haproxy-pair-b.cfg")?)?);
-                processes.push(haproxy(core, folder, &template("haproxy-pair-a.cfg")?)?);
-            }
-            Kind::Leno => {
-                let file = path_text(&template("leno.yaml")?);
-                processes.push(leno_process(core, folder, leno, "gateway", &["--file", &file])?);
-            }
-            Kind::LenoPair => {
-                let file = path_text(&template("leno-pair.yaml")?);
-                let identity = path_text(&folder.join("identity"));
-                // The service's side first: then the caller finds it at its first request.
-                for role in ["app-1", "caller-1"] {
-                    let arguments = ["--file", &file, "--identity", &identity];
-                    processes.push(leno_process(core, folder, leno, role, &arguments)?);
-                }
-            }
-        }
-        let mut running = Self { kind, entry, configurations, processes };
-        await_answer(entry, &mut running.processes.iter_mut().collect::<Vec<_>>())?;
+        check::await_answer(running.entry, &mut running.processes)?;
         Ok(running)
     }
 
+    /// Whether the hop between two sidecars refuses strangers. A script of the user's may have its own port for it.
+    pub(super) fn refuses_strangers(&self, certificates: &Certificates) -> Result<(), String> {
+        let alpn = match self.candidate.how {
+            How::HaproxyPair { alpn } => alpn,
+            How::EnvoyPair { http2: true } => "h2",
+            How::LenoPair => "leno/1",
+            How::NginxPair | How::EnvoyPair { http2: false } => "http/1.1",
+            _ => return Ok(()),
+        };
+        self.mesh.map_or(Ok(()), |mesh| certificates.refused(mesh, alpn))
+    }
+
     /// User and system time of all its processes so far.
-    pub(super) fn cpu(&self) -> Result<Duration, String> {
-        self.processes.iter().map(Process::cpu).sum()
+    pub(super) fn cpu(&self) -> Result<Cpu, String> {
+        self.processes.iter().map(Process::cpu).try_fold(Cpu::default(), |sum, cpu| Ok(sum + cpu?))
     }
 
-    /// Resident memory of all its processes.
-    pub(super) fn rss_bytes(&self) -> Result<u64, String> {
-        self.processes.iter().map(Process::rss_bytes).sum()
+    /// Name and resident memory of each of its processes.
+    pub(super) fn memory(&self) -> Result<Vec<(String, u64)>, String> {
+        self.processes.iter().map(|process| Ok((process.label.clone(), process.rss_bytes()?))).collect()
     }
 }
 
-fn nginx(core: u32, folder: &Path, file: &Path) -> Result<Process, String> {
+/// One candidate on its way.
+struct Start<'a> {
+    candidate: &'a Candidate,
+    setup: &'a Setup,
+    upstream: &'a Upstream,
+    stage: &'a Stage<'a>,
+    folder: PathBuf,
+    core: String,
+    listen: SocketAddr,
+    mesh: SocketAddr,
+    filled: Vec<Configuration>,
+}
+
+impl Start<'_> {
+    /// The service's side of a pair is first: then the caller finds it at its first request.
+    fn processes(&mut self) -> Result<Vec<Process>, String> {
+        Ok(match &self.candidate.how {
+            How::Direct => Vec::new(),
+            How::Nginx => vec![self.nginx("nginx-proxy.conf")?],
+            How::NginxPair => vec![self.nginx("nginx-pair-b.conf")?, self.nginx("nginx-pair-a.conf")?],
+            How::Haproxy => vec![self.haproxy("haproxy.cfg", "")?],
+            How::HaproxyPair { alpn } => {
+                vec![self.haproxy("haproxy-pair-b.cfg", alpn)?, self.haproxy("haproxy-pair-a.cfg", alpn)?]
+            }
+            How::Envoy => vec![self.envoy("envoy.yaml", true)?],
+            How::EnvoyPair { http2 } => {
+                vec![self.envoy("envoy-pair-b.yaml", *http2)?, self.envoy("envoy-pair-a.yaml", *http2)?]
+            }
+            How::Leno => vec![self.leno("leno.yaml", "gateway")?],
+            How::LenoPair => {
+                vec![self.leno("leno-pair.yaml", "app-1")?, self.leno("leno-pair.yaml", "caller-1")?]
+            }
+            How::External(script) => vec![self.external(script)?],
+        })
+    }
+
+    fn nginx(&mut self, template: &str) -> Result<Process, String> {
+        let rule = |path: String| format!("        location {path} {{ proxy_pass http://app; }}");
+        let endpoint = |_, address| format!("        server {address};");
+        let file = self.fill(template, &[], rule, endpoint)?;
+        nginx(&self.core, &self.folder, &file)
+    }
+
+    fn haproxy(&mut self, template: &str, alpn: &str) -> Result<Process, String> {
+        // Its users keep long lists of paths in a map, which is a tree.
+        let map = self.folder.join("rules.map");
+        let lines: String =
+            (0..self.setup.rules).map(|number| format!("{} app\n", rule_path(number))).collect();
+        std::fs::write(&map, lines).map_err(|error| format!("{}: {error}", map.display()))?;
+        let endpoint = |number, address| format!("    server app-{number} {address}");
+        let mut extra = vec![("ALPN", alpn.to_owned())];
+        if self.setup.rules > 0 {
+            let line = format!("    use_backend %[path,map_beg({},app)]", map.display());
+            extra.push(("ROUTES", line));
+        }
+        let file = self.fill(template, &extra, |_| String::new(), endpoint)?;
+        let program = shell::find_program("haproxy").ok_or("haproxy is not installed")?;
+        self.start(template, &program, &["-db", "-f", &path_text(&file)])
+    }
+
+    fn envoy(&mut self, template: &str, http2: bool) -> Result<Process, String> {
+        let rule = |path: String| {
+            let indent = " ".repeat(24);
+            format!("{indent}- {{match: {{prefix: \"{path}\"}}, route: {{cluster: app}}}}")
+        };
+        let endpoint = |_, address: SocketAddr| {
+            let (indent, host, port) = (" ".repeat(14), address.ip(), address.port());
+            format!(
+                "{indent}- {{endpoint: {{address: {{socket_address: {{address: {host}, port_value: {port}}}}}}}}}"
+            )
+        };
+        let between = if http2 { "http2_protocol_options" } else { "http_protocol_options" };
+        let alpn = if http2 { "h2" } else { "http/1.1" };
+        let extra = [("BETWEEN", between.to_owned()), ("ALPN", alpn.to_owned())];
+        let file = path_text(&self.fill(template, &extra, rule, endpoint)?);
+        let workers = self.setup.workers.to_string();
+        let arguments = ["-c", &file, "--concurrency", &workers, "--disable-hot-restart", "-l", "error"];
+        self.start(template, &self.stage.envoy.clone(), &arguments)
+    }
+
+    /// Starts one of our proxies in a role of a mesh file and waits for its line of readiness.
+    fn leno(&mut self, template: &str, role: &str) -> Result<Process, String> {
+        let rule = |path: String| format!("    - {{path: {path}, to: app}}");
+        let endpoint = |_, address| format!("      - \"{address}\"");
+        let file = path_text(&self.fill(template, &[], rule, endpoint)?);
+        let workers = self.setup.workers.to_string();
+        let identity = path_text(&self.folder.join("identity"));
+        let mut arguments =
+            vec!["proxy", "--file", &file, "--role", role, "--workers", &workers, "--admin", "127.0.0.1:0"];
+        if self.candidate.group == Group::Pair {
+            arguments.extend(["--identity", &identity]);
+        }
+        let mut process = self.start(role, &self.stage.leno.clone(), &arguments)?;
+        let said = || std::fs::read_to_string(self.folder.join(format!("{role}.log"))).unwrap_or_default();
+        let stdout = process.take_stdout().ok_or("no standard output")?;
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in std::io::BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        match lines.recv_timeout(READY) {
+            Ok(line) if line.contains("\"ready\"") => Ok(process),
+            Ok(line) => Err(format!("leno {role} said `{line}`: {}", said().trim())),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(format!("leno {role} ended: {}", said().trim())),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                Err(format!("leno {role} is not ready after {} s: {}", READY.as_secs(), said().trim()))
+            }
+        }
+    }
+
+    fn external(&self, script: &Path) -> Result<Process, String> {
+        let values = [
+            ("LISTEN", self.listen.to_string()),
+            ("MESH", self.mesh.to_string()),
+            ("UPSTREAM", self.upstream.address.to_string()),
+            ("DIR", path_text(&self.folder)),
+            ("CERTS", path_text(&self.stage.certificates.folder)),
+            ("CORE", self.core.clone()),
+        ];
+        let log = self.folder.join("external.log");
+        Process::start(&self.candidate.name, &self.core, &log, script, &[], &values)
+    }
+
+    fn start(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<Process, String> {
+        let label = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        Process::start(label, &self.core, &self.folder.join(format!("{label}.log")), program, arguments, &[])
+    }
+
+    fn fill(
+        &mut self,
+        name: &str,
+        extra: &[(&str, String)],
+        rule: impl Fn(String) -> String,
+        endpoint: impl Fn(usize, SocketAddr) -> String,
+    ) -> Result<PathBuf, String> {
+        let mut template = Template::open(name)?;
+        for (key, value) in extra {
+            template.set(key, value);
+        }
+        template.set("LISTEN_PORT", &self.listen.port().to_string());
+        template.set("LISTEN", &self.listen.to_string());
+        template.set("MESH_PORT", &self.mesh.port().to_string());
+        template.set("MESH", &self.mesh.to_string());
+        template.set("UPSTREAM", &self.upstream.address.to_string());
+        template.set("DIR", &path_text(&self.folder));
+        template.set("CERTS", &path_text(&self.stage.certificates.folder));
+        template.set("CONNECTIONS", &self.setup.connections.to_string());
+        template.lines("ROUTES", (0..self.setup.rules).map(|number| rule(rule_path(number))));
+        let endpoints = self.upstream.endpoints(self.setup.endpoints);
+        template.lines("ENDPOINTS", endpoints.enumerate().map(|(number, at)| endpoint(number, at)));
+        let (file, configuration) = template.write(&self.folder, &self.setup.name)?;
+        if !self.filled.iter().any(|filled| filled.name == configuration.name) {
+            self.filled.push(Configuration {
+                name: format!("{}-{}", self.candidate.name, configuration.name),
+                ..configuration
+            });
+        }
+        Ok(file)
+    }
+}
+
+/// The path of a rule; requests go to something below it.
+pub(super) fn rule_path(number: usize) -> String {
+    format!("/r/{number:05}/")
+}
+
+/// Starts nginx in the foreground.
+pub(super) fn nginx(core: &str, folder: &Path, file: &Path) -> Result<Process, String> {
     let program = shell::find_program("nginx").ok_or("nginx is not installed")?;
-    let arguments = ["-p", &path_text(folder), "-c", &path_text(file), "-e", "stderr", "-g", "daemon off;"];
-    Process::start(core, &folder.join("nginx.log"), &program, &arguments)
-}
-
-fn haproxy(core: u32, folder: &Path, file: &Path) -> Result<Process, String> {
-    let program = shell::find_program("haproxy").ok_or("haproxy is not installed")?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let arguments = ["-db", "-f", &path_text(file)];
-    Process::start(core, &folder.join(format!("{name}.log")), &program, &arguments)
+    let arguments = ["-p", &path_text(folder), "-c", &path_text(file), "-e", "stderr", "-g", "daemon off;"];
+    Process::start(&name, core, &folder.join(format!("{name}.log")), &program, &arguments, &[])
 }
 
-/// Starts one of our proxies in a role of a mesh file and waits for its line of readiness.
-fn leno_process(
-    core: u32,
-    folder: &Path,
-    leno: &Path,
-    role: &str,
-    arguments: &[&str],
-) -> Result<Process, String> {
-    let log = folder.join(format!("{role}.log"));
-    let said = || std::fs::read_to_string(&log).unwrap_or_default();
-    let mut all = vec!["proxy", "--role", role, "--workers", "1", "--admin", "127.0.0.1:0"];
-    all.extend(arguments);
-    let mut process = Process::start(core, &log, leno, &all)?;
-    let stdout = process.take_stdout().ok_or("no standard output")?;
-    let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in std::io::BufReader::new(stdout).lines().map_while(Result::ok) {
-            let _ = sender.send(line);
-        }
-    });
-    match lines.recv_timeout(READY) {
-        Ok(line) if line.contains("\"ready\"") => Ok(process),
-        Ok(line) => Err(format!("leno {role} said `{line}`: {}", said().trim())),
-        Err(mpsc::RecvTimeoutError::Disconnected) => Err(format!("leno {role} ended: {}", said().trim())),
-        Err(mpsc::RecvTimeoutError::Timeout) => {
-            Err(format!("leno {role} is not ready after {} s: {}", READY.as_secs(), said().trim()))
-        }
-    }
-}
-
-/// A root and one leaf that both sides of HAProxy's pair use.
-fn certificates(folder: &Path) -> Result<(), String> {
-    let script = "set -e; cd \"$0\"
-        ec='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2'
-        openssl req -x509 $ec -keyout root.key -out root.pem -subj /CN=root
-        openssl req $ec -keyout leaf.key -out leaf.csr -subj /CN=bench.mesh
-        echo subjectAltName=DNS:bench.mesh > san
-        openssl x509 -req -in leaf.csr -CA root.pem -CAkey root.key -CAcreateserial -days 2 -extfile san -out leaf.crt
-        cat leaf.crt leaf.key > leaf.pem";
-    shell::output(Command::new("sh").args(["-c", script]).arg(folder)).map(drop)
-}
-
-/// Fills a template of `bench/` in, into `folder`.
-fn fill(folder: &Path, name: &str, values: &[(&str, String)]) -> Result<(PathBuf, (String, String)), String> {
-    let template = shell::root().join("bench").join(name);
-    let mut text =
-        std::fs::read_to_string(&template).map_err(|error| format!("{}: {error}", template.display()))?;
-    for (key, value) in values {
-        text = text.replace(&format!("@{key}@"), value);
-    }
-    let file = folder.join(name);
-    std::fs::write(&file, &text).map_err(|error| format!("{}: {error}", file.display()))?;
-    Ok((file, (name.to_owned(), text)))
-}
-
-/// Waits until the right answer comes, or a process ends, or it takes too long.
-fn await_answer(entry: SocketAddr, processes: &mut [&mut Process]) -> Result<(), String> {
-    let deadline = Instant::now() + READY;
-    loop {
-        for process in &mut *processes {
-            process.is_alive()?;
-        }
-        match load::check(entry, BODY, 1) {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() > deadline => return Err(format!("no answer: {error}")),
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
-}
-
-fn free_address() -> Result<SocketAddr, String> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map_err(|error| format!("no free port: {error}"))
-}
-
-fn path_text(path: &Path) -> String {
+pub(super) fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
-
-/// Names and versions of everything that took part, and of the machine.
-pub(super) fn versions(leno: &Path) -> Vec<(String, String)> {
-    let first_line = |program: &str, argument: &str| {
-        let path = if program == "leno" { Some(leno.to_path_buf()) } else { shell::find_program(program) };
-        let output = path.and_then(|path| Command::new(path).arg(argument).output().ok());
-        let text = output.map(|done| {
-            let both = [done.stdout, done.stderr].concat();
-            String::from_utf8_lossy(&both).lines().next().unwrap_or_default().trim().to_owned()
-        });
-        text.unwrap_or_default()
-    };
-    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let processor = file("/proc/cpuinfo")
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("model name").map(|rest| rest.trim_matches([' ', '\t', ':']).to_owned())
-        })
-        .unwrap_or_default();
-    let commit =
-        shell::output(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(shell::root()))
-            .unwrap_or_default();
-    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
-    [
-        ("leno", format!("{} ({})", first_line("leno", "--version"), commit.trim())),
-        ("nginx", first_line("nginx", "-v")),
-        ("haproxy", first_line("haproxy", "-v")),
-        ("wrk", first_line("wrk", "-v")),
-        ("rustc", shell::output(Command::new(rustc).arg("-V")).unwrap_or_default().trim().to_owned()),
-        ("kernel", file("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("processor", processor),
-        ("cores", std::thread::available_parallelism().map_or(0, usize::from).to_string()),
-    ]
-    .map(|(name, version)| (name.to_owned(), version))
-    .to_vec()
-}
-
-/// 128 bytes.
-const BODY: &[u8; 128] = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

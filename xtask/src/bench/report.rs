@@ -1,63 +1,44 @@
-//! Medians, their spread, and what is written down.
+//! What is written down: results.json, table.md, plots, and the configurations used.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::Options;
-use super::candidate::{self, Kind};
-use super::load::Load;
+use super::candidate::Candidate;
+use super::generator::PERCENTILES;
+use super::measure::{Cell, Sample, as_float};
+use super::options::Options;
+use super::scenario::Scenario;
+use super::template::Configuration;
+use super::{plot, table};
 
-/// One measurement.
-pub(super) struct Run {
-    /// User and system time of the proxies.
-    pub(super) cpu: Duration,
-    /// After the measurement.
-    pub(super) rss_bytes: u64,
-    pub(super) load: Load,
+/// Everything that one run found.
+pub(super) struct Report<'a> {
+    pub(super) options: &'a Options,
+    pub(super) scenarios: &'a [Scenario],
+    pub(super) candidates: &'a [Candidate],
+    pub(super) cells: &'a [Cell],
+    /// Candidate and reason.
+    pub(super) failures: &'a [(String, String)],
+    pub(super) skipped: &'a [(String, String)],
+    pub(super) configurations: &'a [Configuration],
+    /// Name and version.
+    pub(super) versions: &'a [(String, String)],
 }
 
-impl Run {
-    fn cpu_us(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e6 / as_float(self.load.requests)
-    }
-
-    fn rate(&self) -> f64 {
-        as_float(self.load.requests) / self.load.duration.as_secs_f64()
-    }
-
-    /// For the eye, while it runs.
-    pub(super) fn line(&self) -> String {
-        format!("{:>6.1} us/request  {:>7.0} requests/s", self.cpu_us(), self.rate())
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "cpu_us_per_request": self.cpu_us(), "requests": self.load.requests, "requests_per_second": self.rate(),
-            "p50_us": micros(self.load.p50), "p99_us": micros(self.load.p99), "rss_bytes": self.rss_bytes,
-        })
-    }
-}
-
-/// All measurements of one candidate with one number of connections.
-pub(super) struct Cell {
-    kind: Kind,
-    connections: u32,
-    runs: Vec<Run>,
+/// A median with the least and the greatest value.
+#[derive(Clone, Copy)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
 }
 
 impl Cell {
-    /// Adds a measurement to its cell.
-    pub(super) fn record(cells: &mut Vec<Self>, kind: Kind, connections: u32, run: Run) {
-        match cells.iter_mut().find(|cell| cell.kind == kind && cell.connections == connections) {
-            Some(cell) => cell.runs.push(run),
-            None => cells.push(Self { kind, connections, runs: vec![run] }),
-        }
-    }
-
-    fn of(&self, value: impl Fn(&Run) -> f64) -> Spread {
-        let mut values: Vec<f64> = self.runs.iter().map(value).collect();
+    /// Over all samples. Never of nothing: a cell holds at least one.
+    pub(super) fn of(&self, value: impl Fn(&Sample) -> f64) -> Spread {
+        let mut values: Vec<f64> = self.samples.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
         let median = if values.len() % 2 == 1 {
@@ -69,41 +50,50 @@ impl Cell {
     }
 
     fn json(&self) -> Value {
-        let spread = |value: fn(&Run) -> f64| {
+        let spread = |value: &dyn Fn(&Sample) -> f64| {
             let spread = self.of(value);
             json!({"median": spread.median, "min": spread.min, "max": spread.max})
         };
+        let latencies: serde_json::Map<String, Value> = PERCENTILES
+            .iter()
+            .enumerate()
+            .map(|(at, name)| ((*name).to_owned(), spread(&|sample| sample.load.latencies[at])))
+            .collect();
         json!({
-            "candidate": self.kind.name(), "scenario": self.kind.scenario(), "connections": self.connections,
-            "cpu_us_per_request": spread(Run::cpu_us), "requests_per_second": spread(Run::rate),
-            "p50_us": spread(|run| micros(run.load.p50)), "p99_us": spread(|run| micros(run.load.p99)),
-            "rss_bytes": spread(|run| as_float(run.rss_bytes)),
-            "runs": self.runs.iter().map(Run::json).collect::<Vec<_>>(),
+            "scenario": self.scenario, "case": self.case, "setup": self.setup, "candidate": self.candidate.name,
+            "between": self.candidate.between,
+            "cpu_us_per_request": spread(&Sample::cpu_us), "user_us_per_request": spread(&Sample::user_us),
+            "system_us_per_request": spread(&Sample::system_us), "requests_per_second": spread(&Sample::rate),
+            "latency": latencies, "rounds": self.samples.iter().map(sample).collect::<Vec<_>>(),
         })
     }
 }
 
-/// A median with the least and the greatest value. Never of nothing: a cell holds at least one run.
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+fn sample(sample: &Sample) -> Value {
+    let memory = |processes: &[(String, u64)]| -> Vec<Value> {
+        processes.iter().map(|(name, bytes)| json!({"process": name, "rss_bytes": bytes})).collect()
+    };
+    let latencies: serde_json::Map<String, Value> = PERCENTILES
+        .iter()
+        .zip(sample.load.latencies)
+        .map(|(name, value)| ((*name).to_owned(), json!(value)))
+        .collect();
+    json!({
+        "requests": sample.load.requests, "seconds": sample.load.duration.as_secs_f64(),
+        "user_us": sample.cpu.user.as_micros() as u64, "system_us": sample.cpu.system.as_micros() as u64,
+        "latency": latencies, "wait_p99_us": sample.load.wait_p99, "connections_churned": sample.churn,
+        "memory_before": memory(&sample.memory.before), "memory_open": memory(&sample.memory.open),
+        "memory_after": memory(&sample.memory.after), "memory_gone": memory(&sample.memory.gone),
+    })
 }
 
-/// Everything that one run found.
-pub(super) struct Report<'a> {
-    pub(super) options: &'a Options,
-    pub(super) cells: &'a [Cell],
-    /// Candidate and reason.
-    pub(super) failures: &'a [(String, String)],
-    /// File and text, as used.
-    pub(super) configurations: &'a [(String, String)],
-    /// Name and version.
-    pub(super) versions: &'a [(String, String)],
+/// Resident bytes of all processes of a candidate.
+pub(super) fn sum(processes: &[(String, u64)]) -> f64 {
+    as_float(processes.iter().map(|(_, bytes)| bytes).sum())
 }
 
 impl Report<'_> {
-    /// Writes results.json, table.md and the configurations into a new folder named by today's date.
+    /// Writes all of it into a new folder named by today's date.
     pub(super) fn write(&self, results: &Path) -> Result<PathBuf, String> {
         let date = today();
         let names = std::iter::once(date.clone()).chain((2..1_000).map(|n| format!("{date}-{n}")));
@@ -117,60 +107,50 @@ impl Report<'_> {
         };
         std::fs::create_dir_all(&configurations)
             .map_err(|error| format!("{}: {error}", configurations.display()))?;
-        for (name, text) in self.configurations {
+        for Configuration { name, text } in self.configurations {
             write(&configurations.join(name), &portable(text))?;
         }
         let pairs = |pairs: &[(String, String)]| -> Value {
             pairs
                 .iter()
-                .map(|(name, value)| (name.clone(), json!(value)))
+                .map(|(name, value)| (name.clone(), json!(portable(value))))
                 .collect::<serde_json::Map<_, _>>()
                 .into()
         };
+        let list = |pairs: &[(String, String)]| -> Value {
+            pairs.iter().map(|(name, why)| json!({"candidate": name, "reason": portable(why)})).collect()
+        };
         let json = json!({
             "date": date, "seconds": self.options.seconds, "rounds": self.options.rounds,
-            "versions": pairs(self.versions), "failed": pairs(self.failures),
-            "cells": self.sorted().into_iter().map(Cell::json).collect::<Vec<_>>(),
+            "versions": pairs(self.versions), "failed": list(self.failures), "skipped": list(self.skipped),
         });
-        write(&folder.join("results.json"), &format!("{json:#}\n"))?;
-        write(&folder.join("table.md"), &self.table())?;
+        let cells: Vec<Value> = self.cells.iter().map(Cell::json).collect();
+        write(&folder.join("results.json"), &one_line_each(&json, &cells))?;
+        write(&folder.join("table.md"), &portable(&self.table()))?;
+        for (name, text) in plot::all(self) {
+            write(&folder.join(name), &text)?;
+        }
         Ok(folder)
     }
 
     /// As Markdown.
     pub(super) fn table(&self) -> String {
         let mut text = format!(
-            "# Single hop, {}\n\nHTTP/1.1, kept connections, 128-byte answers. Medians of {} interleaved rounds of {} s, \
-             the spread (greatest minus least) in % of the median behind CPU. Load and upstream on one core, all proxies \
-             on another. CPU is user and system time of the proxy processes over the requests; latencies are wrk's, a \
-             closed loop at saturation; memory is resident, of all processes of the candidate.\n\n\
-             | connections | candidate | between client and upstream | CPU us/request | requests/s | p50 us | p99 us | MiB |\n\
-             |---|---|---|---|---|---|---|---|\n",
+            "# Benchmarks, {}\n\nMedians of {} interleaved rounds of {} s; behind CPU times the least and the greatest. Load \
+             and upstream on one core, all proxies on another. docs/performance.md says how to read this.\n",
             today(),
             self.options.rounds,
             self.options.seconds,
         );
-        for cell in self.sorted() {
-            let cpu = cell.of(Run::cpu_us);
-            let shown = if cell.kind == Kind::Direct {
-                "-".to_owned()
-            } else {
-                format!("{:.1} ±{:.0} %", cpu.median, (cpu.max - cpu.min) * 100.0 / cpu.median)
-            };
-            text.push_str(&format!(
-                "| {} | {} | {} | {shown} | {:.0} | {:.0} | {:.0} | {:.1} |\n",
-                cell.connections,
-                cell.kind.name(),
-                cell.kind.scenario(),
-                cell.of(Run::rate).median,
-                cell.of(|run| micros(run.load.p50)).median,
-                cell.of(|run| micros(run.load.p99)).median,
-                cell.of(|run| as_float(run.rss_bytes)).median / 1_048_576.0,
-            ));
+        for scenario in self.scenarios {
+            text.push_str(&table::of(self, scenario));
         }
-        text.push('\n');
+        text.push_str("\n## Who took part\n\n");
         for (name, reason) in self.failures {
-            text.push_str(&format!("- failed: {name}: {reason}\n"));
+            text.push_str(&format!("- **failed**: {name}: {reason}\n"));
+        }
+        for (name, reason) in self.skipped {
+            text.push_str(&format!("- skipped: {name}: {reason}\n"));
         }
         for (name, version) in self.versions {
             text.push_str(&format!("- {name}: {version}\n"));
@@ -178,13 +158,23 @@ impl Report<'_> {
         text
     }
 
-    /// By connections, then as in [`candidate::ALL`].
-    fn sorted(&self) -> Vec<&Cell> {
-        let mut cells: Vec<&Cell> = self.cells.iter().collect();
-        let place = |kind: Kind| candidate::ALL.iter().position(|&other| other == kind);
-        cells.sort_by_key(|cell| (cell.connections, place(cell.kind)));
-        cells
+    /// The cell of a candidate in a setup and case.
+    pub(super) fn cell(&self, scenario: &str, candidate: &str, setup: &str, case: &str) -> Option<&Cell> {
+        self.cells.iter().find(|cell| {
+            cell.scenario == scenario
+                && cell.candidate.name == candidate
+                && cell.setup == setup
+                && cell.case == case
+        })
     }
+}
+
+/// An object with a list `cells`, one line per cell: a record of thousands of measurements that can still be read.
+fn one_line_each(head: &Value, cells: &[Value]) -> String {
+    let head = format!("{head:#}");
+    let head = head.strip_suffix("\n}").unwrap_or(&head);
+    let lines: Vec<String> = cells.iter().map(Value::to_string).collect();
+    format!("{head},\n  \"cells\": [\n{}\n  ]\n}}\n", lines.join(",\n"))
 }
 
 /// Without where this machine keeps its build.
@@ -207,11 +197,17 @@ fn today() -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-fn micros(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
 
-#[allow(clippy::cast_precision_loss, reason = "counts and bytes stay far below 2^52")]
-fn as_float(number: u64) -> f64 {
-    number as f64
+    use super::one_line_each;
+
+    #[test]
+    fn results_are_json() {
+        let text = one_line_each(&json!({"a": {"b": {}}}), &[json!({"c": 1}), json!({"c": 2})]);
+        let back: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, json!({"a": {"b": {}}, "cells": [{"c": 1}, {"c": 2}]}));
+        assert!(text.contains("\n{\"c\":1},\n{\"c\":2}\n"), "{text}");
+    }
 }

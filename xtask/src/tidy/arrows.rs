@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (SIMULATOR, &["leno-core", "leno-config", "leno-wire", "leno-identity"]),
     // It measures what is shipped, and nothing that is shipped, nor any test, may see it.
     ("leno-guard", &["leno-core", "leno-config", "leno-proxy"]),
+    ("leno-load", &[]),
     ("xtask", &[]),
 ];
 /// For tests only: nothing that is shipped depends on it.

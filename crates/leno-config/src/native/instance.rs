@@ -17,8 +17,11 @@ use crate::diagnostic::Problem;
 use crate::source::Span;
 use crate::yaml::{Entry, Node, Value, short};
 
-/// Most instances or endpoints of one service.
+/// Most instances of one service: each may be a process to start.
 const INSTANCES_MAX: usize = 1000;
+
+/// Most endpoints of one service: addresses only, still read in a fraction of a second.
+const ENDPOINTS_MAX: usize = 20_000;
 
 /// Most variables that a file adds to one environment.
 const VARIABLES_MAX: usize = 1000;
@@ -303,7 +306,7 @@ pub(crate) fn endpoints(node: &Node, service: &ServiceId, reader: &mut Reader<'_
     let mut addresses: BTreeMap<SocketAddr, Span> = BTreeMap::new();
     let mut names: BTreeMap<Label, Span> = BTreeMap::new();
     let errors = reader.problems.errors();
-    for (index, item) in reader.list(node, "a list of addresses", INSTANCES_MAX).iter().enumerate() {
+    for (index, item) in reader.list(node, "a list of addresses", ENDPOINTS_MAX).iter().enumerate() {
         let Some((endpoint, name, place)) = endpoint(item, service, index, reader) else { continue };
         if let Some(before) = addresses.get(&endpoint.address) {
             let problem = Problem::error(place, format!("the address {} is given twice", endpoint.address));

@@ -14,7 +14,10 @@ use crate::diagnostic::Problem;
 use crate::source::Span;
 use crate::yaml::{Node, Value, short};
 
-/// Most routes of one gateway or service, and most hosts, methods, headers or targets of one route.
+/// Most routes of one gateway or service: a table that is still read in a fraction of a second.
+const ROUTES_MAX: usize = 20_000;
+
+/// Most hosts, methods, headers or targets of one route.
 pub(crate) const RULES_MAX: usize = 1000;
 
 /// Longest name that is made from a route's host and path, in characters.
@@ -31,7 +34,7 @@ struct Placed {
 /// The rules of a gateway.
 pub(crate) fn of_gateway(routes: &Node, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
     let mut rules = Vec::new();
-    for (index, node) in reader.list(routes, "a list of routes", RULES_MAX).iter().enumerate() {
+    for (index, node) in reader.list(routes, "a list of routes", ROUTES_MAX).iter().enumerate() {
         let Some(mut fields) = reader.fields(node, &GATEWAY_ROUTE) else { continue };
         let matching = matching(&mut fields, reader);
         let then = fields.get("to").and_then(|to| targets(to, None, reader));
@@ -48,7 +51,7 @@ pub(crate) fn of_service(
     reader: &mut Reader<'_>,
 ) -> Vec<RuleSpec> {
     let mut rules = Vec::new();
-    let items = routes.map_or(&[][..], |routes| reader.list(routes, "a list of routes", RULES_MAX));
+    let items = routes.map_or(&[][..], |routes| reader.list(routes, "a list of routes", ROUTES_MAX));
     for (index, node) in items.iter().enumerate() {
         let Some(mut fields) = reader.fields(node, &SERVICE_ROUTE) else { continue };
         let matching = matching(&mut fields, reader);
