@@ -5,7 +5,6 @@
 use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;
@@ -13,10 +12,9 @@ use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Inpu
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::INTERIM_HEADS_MAX;
-use leno_core::name::ServiceId;
 use leno_core::reason::{Reason, phrase};
 use leno_core::route::Then;
-use leno_core::snapshot::{Lookup, Snapshot};
+use leno_core::snapshot::Snapshot;
 use leno_core::spec::Transport;
 use leno_core::time::{Duration, Instant};
 
@@ -30,8 +28,8 @@ use crate::mux;
 use crate::telemetry::bump;
 use crate::worker::Worker;
 
-/// How long a request for a service that this proxy has not heard of waits for the control plane's answer.
-const ON_DEMAND_WAIT: Duration = Duration::from_secs(1);
+mod learn;
+
 /// How long a client may take to accept an answer made here.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -58,9 +56,9 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let mut snapshot = worker.snapshot();
     let mut decision = snapshot.decide(caller.entry(), &head);
     if decision.then == Then::NoSuchService
-        && let Some(service) = unheard(&snapshot, caller, head.authority)
+        && let Some(service) = learn::unheard(&snapshot, caller, head.authority)
     {
-        snapshot = learn(worker, caller, head.authority, service, alarm).await;
+        snapshot = learn::learn(worker, caller, head.authority, service, alarm).await;
         decision = snapshot.decide(caller.entry(), &head);
     }
     let now = worker.now();
@@ -106,43 +104,6 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         sink.cut(Reason::DownstreamGone);
     }
     drive.finish(client);
-}
-
-/// The service that the request is for, if the control plane has not been asked about it yet.
-fn unheard(snapshot: &Snapshot, caller: &Caller, authority: &[u8]) -> Option<ServiceId> {
-    let found = match caller {
-        Caller::Forward => snapshot.look_up(authority),
-        Caller::Dependency { service, .. } => snapshot.look_up_service(service),
-        Caller::Gateway | Caller::Inbound { .. } => Lookup::Known,
-    };
-    match found {
-        Lookup::Unknown(service) => Some(service),
-        Lookup::Known | Lookup::Absent => None,
-    }
-}
-
-/// The snapshot to decide by, once it knows the service that the workload calls, or that there is none.
-#[allow(clippy::redundant_allocation, reason = "see the worker's field")]
-async fn learn(
-    worker: &Rc<Worker>,
-    caller: &Caller,
-    authority: &[u8],
-    service: ServiceId,
-    alarm: &mut Alarm,
-) -> Rc<Arc<Snapshot>> {
-    worker.demand(service);
-    let deadline = worker.now().after(ON_DEMAND_WAIT);
-    loop {
-        tokio::select! {
-            biased;
-            () = worker.next_snapshot() => {}
-            () = alarm.until(deadline) => return worker.snapshot(),
-        }
-        let snapshot = worker.snapshot();
-        if unheard(&snapshot, caller, authority).is_none() {
-            return snapshot;
-        }
-    }
 }
 
 /// One request under way.

@@ -5,7 +5,6 @@
 //! ready in this turn of the worker, so all frames of a turn leave in one TLS write.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::mem::{swap, take};
 use std::pin::Pin;
@@ -13,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use leno_core::exchange::AppSaw;
-use leno_core::head::{Field, FieldId, RequestIndex, ResponseIndex};
+use leno_core::head::{FieldId, RequestIndex};
 use leno_core::http1::BodyFraming;
 use leno_core::mux::{self, Body, Code, Event, HeadIndex, Limits, Meta, Mux, Role, StreamId};
 use leno_core::reason::Reason;
@@ -28,16 +27,19 @@ use crate::clock::Clock;
 use crate::worker::Worker;
 
 pub(crate) mod accept;
+mod input;
 pub(crate) mod pool;
+mod slot;
 pub(crate) mod stream;
 
-/// Bytes read from TLS at a time: two records.
-const READ_BYTES: usize = 32 * 1024;
+use input::Input;
+pub(crate) use input::Inputs;
+use slot::{Head, Slot};
+
 /// How long a connection that can make no more use of its peer waits for the last bytes to leave.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Slots that a connection keeps for streams to come, and the largest body buffer that is kept with one, in bytes.
+/// Slots that a connection keeps for streams to come.
 const SPARE_SLOTS_MAX: usize = 64;
-const SPARE_BYTES_MAX: usize = 4 * 1024;
 /// Bytes that all streams of a connection together may have unread: a whole window for each of the 256 streams after
 /// which the pool makes another connection. With less, a few clients that do not read would use it up and stop every
 /// other stream of the connection. It is held only for clients that are slow, 256 KiB for each.
@@ -65,120 +67,6 @@ pub(crate) struct Conn {
     room: Rc<Notify>,
     clock: Clock,
     inputs: Inputs,
-}
-
-/// What the connection's task leaves for one stream. Used again for another one when the stream is over.
-#[derive(Debug, Default)]
-pub(crate) struct Slot {
-    state: RefCell<SlotState>,
-}
-
-#[derive(Debug, Default)]
-struct SlotState {
-    /// Body bytes that came and were not taken.
-    data: Vec<u8>,
-    /// The peer's half has ended.
-    ended: bool,
-    /// Heads that came and were not taken: interim ones and the final one. The machine bounds their number.
-    heads: VecDeque<Head>,
-    trailers: Trailers,
-    /// The stream was cut off.
-    broken: Option<(Broken, Option<Code>)>,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    /// What the reader of the stream before used, for the next one.
-    spare: Taken,
-}
-
-/// What a stream's reader has taken out of its slot.
-#[derive(Debug, Default)]
-struct Taken {
-    /// The bytes that were shown last.
-    shown: Vec<u8>,
-    /// The response head that arrived last.
-    head: Head,
-    trailers: Trailers,
-}
-
-/// Trailer fields and their bytes.
-#[derive(Debug, Default)]
-struct Trailers {
-    fields: Vec<Field>,
-    bytes: Vec<u8>,
-}
-
-/// A response head that waits in a slot.
-#[derive(Debug)]
-struct Head {
-    arrived: Arrived,
-    index: ResponseIndex,
-    bytes: Vec<u8>,
-    /// The protocol that a 101 switches to.
-    upgrade: Vec<u8>,
-}
-
-impl Default for Head {
-    fn default() -> Self {
-        Self {
-            arrived: Arrived { status: 0, framing: BodyFraming::None, interim: false },
-            index: ResponseIndex::default(),
-            bytes: Vec::new(),
-            upgrade: Vec::new(),
-        }
-    }
-}
-
-impl SlotState {
-    fn wake_reader(&mut self) {
-        if let Some(waker) = &self.reader {
-            waker.wake_by_ref();
-        }
-    }
-
-    /// Remembers whom to wake. A stream has one task, so the waker is nearly always the one that is known.
-    fn read_later(&mut self, waker: &Waker) {
-        match &mut self.reader {
-            Some(known) => known.clone_from(waker),
-            unknown => *unknown = Some(waker.clone()),
-        }
-    }
-
-    fn break_off(&mut self, broken: Broken, code: Option<Code>) {
-        self.broken.get_or_insert((broken, code));
-        self.wake_reader();
-        if let Some(waker) = self.writer.take() {
-            waker.wake();
-        }
-    }
-
-    /// Makes the slot ready for another stream.
-    fn clear(&mut self) {
-        self.data.clear();
-        self.ended = false;
-        self.heads.clear();
-        self.trailers.fields.clear();
-        self.broken = None;
-        self.reader = None;
-        self.writer = None;
-    }
-
-    /// The memory that a reader begins with; that for a head stays until one comes.
-    fn take_spare(&mut self) -> Taken {
-        let Taken { shown, trailers, .. } = &mut self.spare;
-        Taken { shown: take(shown), trailers: take(trailers), head: Head::default() }
-    }
-
-    /// Takes a reader's memory back.
-    fn give_spare(&mut self, mut taken: Taken) {
-        taken.shown.clear();
-        taken.trailers.fields.clear();
-        self.spare = taken;
-    }
-
-    /// True when it is not worth keeping: a large body went through it.
-    fn is_large(&self) -> bool {
-        self.data.capacity().max(self.spare.shown.capacity()) > SPARE_BYTES_MAX
-    }
 }
 
 impl Conn {
@@ -527,41 +415,6 @@ pub(crate) const fn who_refused(reason: &TlsReason) -> &'static str {
     match reason {
         TlsReason::RefusedByPeer(_) => "peer",
         _ => "self",
-    }
-}
-
-/// Bytes read and not yet understood.
-#[derive(Default)]
-struct Input {
-    /// Empty between turns, unless a frame has come in part.
-    bytes: Vec<u8>,
-    filled: usize,
-    index: HeadIndex,
-}
-
-/// A worker's memory to read into: a connection has some only while it reads, and it is the one used last.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Inputs(Rc<RefCell<Vec<Vec<u8>>>>);
-
-/// Such buffers kept by a worker. Only one is in use at a time, besides those with a part of a frame in them.
-const INPUTS_MAX: usize = 4;
-
-impl Inputs {
-    fn lend(&self, input: &mut Input) {
-        if input.bytes.is_empty() {
-            input.bytes = self.0.borrow_mut().pop().unwrap_or_else(|| vec![0; READ_BYTES]);
-        }
-    }
-
-    fn take_back(&self, input: &mut Input) {
-        if input.filled == 0 {
-            let bytes = take(&mut input.bytes);
-            let mut kept = self.0.borrow_mut();
-            // One that grew for a large head is not worth keeping.
-            if kept.len() < INPUTS_MAX && bytes.len() == READ_BYTES {
-                kept.push(bytes);
-            }
-        }
     }
 }
 

@@ -17,8 +17,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::slot::Slot;
 use super::stream::Stream;
-use super::{Conn, Ended, NewStream, Slot, who_refused};
+use super::{Conn, Ended, NewStream, who_refused};
 use crate::alarm::Alarm;
 use crate::body::Request;
 use crate::caller::{Caller, Remote};

@@ -11,7 +11,8 @@ use leno_core::http1::BodyFraming;
 use leno_core::mux::{Body, Code, Meta, OpenError, SendError, StreamId};
 use leno_core::reason::Reason;
 
-use super::{Conn, Slot, Taken, code_of};
+use super::slot::{Slot, Taken};
+use super::{Conn, code_of};
 use crate::body::{Arrived, Broken, Chunk, Hop, RequestSink, ResponseSink, ResponseSource, Sink, Source};
 
 /// The reading half.

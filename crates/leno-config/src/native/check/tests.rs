@@ -1,6 +1,6 @@
 use leno_core::head::{Field, FieldId, Fields, RequestHead, Span as Bytes};
 use leno_core::rng::Rng;
-use leno_core::route::matches;
+use leno_core::route::{Subject, matches};
 
 use super::*;
 
@@ -92,6 +92,6 @@ impl Request {
             path: self.path.as_bytes(),
             fields: Fields::new(self.buffer.as_bytes(), self.field.as_slice()),
         };
-        matches(spec, &head)
+        matches(spec, &Subject::new(&head))
     }
 }
