@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -19,17 +18,12 @@ pub(crate) enum Kind {
     Plain,
     /// A caller's sidecar and a callee's.
     Pair,
+    /// The same, with [`PEERS`] names for the callee's address, so that the caller dials it as often.
+    ManyPeers,
 }
 
-impl Kind {
-    /// As in the names of what is recorded.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Pair => "pair",
-        }
-    }
-}
+/// Connections with TLS between the two proxies of [`Kind::ManyPeers`].
+pub(crate) const PEERS: usize = 200;
 
 /// A mesh file for one of the two kinds, and the roles in it: the one that clients reach comes last.
 pub(crate) struct Plan {
@@ -37,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) roles: &'static [&'static str],
     /// Where requests enter.
     pub(crate) entry: SocketAddr,
+    /// Where the callee listens when that is not what the file says.
+    mesh_listen: Option<SocketAddr>,
 }
 
 impl Plan {
@@ -52,15 +48,25 @@ impl Plan {
                 let gateway = format!("gateway:\n  listen: \"{entry}\"\n  routes:\n    - to: app\n");
                 (&["gateway"][..], format!("mesh: guard\n{gateway}{services}"))
             }
-            Kind::Pair => {
+            Kind::Pair | Kind::ManyPeers => {
+                // 127.0.0.0/8 is one machine: all these are the callee that listens on every address.
+                let others = (2..=PEERS).take_while(|_| kind == Kind::ManyPeers).map(|number| {
+                    let port = mesh.port();
+                    format!(
+                        "\n      - {{name: app-{number}, port: {}, mesh: \"127.0.0.{number}:{port}\"}}",
+                        1_000 + number
+                    )
+                });
+                let others: String = others.collect();
                 // Nothing calls the caller, so nothing listens on its port.
                 let text = format!(
                     "mesh: guard
 services:
   app:
     health: none
+    balance: round-robin
     instances:
-      - {{name: app-1, address: \"{first}\", mesh: \"{mesh}\"}}
+      - {{name: app-1, address: \"{first}\", mesh: \"{mesh}\"}}{others}
   caller:
     calls: app
     health: none
@@ -72,7 +78,9 @@ services:
             }
         };
         std::fs::write(folder.path().join(FILE), text).map_err(|error| error.to_string())?;
-        Ok(Self { folder, roles, entry })
+        let mesh_listen =
+            (kind == Kind::ManyPeers).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, mesh.port())));
+        Ok(Self { folder, roles, entry, mesh_listen })
     }
 
     /// The mesh file.
@@ -101,22 +109,22 @@ impl Proxies {
         let mut workers = Vec::new();
         for role in plan.roles {
             let before = worker_threads()?;
-            start(&plan.file(), role, &plan.identity())?;
+            start(&plan, role)?;
             workers.push(new_worker(&before).map_err(|error| format!("{role}: {error}"))?);
         }
         Ok(Self { entry: plan.entry, workers, _plan: plan })
     }
 }
 
-fn start(file: &Path, role: &str, identity: &Path) -> Result<Bound, String> {
-    let mesh = native::load(file).map_err(|diagnostics| diagnostics.to_string())?;
+fn start(plan: &Plan, role: &str) -> Result<Bound, String> {
+    let mesh = native::load(&plan.file()).map_err(|diagnostics| diagnostics.to_string())?;
     let config = ProxyConfig {
         source: Source::File {
             mesh: Box::new(mesh),
             role: role.to_owned(),
-            identity: IdentitySource::SelfMade(identity.to_owned()),
+            identity: IdentitySource::SelfMade(plan.identity()),
         },
-        mesh_listen: None,
+        mesh_listen: plan.mesh_listen.filter(|_| role == "app-1"),
         mesh_advertise: None,
         forward_listen: None,
         outbound: Vec::new(),
