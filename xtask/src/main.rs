@@ -5,6 +5,7 @@
 
 mod bench;
 mod fuzz;
+mod guards;
 mod licences;
 mod packages;
 mod shell;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
                 false
             }
         }),
+        "guards" => guards::Options::parse(rest).map(|options| report(&guards::run(&options))),
         "fuzz" => fuzz::Options::parse(rest).map(|options| fuzz::run(&options)),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
@@ -75,6 +77,8 @@ cargo xtask COMMAND
   licences                 what every dependency allows us to do, and versions that are there twice
   bench [--seconds N] [--rounds N] [--connections A,B,..] [--only A,B,..] [--leno PATH]
                            CPU time per request, beside nginx and HAProxy; results under bench/results/
+  guards [--record] [--only A,B,..]
+                           what a request costs, counted, beside bench/guards.json; --record changes it
   fuzz [--minutes N] [--target NAME]
                            the fuzz targets of docs/fuzzing.md, N minutes each (default 1)
 ";

@@ -38,8 +38,9 @@ pub(crate) fn measure() -> Result<(), String> {
     };
     let cases = ["plain_idle", "tls_idle", "after_burst"];
     let running = cases.iter().map(run).collect::<Result<Vec<_>, _>>()?;
-    for (case, running) in cases.iter().zip(running) {
-        let done = running.wait_with_output().map_err(|error| error.to_string())?;
+    let done: Vec<_> = running.into_iter().map(std::process::Child::wait_with_output).collect();
+    for (case, done) in cases.iter().zip(done) {
+        let done = done.map_err(|error| error.to_string())?;
         print!("{}", String::from_utf8_lossy(&done.stdout));
         if !done.status.success() {
             return Err(format!("{case}: {}", done.status));

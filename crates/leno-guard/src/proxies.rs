@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -165,13 +166,24 @@ fn worker_threads() -> Result<BTreeSet<u32>, String> {
     Ok(ids.filter_map(|task| task.file_name().to_string_lossy().parse().ok()).collect())
 }
 
-/// An address that nobody uses at this moment.
+/// A free address, from below the range of outgoing connections: it stays free until somebody asks for it. Processes
+/// that run at once begin at different places.
 pub(crate) fn free_address() -> Result<SocketAddr, String> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map_err(|error| format!("no free port: {error}"))
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(61);
+    for _ in 0..PORTS {
+        let port = FIRST_PORT + start.wrapping_add(NEXT.fetch_add(1, Relaxed)) % PORTS;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).unwrap_or_default()));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err("no free port".into())
 }
 
+/// Below what Linux gives to outgoing connections (32768), and above what our tests use.
+const FIRST_PORT: u32 = 16_000;
+const PORTS: u32 = 10_000;
 const FILE: &str = "mesh.yaml";
 /// How long a proxy may take to start; under an instrument it is fifty times slower than else.
 const READY: Duration = Duration::from_secs(60);
