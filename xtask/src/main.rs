@@ -5,6 +5,7 @@
 
 mod bench;
 mod fuzz;
+mod guards;
 mod licences;
 mod packages;
 mod shell;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
                 false
             }
         }),
+        "guards" => guards::Options::parse(rest).map(|options| report(&guards::run(&options))),
         "fuzz" => fuzz::Options::parse(rest).map(|options| fuzz::run(&options)),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
@@ -77,6 +79,8 @@ cargo xtask COMMAND
         [--connections A,B,..] [--external NAME=SCRIPT] [--external-pair NAME=SCRIPT]
                            what a request costs, beside nginx, HAProxy and Envoy; results under bench/results/,
                            how to read them in docs/performance.md
+  guards [--record] [--only A,B,..]
+                           what a request costs, counted, beside bench/guards.json; --record changes it
   fuzz [--minutes N] [--target NAME]
                            the fuzz targets of docs/fuzzing.md, N minutes each (default 1)
 ";

@@ -52,6 +52,16 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         probe: Probe::Program("openssl"),
         used_by: "tests with openssl as a TLS peer",
     },
+    Package {
+        name: "valgrind",
+        probe: Probe::Program("valgrind"),
+        used_by: "guards that count instructions",
+    },
+    Package {
+        name: "strace",
+        probe: Probe::Program("strace"),
+        used_by: "guards that count system calls",
+    },
 ];
 
 /// What `cargo xtask bench` uses.

@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use crate::shell::Findings;
-use crate::{licences, packages, shell, tidy};
+use crate::{guards, licences, packages, shell, tidy};
 
 /// Which tests are run.
 #[derive(Default)]
@@ -58,6 +58,9 @@ pub(crate) fn run(options: &Options) -> bool {
     }
     steps.take("tidy", tidy::check);
     steps.take("licences", licences::check);
+    if !options.fast {
+        steps.take("guards", || guards::run(&guards::Options::default()));
+    }
     let mut sum = Sum::default();
     steps.take("tests", || tests(options, &mut sum));
     steps.finish(&sum)

@@ -56,6 +56,32 @@ pub(crate) fn of_process() -> Asked {
     })
 }
 
+/// Bytes in use as the C library counts them: with what C code has asked for, and with the C library's own overhead.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn of_libc() -> i64 {
+    /// `struct mallinfo2` of glibc 2.33 and later.
+    #[repr(C)]
+    struct MallInfo {
+        before: [usize; 4],
+        mapped: usize,
+        between: [usize; 2],
+        used: usize,
+        after: [usize; 2],
+    }
+    unsafe extern "C" {
+        safe fn mallinfo2() -> MallInfo;
+    }
+    let info = mallinfo2();
+    let MallInfo { before: _, mapped, between: _, used, after: _ } = info;
+    (used + mapped) as i64
+}
+
+/// Only glibc says it.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn of_libc() -> i64 {
+    of_process().live()
+}
+
 /// From now on keeps a backtrace of each allocation of the thread with this kernel id; 0: of none.
 pub(crate) fn trace(id: u32) {
     TRACED.store(id, Relaxed);

@@ -167,7 +167,8 @@ impl Pair {
         let (mut request, mut response) = (RequestIndex::default(), ResponseIndex::default());
         let parsed = RequestParser::default().parse(REQUEST, &limits, &mut request);
         parsed.ok().flatten().ok_or("the request is not understood")?;
-        let parsed = ResponseParser::default().parse(RESPONSE, &limits, ResponseFor::default(), &mut response);
+        let parsed =
+            ResponseParser::default().parse(RESPONSE, &limits, ResponseFor::default(), &mut response);
         parsed.ok().flatten().ok_or("the response is not understood")?;
         let mut edits = Edits::default();
         edits.set(b"x-request-id", b"8f3a3c0e-1f64-4c31-9d1c-0e4ef0a7a2b1");
@@ -210,7 +211,11 @@ impl Pair {
         }
         let answer = carry(&mut self.acceptor, &mut self.dialer, &mut self.index, self.now)?;
         carry(&mut self.dialer, &mut self.acceptor, &mut self.index, self.now)?;
-        if answer.ended && answer.bytes == BODY.len() { Ok(()) } else { Err("the answer is not whole".into()) }
+        if answer.ended && answer.bytes == BODY.len() {
+            Ok(())
+        } else {
+            Err("the answer is not whole".into())
+        }
     }
 }
 

@@ -9,14 +9,16 @@ use crate::proxies::{Kind, Proxies};
 use crate::record::Measured;
 
 /// What is run under the instrument, and how many requests the shorter run makes.
-const CASES: &[(&str, u64)] = &[("core_http1", 2_000), ("core_mesh", 2_000), ("worker_plain", 1_000), ("worker_pair", 2_000)];
+const CASES: &[(&str, u64)] =
+    &[("core_http1", 2_000), ("core_mesh", 2_000), ("worker_plain", 1_000), ("worker_pair", 2_000)];
 /// Requests before the first that counts.
 const WARM_UP: u64 = 500;
 const BYTES: usize = 128;
 
 /// Counts every case. Without valgrind it says so and counts nothing.
 pub(crate) fn measure(measured: &mut Measured) -> Result<(), String> {
-    let there = Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let there =
+        Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !there.is_ok_and(|status| status.success()) {
         measured.skip("instructions", "valgrind is not installed");
         return Ok(());
@@ -50,7 +52,8 @@ fn count(name: &str, requests: u64) -> Result<u64, String> {
     for file in std::fs::read_dir(folder.path()).map_err(|error| error.to_string())?.flatten() {
         let text = String::from_utf8_lossy(&std::fs::read(file.path()).unwrap_or_default()).into_owned();
         if SERVES.iter().any(|name| text.contains(name)) {
-            let total = text.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse::<u64>().ok());
+            let total =
+                text.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse::<u64>().ok());
             sum += total.ok_or("callgrind wrote no totals")?;
         }
     }

@@ -5,8 +5,10 @@
 //! | `open ENTRY N` | opens N connections, beside those that stand |
 //! | `sequence T BYTES` | T times: each connection in turn sends a request and reads its answer |
 //! | `together T BYTES` | T times: all connections send, the upstream answers when it has all, all read |
+//! | `waves T BYTES N` | as `together`, but only N connections at a time |
 //! | `race T BYTES` | each connection makes T requests, one after the other, not waiting for others |
 //! | `close` | closes all connections |
+//! | `hang-up` | the upstreams close all theirs |
 //!
 //! It answers each with `done REQUESTS` or with `failed WHY`. Its first line names its upstreams.
 
@@ -88,8 +90,9 @@ impl Drop for Load {
 
 /// The load process itself, until its standard input ends.
 pub(crate) fn run() -> Result<(), String> {
-    let hold = Arc::new(AtomicUsize::new(1));
-    let addresses = start_upstreams(hold.clone())?;
+    raise_limit();
+    let orders = Arc::new(Orders { hold: AtomicUsize::new(1), hang_up: Notify::new() });
+    let addresses = start_upstreams(orders.clone())?;
     let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     println!("{}", addresses.join(" "));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -97,7 +100,7 @@ pub(crate) fn run() -> Result<(), String> {
     let mut clients = Vec::new();
     for line in std::io::stdin().lines().map_while(Result::ok) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let done = LocalSet::new().block_on(&runtime, obey(&words, &mut clients, &hold));
+        let done = LocalSet::new().block_on(&runtime, obey(&words, &mut clients, &orders));
         match done {
             Ok(requests) => println!("done {requests}"),
             Err(why) => println!("failed {why}"),
@@ -106,12 +109,12 @@ pub(crate) fn run() -> Result<(), String> {
     Ok(())
 }
 
-async fn obey(words: &[&str], clients: &mut Vec<Client>, hold: &AtomicUsize) -> Result<u64, String> {
+async fn obey(words: &[&str], clients: &mut Vec<Client>, upstream: &Orders) -> Result<u64, String> {
     let number = |at: usize| -> Result<usize, String> {
         let word = words.get(at).ok_or("a number is missing")?;
         word.parse().map_err(|_| format!("`{word}` is no number"))
     };
-    hold.store(1, Relaxed);
+    upstream.hold.store(1, Relaxed);
     match words.first().copied() {
         Some("open") => {
             let entry: SocketAddr =
@@ -137,18 +140,25 @@ async fn obey(words: &[&str], clients: &mut Vec<Client>, hold: &AtomicUsize) -> 
             }
             Ok((turns * clients.len()) as u64)
         }
-        Some("together") => {
+        Some(shape @ ("together" | "waves")) => {
             let (turns, bytes) = (number(1)?, number(2)?);
-            hold.store(clients.len(), Relaxed);
+            let size = if shape == "waves" { number(3)? } else { clients.len() };
             for _ in 0..turns {
-                for client in &mut *clients {
-                    client.send(bytes).await?;
-                }
-                for client in &mut *clients {
-                    client.receive(bytes).await?;
+                for wave in clients.chunks_mut(size.max(1)) {
+                    upstream.hold.store(wave.len(), Relaxed);
+                    for client in &mut *wave {
+                        client.send(bytes).await?;
+                    }
+                    for client in wave {
+                        client.receive(bytes).await?;
+                    }
                 }
             }
             Ok((turns * clients.len()) as u64)
+        }
+        Some("hang-up") => {
+            upstream.hang_up.notify_waiters();
+            Ok(0)
         }
         Some("race") => {
             let (turns, bytes) = (number(1)?, number(2)?);
@@ -227,8 +237,25 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Res
     }
 }
 
-/// Starts the upstreams in a thread. `hold`: so many requests are collected before any is answered.
-fn start_upstreams(hold: Arc<AtomicUsize>) -> Result<Vec<SocketAddr>, String> {
+/// What the upstreams do besides answering.
+struct Orders {
+    /// So many requests are collected before any is answered.
+    hold: AtomicUsize,
+    /// Every connection is closed.
+    hang_up: Notify,
+}
+
+/// Lets this process have as many descriptors as it may; returns how many those are.
+pub(crate) fn raise_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // A failure leaves what there was.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Starts the upstreams in a thread.
+fn start_upstreams(orders: Arc<Orders>) -> Result<Vec<SocketAddr>, String> {
     let mut sockets = Vec::new();
     for _ in 0..UPSTREAMS {
         let socket =
@@ -241,7 +268,7 @@ fn start_upstreams(hold: Arc<AtomicUsize>) -> Result<Vec<SocketAddr>, String> {
     let runtime = runtime.map_err(|error| error.to_string())?;
     std::thread::spawn(move || {
         LocalSet::new().block_on(&runtime, async move {
-            let held = Rc::new(Held { most: hold, waiting: Cell::new(0), release: Notify::new() });
+            let held = Rc::new(Held { orders, waiting: Cell::new(0), release: Notify::new() });
             let bodies = Rc::new(RefCell::new(Vec::new()));
             for socket in sockets {
                 let Ok(listener) = TcpListener::from_std(socket) else { return };
@@ -249,7 +276,14 @@ fn start_upstreams(hold: Arc<AtomicUsize>) -> Result<Vec<SocketAddr>, String> {
                 tokio::task::spawn_local(async move {
                     while let Ok((stream, _)) = listener.accept().await {
                         let _ = stream.set_nodelay(true);
-                        tokio::task::spawn_local(answer(stream, held.clone(), bodies.clone()));
+                        let (held, bodies) = (held.clone(), bodies.clone());
+                        tokio::task::spawn_local(async move {
+                            let orders = held.orders.clone();
+                            tokio::select! {
+                                () = answer(stream, held, bodies) => {}
+                                () = orders.hang_up.notified() => {}
+                            }
+                        });
                     }
                 });
             }
@@ -261,7 +295,7 @@ fn start_upstreams(hold: Arc<AtomicUsize>) -> Result<Vec<SocketAddr>, String> {
 
 /// Requests that are answered only when there are enough of them.
 struct Held {
-    most: Arc<AtomicUsize>,
+    orders: Arc<Orders>,
     waiting: Cell<usize>,
     release: Notify,
 }
@@ -270,7 +304,7 @@ impl Held {
     async fn wait(&self) {
         let released = self.release.notified();
         self.waiting.set(self.waiting.get() + 1);
-        if self.waiting.get() >= self.most.load(Relaxed) {
+        if self.waiting.get() >= self.orders.hold.load(Relaxed) {
             self.waiting.set(0);
             self.release.notify_waiters();
         } else {

@@ -8,6 +8,7 @@ mod allocator;
 mod core_path;
 mod instructions;
 mod load;
+mod memory;
 mod proxies;
 mod record;
 mod system_calls;
@@ -23,6 +24,8 @@ fn main() -> ExitCode {
         ["allocations"] => allocations::measure(&mut measured),
         ["allocations", "--trace", case] => allocations::trace(case),
         ["system-calls", leno] => system_calls::measure(leno.as_ref(), &mut measured),
+        ["memory"] => memory::measure(),
+        ["memory", case] => memory::measure_one(case, &mut measured),
         ["instructions"] => instructions::measure(&mut measured),
         ["drive", case, requests] => match requests.parse() {
             Ok(requests) => instructions::drive(case, requests),
@@ -44,6 +47,7 @@ leno-guard COMMAND
 
   allocations [--trace CASE]   allocations per request; with --trace: where those of one case come from
   system-calls LENO            system calls per request of this binary, by strace
+  memory                       bytes per idle connection, and what is left of a burst
   instructions                 instructions per request, by valgrind
   drive CASE REQUESTS          what `instructions` runs under valgrind
 ";

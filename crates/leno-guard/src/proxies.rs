@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -19,17 +19,12 @@ pub(crate) enum Kind {
     Plain,
     /// A caller's sidecar and a callee's.
     Pair,
+    /// The same, with [`PEERS`] names for the callee's address, so that the caller dials it as often.
+    ManyPeers,
 }
 
-impl Kind {
-    /// As in the names of what is recorded.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Pair => "pair",
-        }
-    }
-}
+/// Connections with TLS between the two proxies of [`Kind::ManyPeers`].
+pub(crate) const PEERS: usize = 200;
 
 /// A mesh file for one of the two kinds, and the roles in it: the one that clients reach comes last.
 pub(crate) struct Plan {
@@ -37,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) roles: &'static [&'static str],
     /// Where requests enter.
     pub(crate) entry: SocketAddr,
+    /// Where the callee listens when that is not what the file says.
+    mesh_listen: Option<SocketAddr>,
 }
 
 impl Plan {
@@ -52,15 +49,25 @@ impl Plan {
                 let gateway = format!("gateway:\n  listen: \"{entry}\"\n  routes:\n    - to: app\n");
                 (&["gateway"][..], format!("mesh: guard\n{gateway}{services}"))
             }
-            Kind::Pair => {
+            Kind::Pair | Kind::ManyPeers => {
+                // 127.0.0.0/8 is one machine: all these are the callee that listens on every address.
+                let others = (2..=PEERS).take_while(|_| kind == Kind::ManyPeers).map(|number| {
+                    let port = mesh.port();
+                    format!(
+                        "\n      - {{name: app-{number}, port: {}, mesh: \"127.0.0.{number}:{port}\"}}",
+                        1_000 + number
+                    )
+                });
+                let others: String = others.collect();
                 // Nothing calls the caller, so nothing listens on its port.
                 let text = format!(
                     "mesh: guard
 services:
   app:
     health: none
+    balance: round-robin
     instances:
-      - {{name: app-1, address: \"{first}\", mesh: \"{mesh}\"}}
+      - {{name: app-1, address: \"{first}\", mesh: \"{mesh}\"}}{others}
   caller:
     calls: app
     health: none
@@ -72,7 +79,9 @@ services:
             }
         };
         std::fs::write(folder.path().join(FILE), text).map_err(|error| error.to_string())?;
-        Ok(Self { folder, roles, entry })
+        let mesh_listen =
+            (kind == Kind::ManyPeers).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, mesh.port())));
+        Ok(Self { folder, roles, entry, mesh_listen })
     }
 
     /// The mesh file.
@@ -101,22 +110,22 @@ impl Proxies {
         let mut workers = Vec::new();
         for role in plan.roles {
             let before = worker_threads()?;
-            start(&plan.file(), role, &plan.identity())?;
+            start(&plan, role)?;
             workers.push(new_worker(&before).map_err(|error| format!("{role}: {error}"))?);
         }
         Ok(Self { entry: plan.entry, workers, _plan: plan })
     }
 }
 
-fn start(file: &Path, role: &str, identity: &Path) -> Result<Bound, String> {
-    let mesh = native::load(file).map_err(|diagnostics| diagnostics.to_string())?;
+fn start(plan: &Plan, role: &str) -> Result<Bound, String> {
+    let mesh = native::load(&plan.file()).map_err(|diagnostics| diagnostics.to_string())?;
     let config = ProxyConfig {
         source: Source::File {
             mesh: Box::new(mesh),
             role: role.to_owned(),
-            identity: IdentitySource::SelfMade(identity.to_owned()),
+            identity: IdentitySource::SelfMade(plan.identity()),
         },
-        mesh_listen: None,
+        mesh_listen: plan.mesh_listen.filter(|_| role == "app-1"),
         mesh_advertise: None,
         forward_listen: None,
         outbound: Vec::new(),
@@ -157,13 +166,24 @@ fn worker_threads() -> Result<BTreeSet<u32>, String> {
     Ok(ids.filter_map(|task| task.file_name().to_string_lossy().parse().ok()).collect())
 }
 
-/// An address that nobody uses at this moment.
+/// A free address, from below the range of outgoing connections: it stays free until somebody asks for it. Processes
+/// that run at once begin at different places.
 pub(crate) fn free_address() -> Result<SocketAddr, String> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map_err(|error| format!("no free port: {error}"))
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(61);
+    for _ in 0..PORTS {
+        let port = FIRST_PORT + start.wrapping_add(NEXT.fetch_add(1, Relaxed)) % PORTS;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).unwrap_or_default()));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err("no free port".into())
 }
 
+/// Below what Linux gives to outgoing connections (32768), and above what our tests use.
+const FIRST_PORT: u32 = 16_000;
+const PORTS: u32 = 10_000;
 const FILE: &str = "mesh.yaml";
 /// How long a proxy may take to start; under an instrument it is fifty times slower than else.
 const READY: Duration = Duration::from_secs(60);
