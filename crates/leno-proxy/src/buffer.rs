@@ -24,6 +24,14 @@ impl Stock {
         self.0.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
+    /// Drops half of the buffers: after a burst the memory goes back within some sweeps.
+    pub(crate) fn sweep(&self) {
+        let mut stock = self.0.borrow_mut();
+        let stay = stock.len() / 2;
+        stock.truncate(stay);
+        stock.shrink_to(STOCK_MAX);
+    }
+
     /// Takes a buffer back. What is still in it is forgotten.
     pub(crate) fn give(&self, mut buffer: Vec<u8>) {
         let mut stock = self.0.borrow_mut();

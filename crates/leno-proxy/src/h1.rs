@@ -393,7 +393,7 @@ impl ResponseSink for Writer {
     }
 }
 
-/// What a client connection knows of the response that it waits for.
+/// What a client connection knows of the response that it waits for. Connections take turns with its memory.
 #[derive(Debug, Default)]
 pub(crate) struct Response {
     parser: ResponseParser,
@@ -408,24 +408,27 @@ pub(crate) struct Response {
 #[derive(Debug)]
 pub(crate) struct ResponseReader {
     pub(crate) reader: Reader,
-    response: Response,
+    /// `None` while the connection is idle.
+    pub(crate) response: Option<Box<Response>>,
     limits: Limits,
 }
 
 impl ResponseReader {
     pub(crate) fn new(reader: Reader, limits: Limits) -> Self {
-        Self { reader, response: Response::default(), limits }
+        Self { reader, response: Some(Box::default()), limits }
     }
 
     /// Prepares for the response to a request.
     pub(crate) fn begin(&mut self, answers: ResponseFor) {
-        self.response.answers = answers;
-        self.response.meta = None;
+        let response = self.response.get_or_insert_default();
+        response.answers = answers;
+        response.meta = None;
     }
 
     /// True when the response was complete and the server keeps the connection.
     pub(crate) fn reusable(&self) -> bool {
-        self.response.meta.is_some_and(|meta| meta.keep_alive && !meta.interim)
+        let meta = self.response.as_ref().and_then(|response| response.meta);
+        meta.is_some_and(|meta| meta.keep_alive && !meta.interim)
             && self.reader.body_ended()
             && self.reader.buffer.is_empty()
             && !self.reader.ended
@@ -458,18 +461,19 @@ impl ResponseSource for ResponseReader {
     async fn head(&mut self) -> Result<Arrived, Broken> {
         let malformed = Broken { app_saw: AppSaw::Maybe, reason: Reason::UpstreamMalformed };
         loop {
-            let Response { parser, index, answers, .. } = &mut self.response;
+            let Some(response) = &mut self.response else { return Err(Broken::CLOSED) };
+            let Response { parser, index, answers, .. } = &mut **response;
             let buffer = &mut self.reader.buffer;
             let parsed =
                 parser.parse(buffer.filled(), &self.limits, *answers, index).map_err(|_| malformed)?;
             if let Some(meta) = parsed {
-                self.response.bytes.clear();
                 let head = buffer.filled().get(..meta.head_bytes).unwrap_or(&[]);
-                self.response.bytes.extend_from_slice(head);
+                response.bytes.clear();
+                response.bytes.extend_from_slice(head);
+                response.meta = Some(meta);
+                let status = response.index.status;
                 buffer.consume(meta.head_bytes);
                 self.reader.begin_body(meta.framing);
-                self.response.meta = Some(meta);
-                let status = self.response.index.status;
                 return Ok(Arrived { status, framing: meta.framing, interim: meta.interim });
             }
             match self.reader.fill(self.limits.head_bytes_max).await {
@@ -480,7 +484,11 @@ impl ResponseSource for ResponseReader {
     }
 
     fn view(&self) -> ResponseHead<'_> {
-        self.response.index.view(&self.response.bytes)
+        match &self.response {
+            Some(response) => response.index.view(&response.bytes),
+            // Nobody looks before a head has come.
+            None => ResponseHead { status: 0, reason: &[], fields: Fields::default() },
+        }
     }
 
     fn upgrade(&self) -> &[u8] {

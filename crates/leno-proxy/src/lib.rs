@@ -21,6 +21,7 @@ mod listen;
 mod mux;
 mod socket;
 mod source;
+mod sys;
 mod telemetry;
 mod tls;
 mod worker;

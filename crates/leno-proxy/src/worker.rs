@@ -24,6 +24,7 @@ use crate::h1::client::Pools as H1Pools;
 use crate::mux::Inputs;
 use crate::mux::accept::Desks;
 use crate::mux::pool::Pools as MuxPools;
+use crate::sys;
 use crate::telemetry::{Direction, PairId, Telemetry};
 use crate::tls::TlsState;
 
@@ -31,6 +32,9 @@ pub(crate) mod thread;
 
 /// Connections that one worker accepts at a time, over all listeners. Each costs some KiB while it is active.
 pub(crate) const CONNECTIONS_MAX: usize = 50_000;
+
+/// With fewer connections than this a burst is not worth the search for memory to give back, which takes milliseconds.
+const BURST_CONNECTIONS: usize = 1_000;
 
 /// What every worker gets when it starts.
 #[derive(Clone, Debug)]
@@ -106,6 +110,8 @@ pub(crate) struct Worker {
     /// Client connections by number, so that a drain can end the idle ones.
     clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
+    /// The most clients since memory was last given back.
+    clients_most: Cell<usize>,
     /// Exchanges under way.
     under_way: Cell<usize>,
     draining: Cell<bool>,
@@ -152,6 +158,7 @@ impl Worker {
             mux_inputs: Inputs::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
+            clients_most: Cell::new(0),
             under_way: Cell::new(0),
             draining: Cell::new(false),
             drain: Notify::new(),
@@ -282,6 +289,22 @@ impl Worker {
     /// Requests under way.
     pub(crate) fn under_way(&self) -> usize {
         self.under_way.get()
+    }
+
+    /// Lets go of what has not been used for a while. Called every some seconds.
+    pub(crate) fn sweep(&self) {
+        self.h1_pools.borrow_mut().sweep(self.clock.now());
+        self.desks.borrow_mut().sweep();
+        self.stock.sweep();
+        // What a burst of connections took goes back to the system once most of them have gone: the allocator alone
+        // keeps it, in pieces, for ever.
+        let open = self.clients.borrow().len();
+        let most = self.clients_most.get().max(open);
+        let gone = most > BURST_CONNECTIONS && open < most / 2;
+        self.clients_most.set(if gone { open } else { most });
+        if gone {
+            sys::give_memory_back();
+        }
     }
 
     /// Begins a drain: idle clients are closed now, busy ones after their answer.

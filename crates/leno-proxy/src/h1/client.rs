@@ -10,7 +10,7 @@ use leno_core::reason::Reason;
 use leno_core::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
-use super::{Reader, ResponseReader, Writer};
+use super::{Reader, Response, ResponseReader, Writer};
 use crate::worker::Worker;
 
 /// Idle connections kept per endpoint and worker. Fewer than a burst uses at a time means connecting anew in every burst.
@@ -51,7 +51,14 @@ impl Connection {
 pub(crate) struct Pools {
     /// By endpoint; the one used last is used next, so that the others grow old and go.
     idle: BTreeMap<u64, Vec<(Box<Connection>, Instant)>>,
+    /// What idle connections do not need.
+    responses: Vec<Box<Response>>,
 }
+
+/// Memory for responses that a worker keeps; with more requests at a time than this, some is made anew.
+const RESPONSES_MAX: usize = 512;
+/// The largest head that is kept memory for, in bytes.
+const HEAD_BYTES_KEPT: usize = 4 * 1024;
 
 impl Pools {
     /// A connection to use, if one is left that is alive.
@@ -59,6 +66,7 @@ impl Pools {
         let idle = self.idle.get_mut(&endpoint)?;
         while let Some((mut connection, since)) = idle.pop() {
             if now.since(since) < IDLE_TIMEOUT && !connection.source.reader.is_stale() {
+                connection.source.response = self.responses.pop();
                 return Some(connection);
             }
         }
@@ -66,7 +74,10 @@ impl Pools {
     }
 
     /// Keeps a connection whose last response was complete.
-    pub(crate) fn give(&mut self, endpoint: u64, connection: Box<Connection>, now: Instant) {
+    pub(crate) fn give(&mut self, endpoint: u64, mut connection: Box<Connection>, now: Instant) {
+        let response = connection.source.response.take();
+        self.responses.extend(response.filter(|it| it.bytes.capacity() <= HEAD_BYTES_KEPT));
+        self.responses.truncate(RESPONSES_MAX);
         let idle = self.idle.entry(endpoint).or_default();
         if idle.len() < IDLE_MAX {
             idle.push((connection, now));
@@ -81,6 +92,8 @@ impl Pools {
             });
             !idle.is_empty()
         });
+        // After a burst the memory goes back within some sweeps.
+        self.responses.truncate(self.responses.len() / 2);
     }
 
     /// Forgets endpoints that are not in `keys`, which is sorted.

@@ -97,9 +97,7 @@ async fn run(
                 Some(order) => obey(&worker, order),
             },
             _ = sweep.tick() => {
-                let now = worker.clock.now();
-                worker.h1_pools.borrow_mut().sweep(now);
-                worker.desks.borrow_mut().sweep();
+                worker.sweep();
             }
         }
     }
