@@ -70,7 +70,11 @@ impl Edits {
     /// True when a field of this name is to go.
     pub fn removes(&self, name: &[u8]) -> bool {
         self.list.iter().any(|edit| match edit {
-            Edit::Remove(removed) => removed.of(&self.bytes).eq_ignore_ascii_case(name),
+            // Nearly always the length tells already.
+            Edit::Remove(removed) => {
+                (removed.end - removed.start) as usize == name.len()
+                    && removed.of(&self.bytes).eq_ignore_ascii_case(name)
+            }
             Edit::Add(..) => false,
         })
     }

@@ -100,7 +100,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, socket: StdListener, purpose: Pur
                 let Some(guard) = admit(&worker, name) else { continue };
                 match &purpose {
                     Purpose::Mesh => {
-                        worker.spawn(move |worker| mux::accept::serve(worker, stream, peer, guard));
+                        worker.spawn(move |worker| mux::accept::accept(worker, stream, peer, guard));
                     }
                     Purpose::Http(caller) => h1::server::serve(&worker, stream, peer, caller, guard),
                 }

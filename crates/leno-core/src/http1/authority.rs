@@ -76,9 +76,8 @@ fn host_and_port(text: &[u8]) -> Option<bool> {
         address.parse::<core::net::Ipv6Addr>().ok()?;
         close + 2
     } else {
-        let length = memchr::memchr(b':', text).unwrap_or(text.len());
-        let valid = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        if length == 0 || !text[..length].iter().all(valid) {
+        let length = text.iter().position(|byte| !NAME[usize::from(*byte)]).unwrap_or(text.len());
+        if length == 0 {
             return None;
         }
         length
@@ -90,10 +89,28 @@ fn host_and_port(text: &[u8]) -> Option<bool> {
     }
 }
 
+/// What a host's name is made of.
+static NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    table
+};
+
 /// 1 to 65535 in at most five digits.
 fn is_port(text: &[u8]) -> bool {
-    let number = text
-        .iter()
-        .fold(0_u32, |sum, byte| sum.wrapping_mul(10).wrapping_add(u32::from(byte.wrapping_sub(b'0'))));
-    (1..=5).contains(&text.len()) && text.iter().all(u8::is_ascii_digit) && (1..=65_535).contains(&number)
+    let mut number = 0_u32;
+    if text.len() > 5 {
+        return false;
+    }
+    for byte in text {
+        if !byte.is_ascii_digit() {
+            return false;
+        }
+        number = number * 10 + u32::from(byte - b'0');
+    }
+    (1..=65_535).contains(&number)
 }

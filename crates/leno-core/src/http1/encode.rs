@@ -151,8 +151,11 @@ pub fn end_to_end<'a>(fields: Fields<'a>) -> impl Iterator<Item = (FieldId, &'a 
 /// True when a `Connection` field has an option that is the name of a field which would cross otherwise. Framing and
 /// `Host` cannot be named away.
 fn names_fields(fields: Fields<'_>) -> bool {
-    connection_options(fields)
-        .any(|option| !option.eq_ignore_ascii_case(b"close") && !is_ours(FieldId::of(option)))
+    let names = |option: &[u8]| !option.eq_ignore_ascii_case(b"close") && !is_ours(FieldId::of(option));
+    // What nearly all say costs no list.
+    fields.iter().any(|(id, _, value)| {
+        id == FieldId::Connection && !value.eq_ignore_ascii_case(b"keep-alive") && list(value).any(names)
+    })
 }
 
 /// True when a `Connection` field names the field `name`, which is not ours.

@@ -95,6 +95,9 @@ impl Facts {
                 }
                 self.chunked = true;
             }
+            // What nearly all say, and what nearly all say otherwise.
+            FieldId::Connection if value.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+            FieldId::Connection if value.eq_ignore_ascii_case(b"close") => self.close = true,
             FieldId::Connection => {
                 for option in list(value) {
                     match option.len() {

@@ -32,9 +32,23 @@ use crate::worker::Worker;
 /// How long a peer may take for its handshake: two round trips and some cryptography.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Shakes hands with a peer and has it served by another task: what a handshake needs is much more than what a
+/// connection needs for the rest of its life.
+pub(crate) async fn accept(worker: Rc<Worker>, stream: TcpStream, from: SocketAddr, guard: Guard) {
+    if let Some((tls, peer)) = handshake(&worker, stream, from).await {
+        let tls = Box::new(tls);
+        worker.spawn(move |worker| serve(worker, tls, peer, from, guard));
+    }
+}
+
 /// Serves a peer until the connection ends.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, from: SocketAddr, _guard: Guard) {
-    let Some((tls, peer)) = handshake(&worker, stream, from).await else { return };
+async fn serve(
+    worker: Rc<Worker>,
+    tls: Box<TlsStream<TcpStream>>,
+    peer: SpiffeId,
+    from: SocketAddr,
+    _guard: Guard,
+) {
     tracing::debug!(%peer, %from, "a peer connected");
     let conn = Conn::new(Role::Acceptor, &worker, Rc::default());
     worker.mux_pools.borrow_mut().accepted(&conn);

@@ -124,8 +124,8 @@ pub(crate) async fn connect(
                 let dialing = Rc::new(Dialing::default());
                 peer.dialing = Some(dialing.clone());
                 let room = peer.room.clone();
-                let (endpoint, id) = (endpoint.clone(), id.clone());
-                worker.spawn(move |worker| dial(worker, endpoint, id, dialing, room));
+                let attempt = Attempt { endpoint: endpoint.clone(), id: id.clone(), dialing, room };
+                worker.spawn(move |worker| dial(worker, attempt));
             }
             match (best, &peer.dialing) {
                 // A crowded one does until there is another: that one may never come.
@@ -159,22 +159,44 @@ impl Dialing {
     }
 }
 
-/// Makes a connection, announces the result, and serves the connection to its end.
-async fn dial(
-    worker: Rc<Worker>,
+/// A connection attempt under way.
+struct Attempt {
     endpoint: Rc<Endpoint>,
     id: SpiffeId,
     dialing: Rc<Dialing>,
+    /// Rings when the connection has room.
     room: Rc<Notify>,
-) {
-    let announce = |result| worker.mux_pools.borrow_mut().dialed(endpoint.key, &dialing, result);
+}
+
+impl Attempt {
+    fn announce(&self, worker: &Worker, result: Result<Rc<Conn>, ConnectFailure>) {
+        worker.mux_pools.borrow_mut().dialed(self.endpoint.key, &self.dialing, result);
+    }
+}
+
+/// Makes a connection and has it served by another task: what a handshake needs is much more than what a connection
+/// needs for the rest of its life.
+async fn dial(worker: Rc<Worker>, attempt: Attempt) {
     let deadline = worker.clock.to_tokio(worker.now().after(CONNECT_TIMEOUT));
-    let shaken = tokio::time::timeout_at(deadline, handshake(&worker, &endpoint, &id)).await;
-    let tls = match shaken.unwrap_or(Err(ConnectFailure::TimedOut)) {
-        Ok(tls) => tls,
-        Err(failure) => return announce(Err(failure)),
-    };
+    let shaken = tokio::time::timeout_at(deadline, handshake(&worker, &attempt.endpoint, &attempt.id)).await;
+    match shaken.unwrap_or(Err(ConnectFailure::TimedOut)) {
+        Ok(tls) => {
+            let tls = Box::new(tls);
+            worker.spawn(move |worker| serve(worker, attempt, tls, deadline));
+        }
+        Err(failure) => attempt.announce(&worker, Err(failure)),
+    }
+}
+
+/// Announces a connection once the peer has said its first words, and serves it to its end.
+async fn serve(
+    worker: Rc<Worker>,
+    attempt: Attempt,
+    tls: Box<TlsStream<TcpStream>>,
+    deadline: tokio::time::Instant,
+) {
     bump(&mut worker.telemetry().dialed, "mesh");
+    let Attempt { endpoint, id, room, .. } = &attempt;
     let conn = Conn::new(Role::Dialer, &worker, room.clone());
     // A dialer's peer opens no streams; the machine refuses them.
     let mut serving = pin!(conn.clone().run(tls, |_| {}));
@@ -185,18 +207,21 @@ async fn dial(
         biased;
         ended = &mut serving => Some(ended),
         () = conn.settled() => None,
-        () = tokio::time::sleep_until(deadline) => return announce(Err(ConnectFailure::TimedOut)),
+        () = tokio::time::sleep_until(deadline) => {
+            return attempt.announce(&worker, Err(ConnectFailure::TimedOut));
+        }
     };
     let ended = match early {
         Some(ended) => {
-            announce(Err(match &ended {
+            let failure = match &ended {
                 Ended::Lost(error) if explain_io(error).is_some() => ConnectFailure::Tls,
                 _ => ConnectFailure::Refused,
-            }));
+            };
+            attempt.announce(&worker, Err(failure));
             ended
         }
         None => {
-            announce(Ok(conn.clone()));
+            attempt.announce(&worker, Ok(conn.clone()));
             serving.await
         }
     };
