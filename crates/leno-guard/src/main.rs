@@ -11,6 +11,7 @@ mod load;
 mod memory;
 mod proxies;
 mod record;
+mod soak;
 mod system_calls;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             Ok(requests) => instructions::drive(case, requests),
             Err(_) => Err(HELP.to_owned()),
         },
+        ["soak", leno, seconds, seed, clients] => soak(leno, [seconds, seed, clients]),
         _ => Err(HELP.to_owned()),
     };
     match done {
@@ -42,6 +44,15 @@ fn main() -> ExitCode {
     }
 }
 
+fn soak(leno: &str, numbers: [&str; 3]) -> Result<(), String> {
+    let [seconds, seed, clients] = numbers.map(str::parse);
+    let (Ok(seconds), Ok(seed), Ok(clients)) = (seconds, seed, clients) else { return Err(HELP.to_owned()) };
+    match soak::run(leno.as_ref(), &soak::Options { seconds, seed, clients })? {
+        true => Ok(()),
+        false => Err("the soak test has failed".to_owned()),
+    }
+}
+
 const HELP: &str = "\
 leno-guard COMMAND
 
@@ -50,4 +61,6 @@ leno-guard COMMAND
   memory                       bytes per idle connection, and what is left of a burst
   instructions                 instructions per request, by valgrind
   drive CASE REQUESTS          what `instructions` runs under valgrind
+  soak LENO SECONDS SEED CLIENTS
+                               this binary under bad load
 ";
