@@ -8,13 +8,14 @@ use tokio::net::TcpStream;
 
 use crate::socket;
 
-/// The usual buffer, in bytes: a TLS record and a typical socket read. Larger ones cost cache, smaller ones system calls.
-pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
+/// The usual buffer, in bytes: a body of 16 KiB, which is what many programs write at a time, together with its head. Larger
+/// ones cost cache, smaller ones system calls.
+pub(crate) const BUFFER_BYTES: usize = 18 * 1024;
 /// The buffer for bodies of which more is known to come than a usual one holds: a fourth of the system calls.
 const LARGE_BUFFER_BYTES: usize = 64 * 1024;
 /// The largest that a usual buffer may have grown to and be kept, in bytes.
 const GROWN_BYTES_MAX: usize = 2 * BUFFER_BYTES;
-/// Buffers that a worker keeps for reuse: 4 MiB at most of the usual ones, and 1 MiB of large ones.
+/// Buffers that a worker keeps for reuse: 4.5 MiB at most of the usual ones, and 1 MiB of large ones.
 const STOCK_MAX: usize = 256;
 const LARGE_STOCK_MAX: usize = 16;
 
