@@ -198,7 +198,9 @@ impl Record {
     }
 
     fn has_grown(&self, name: &str, value: f64) -> bool {
-        self.values.get(name).is_some_and(|recorded| value > recorded * (1.0 + TOLERANCE) + SLACK)
+        let tolerance =
+            LOOSE.iter().find(|(of, _)| *of == name).map_or(TOLERANCE, |(_, tolerance)| *tolerance);
+        self.values.get(name).is_some_and(|recorded| value > recorded * (1.0 + tolerance) + SLACK)
     }
 
     /// Says a value beside the record, and whether that is a problem.
@@ -239,6 +241,9 @@ const FAMILIES: &[&str] = &["allocations", SYSTEM_CALLS, "instructions", "memory
 const SYSTEM_CALLS: &str = "system_calls";
 /// A count may grow by this share before it fails.
 const TOLERANCE: f64 = 0.03;
+/// Counts that may grow by more: how many streams share one turn of the transport, and so one buffer, depends on how
+/// threads take turns. Ten runs lay within 20 % of each other.
+const LOOSE: &[(&str, f64)] = &[("allocations.pair_64", 0.5), ("allocations.pair_100k", 0.3)];
 /// And by this much, which is one event in a hundred requests: a record of nothing has no share to grow by.
 const SLACK: f64 = 0.01;
 /// What the project wants; shown beside the values, not enforced.
@@ -251,7 +256,8 @@ const TARGETS: &[(&str, f64)] = &[
     ("memory.plain_idle", 2_048.0),
     ("memory.tls_accepted", 12_288.0),
     ("memory.tls_dialed", 12_288.0),
-    ("memory.after_burst", 1.2),
+    // A fifth of the 10 MiB that an idle proxy may have resident.
+    ("memory.burst_leaves", 2_097_152.0),
 ];
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod guards;
 mod licences;
 mod packages;
 mod shell;
+mod soak;
 mod test;
 mod tidy;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             }
         }),
         "guards" => guards::Options::parse(rest).map(|options| report(&guards::run(&options))),
+        "soak" => soak::Options::parse(rest).map(|options| soak::run(&options)),
         "fuzz" => fuzz::Options::parse(rest).map(|options| fuzz::run(&options)),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
@@ -81,6 +83,8 @@ cargo xtask COMMAND
                            how to read them in docs/performance.md
   guards [--record] [--only A,B,..]
                            what a request costs, counted, beside bench/guards.json; --record changes it
+  soak [--minutes N] [--seconds N] [--seed N] [--clients N] [--leno PATH]
+                           the binary under bad load for half an hour: nothing wrong, memory flat, nothing left open
   fuzz [--minutes N] [--target NAME]
                            the fuzz targets of docs/fuzzing.md, N minutes each (default 1)
 ";

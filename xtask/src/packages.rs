@@ -57,11 +57,7 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         probe: Probe::Program("valgrind"),
         used_by: "guards that count instructions",
     },
-    Package {
-        name: "strace",
-        probe: Probe::Program("strace"),
-        used_by: "guards that count system calls",
-    },
+    Package { name: "strace", probe: Probe::Program("strace"), used_by: "guards that count system calls" },
 ];
 
 /// What `cargo xtask bench` uses.

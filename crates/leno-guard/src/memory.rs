@@ -36,7 +36,7 @@ pub(crate) fn measure() -> Result<(), String> {
             .spawn()
             .map_err(|error| format!("{case} does not start: {error}"))
     };
-    let cases = ["plain_idle", "tls_idle", "after_burst"];
+    let cases = ["plain_idle", "tls_idle", "burst_leaves"];
     let running = cases.iter().map(run).collect::<Result<Vec<_>, _>>()?;
     let done: Vec<_> = running.into_iter().map(std::process::Child::wait_with_output).collect();
     for (case, done) in cases.iter().zip(done) {
@@ -55,7 +55,7 @@ pub(crate) fn measure_one(case: &str, measured: &mut Measured) -> Result<(), Str
     match case {
         "plain_idle" => plain(measured),
         "tls_idle" => peers(measured),
-        "after_burst" => burst(measured),
+        "burst_leaves" => burst(measured),
         _ => Err(format!("no case is called `{case}`")),
     }
 }
@@ -96,7 +96,7 @@ fn peers(measured: &mut Measured) -> Result<(), String> {
     Ok(())
 }
 
-/// What is left when many connections have come and gone, as a share of what there was.
+/// What is left when many connections have come and gone.
 fn burst(measured: &mut Measured) -> Result<(), String> {
     let mut load = Load::start()?;
     let proxies = Proxies::start(Kind::Plain, &load.upstreams)?;
@@ -104,7 +104,7 @@ fn burst(measured: &mut Measured) -> Result<(), String> {
     let connections = BURST.min(room / WAVE * WAVE);
     if connections < BURST {
         let why = format!("{BURST} connections need {} descriptors (ulimit -n)", BURST + WAVE + SPARE);
-        measured.skip("memory.after_burst", &why);
+        measured.skip("memory.burst_leaves", &why);
         return Ok(());
     }
     idle(&mut load, &proxies, ORDINARY)?;
@@ -116,14 +116,14 @@ fn burst(measured: &mut Measured) -> Result<(), String> {
     part(&mut load)?;
     let after = Memory::at_rest();
     let remark = format!(
-        "of {} KiB; {} KiB with {connections} connections; resident {} KiB, {} KiB, {} KiB",
+        "more than {} KiB before; {} KiB with {connections} connections; resident {} KiB, {} KiB, {} KiB",
         before.rust / 1024,
         most.rust / 1024,
         before.resident / 1024,
         most.resident / 1024,
         after.resident / 1024
     );
-    measured.value("memory.after_burst", after.rust as f64 / before.rust as f64, &remark);
+    measured.value("memory.burst_leaves", (after.rust - before.rust) as f64, &remark);
     Ok(())
 }
 

@@ -44,6 +44,9 @@ const GROWTH: f64 = 0.10;
 /// Fewer samples say nothing about memory.
 const SAMPLES_MIN: usize = 12;
 
+/// A proxy must have held at least one generation for so many versions; most versions are several.
+const FOLLOWED_ONE_IN: u64 = 4;
+
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Memory and descriptors of one process over time.
@@ -51,6 +54,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 struct Watched {
     resident: Vec<u64>,
     descriptors_first: usize,
+    generation_first: Option<u64>,
 }
 
 /// Runs it; true when the verdict is good.
@@ -66,7 +70,12 @@ pub(crate) fn run(leno: &Path, options: &Options) -> Result<bool, String> {
     }
     let mut watched: Vec<Watched> = Vec::new();
     for process in &mesh.processes {
-        watched.push(Watched { descriptors_first: process.descriptors(), ..Watched::default() });
+        let generation_first = process.generation();
+        watched.push(Watched {
+            descriptors_first: process.descriptors(),
+            generation_first,
+            ..Watched::default()
+        });
     }
     let Options { seconds, seed, clients } = *options;
     println!("soak: {seconds} s, {clients} clients for each of {} paths, seed {seed}", paths.len());
@@ -121,7 +130,16 @@ pub(crate) fn run(leno: &Path, options: &Options) -> Result<bool, String> {
         if open > first {
             problems.push(format!("{} has {open} descriptors open, {first} before the load", process.name));
         }
-        problems.extend(process.complaints().into_iter().map(|line| format!("{} logged {line}", process.name)));
+        if let (Some(first), Some(last)) = (watched.generation_first, process.generation()) {
+            let followed = last.saturating_sub(first);
+            println!("{}: {followed} new configurations held", process.name);
+            // Else requests ran under one configuration, and the test shows less than it says.
+            if followed < swaps / FOLLOWED_ONE_IN {
+                problems.push(format!("{} held {followed} of {swaps} configurations", process.name));
+            }
+        }
+        problems
+            .extend(process.complaints().into_iter().map(|line| format!("{} logged {line}", process.name)));
     }
     for problem in &problems {
         println!("problem: {problem}");
@@ -144,7 +162,8 @@ fn clients_until_stopped(
         for (at, (name, entry)) in paths.into_iter().enumerate() {
             let shared = Rc::new(Shared { name, entry, stop: &STOP, tally, bodies: bodies.clone() });
             for number in 0..clients {
-                let rng = Rng::new(seed ^ (at as u64 * clients + number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let rng =
+                    Rng::new(seed ^ (at as u64 * clients + number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 tasks.push(tokio::task::spawn_local(client::run(shared.clone(), rng)));
             }
         }
@@ -169,7 +188,10 @@ fn memory(name: &str, resident: &[u64]) -> Option<String> {
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).copied().unwrap_or(0)
     };
-    let (first, last) = (median(steady.get(..third).unwrap_or(&[])), median(steady.get(steady.len() - third..).unwrap_or(&[])));
+    let (first, last) = (
+        median(steady.get(..third).unwrap_or(&[])),
+        median(steady.get(steady.len() - third..).unwrap_or(&[])),
+    );
     println!("{name}: median {first} KiB in the first third, {last} KiB in the last");
     (last as f64 > first as f64 * (1.0 + GROWTH))
         .then(|| format!("{name} has grown from {first} KiB in the first third to {last} KiB in the last"))

@@ -8,37 +8,56 @@ use tokio::net::TcpStream;
 
 use crate::socket;
 
-/// One read from a socket at most; also the size of every buffer in the worker's stock. 16 KiB is a TLS record and
-/// a typical socket read; larger buffers cost cache, smaller ones system calls.
-pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
-/// Buffers that a worker keeps for reuse: 4 MiB at most.
+/// The usual buffer, in bytes: a body of 16 KiB, which is what many programs write at a time, together with its head. Larger
+/// ones cost cache, smaller ones system calls.
+pub(crate) const BUFFER_BYTES: usize = 18 * 1024;
+/// The buffer for bodies of which more is known to come than a usual one holds: a fourth of the system calls.
+const LARGE_BUFFER_BYTES: usize = 64 * 1024;
+/// The largest that a usual buffer may have grown to and be kept, in bytes.
+const GROWN_BYTES_MAX: usize = 2 * BUFFER_BYTES;
+/// Buffers that a worker keeps for reuse: 4.5 MiB at most of the usual ones, and 1 MiB of large ones.
 const STOCK_MAX: usize = 256;
+const LARGE_STOCK_MAX: usize = 16;
 
 /// Empty buffers of one worker.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stock(Rc<RefCell<Vec<Vec<u8>>>>);
+pub(crate) struct Stock(Rc<RefCell<Shelves>>);
+
+#[derive(Debug, Default)]
+struct Shelves {
+    usual: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
+}
 
 impl Stock {
     /// An empty buffer: the one that was given last, which the processor still has in its cache.
     pub(crate) fn take(&self) -> Vec<u8> {
-        self.0.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+        self.0.borrow_mut().usual.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+    }
+
+    fn take_large(&self) -> Vec<u8> {
+        self.0.borrow_mut().large.pop().unwrap_or_else(|| Vec::with_capacity(LARGE_BUFFER_BYTES))
     }
 
     /// Drops half of the buffers: after a burst the memory goes back within some sweeps.
     pub(crate) fn sweep(&self) {
-        let mut stock = self.0.borrow_mut();
-        let stay = stock.len() / 2;
-        stock.truncate(stay);
-        stock.shrink_to(STOCK_MAX);
+        let Shelves { usual, large } = &mut *self.0.borrow_mut();
+        usual.truncate(usual.len() / 2);
+        large.truncate(large.len() / 2);
     }
 
-    /// Takes a buffer back. What is still in it is forgotten.
+    /// Takes a buffer back. What is still in it is forgotten. One of another size, which grew for one large head, is not
+    /// worth keeping.
     pub(crate) fn give(&self, mut buffer: Vec<u8>) {
-        let mut stock = self.0.borrow_mut();
-        // A buffer that grew for one large head is not worth keeping.
-        if stock.len() < STOCK_MAX && (BUFFER_BYTES..=2 * BUFFER_BYTES).contains(&buffer.capacity()) {
+        let Shelves { usual, large } = &mut *self.0.borrow_mut();
+        let (shelf, most) = match buffer.capacity() {
+            LARGE_BUFFER_BYTES => (large, LARGE_STOCK_MAX),
+            BUFFER_BYTES..=GROWN_BYTES_MAX => (usual, STOCK_MAX),
+            _ => return,
+        };
+        if shelf.len() < most {
             buffer.clear();
-            stock.push(buffer);
+            shelf.push(buffer);
         }
     }
 }
@@ -49,13 +68,15 @@ pub(crate) struct ReadBuffer {
     data: Vec<u8>,
     /// Where the unconsumed bytes begin.
     start: usize,
+    /// The next buffer is to be a large one.
+    large: bool,
     stock: Stock,
 }
 
 impl ReadBuffer {
     /// An empty buffer that holds no memory.
     pub(crate) const fn new(stock: Stock) -> Self {
-        Self { data: Vec::new(), start: 0, stock }
+        Self { data: Vec::new(), start: 0, large: false, stock }
     }
 
     /// The bytes that are there.
@@ -77,6 +98,11 @@ impl ReadBuffer {
         }
     }
 
+    /// Tells how many bytes are known to come.
+    pub(crate) fn expect(&mut self, bytes: u64) {
+        self.large = bytes > BUFFER_BYTES as u64;
+    }
+
     /// Reads once without waiting, at most up to `limit` unconsumed bytes in all. 0 is the end of the stream.
     pub(crate) fn try_read(&mut self, stream: &TcpStream, limit: usize) -> io::Result<usize> {
         self.make_room(limit);
@@ -95,7 +121,8 @@ impl ReadBuffer {
 
     fn make_room(&mut self, limit: usize) {
         if self.data.capacity() == 0 {
-            self.data = self.stock.take();
+            let large = std::mem::take(&mut self.large);
+            self.data = if large { self.stock.take_large() } else { self.stock.take() };
         }
         if self.data.capacity() > self.data.len() {
             return;

@@ -139,6 +139,7 @@ impl Source for Reader {
     }
 
     async fn wait(&mut self) -> Result<(), Broken> {
+        self.buffer.expect(self.decoder.expected());
         match self.fill(BUFFER_BYTES).await {
             Ok(_) => Ok(()),
             Err(_) => Err(Broken { app_saw: AppSaw::Maybe, reason: self.closed() }),

@@ -70,6 +70,8 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
+    // Answers are written whole: waiting for more to say would only delay them. Connections inherit it.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     if shared {
         socket.listen(BACKLOG)?;
@@ -93,10 +95,6 @@ pub(crate) async fn accept(worker: Rc<Worker>, socket: StdListener, purpose: Pur
         };
         match accepted {
             Ok((stream, peer)) => {
-                // Answers are written whole: waiting for more to say would only delay them.
-                if stream.set_nodelay(true).is_err() {
-                    continue;
-                }
                 let Some(guard) = admit(&worker, name) else { continue };
                 match &purpose {
                     Purpose::Mesh => {
@@ -136,5 +134,19 @@ fn admit(worker: &Rc<Worker>, listener: &'static str) -> Option<Guard> {
 impl Drop for Guard {
     fn drop(&mut self) {
         *self.worker.telemetry().connections.entry(self.listener).or_default() -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Purpose, bind};
+
+    #[test]
+    fn connections_inherit_that_nothing_is_delayed() {
+        let listener = bind(Purpose::Mesh, "127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let _client = std::net::TcpStream::connect(listener.address).unwrap();
+        listener.sockets[0].set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.sockets[0].accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
     }
 }

@@ -33,7 +33,7 @@ pub(crate) mod thread;
 /// Connections that one worker accepts at a time, over all listeners. Each costs some KiB while it is active.
 pub(crate) const CONNECTIONS_MAX: usize = 50_000;
 
-/// With fewer connections than this a burst is not worth the search for memory to give back, which takes milliseconds.
+/// With fewer connections at a time than this a burst is not worth the search for memory to give back, which takes milliseconds.
 const BURST_CONNECTIONS: usize = 1_000;
 
 /// What every worker gets when it starts.
@@ -110,8 +110,9 @@ pub(crate) struct Worker {
     /// Client connections by number, so that a drain can end the idle ones.
     clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
-    /// The most clients since memory was last given back.
-    clients_most: Cell<usize>,
+    /// Clients' connections that are not quiet, and the most there were since memory was last given back.
+    active: Cell<usize>,
+    most_active: Cell<usize>,
     /// Exchanges under way.
     under_way: Cell<usize>,
     draining: Cell<bool>,
@@ -158,7 +159,8 @@ impl Worker {
             mux_inputs: Inputs::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
-            clients_most: Cell::new(0),
+            active: Cell::new(0),
+            most_active: Cell::new(0),
             under_way: Cell::new(0),
             draining: Cell::new(false),
             drain: Notify::new(),
@@ -286,6 +288,14 @@ impl Worker {
         ExchangeGuard(self.clone())
     }
 
+    /// Counts a connection as active until the guard is dropped.
+    pub(crate) fn activate(self: &Rc<Self>) -> ActiveGuard {
+        let active = self.active.get() + 1;
+        self.active.set(active);
+        self.most_active.set(self.most_active.get().max(active));
+        ActiveGuard(self.clone())
+    }
+
     /// Requests under way.
     pub(crate) fn under_way(&self) -> usize {
         self.under_way.get()
@@ -296,13 +306,13 @@ impl Worker {
         self.h1_pools.borrow_mut().sweep(self.clock.now());
         self.desks.borrow_mut().sweep();
         self.stock.sweep();
-        // What a burst of connections took goes back to the system once most of them have gone: the allocator alone
-        // keeps it, in pieces, for ever.
-        let open = self.clients.borrow().len();
-        let most = self.clients_most.get().max(open);
-        let gone = most > BURST_CONNECTIONS && open < most / 2;
-        self.clients_most.set(if gone { open } else { most });
-        if gone {
+        // What a burst of connections took goes back to the system once most of them are quiet or gone: the allocator
+        // alone keeps it, in pieces, for ever.
+        let active = self.active.get();
+        let most = self.most_active.get().max(active);
+        let over = most > BURST_CONNECTIONS && active < most / 2;
+        self.most_active.set(if over { active } else { most });
+        if over {
             sys::give_memory_back();
         }
     }
@@ -344,6 +354,16 @@ pub(crate) struct ClientGuard {
 impl Drop for ClientGuard {
     fn drop(&mut self) {
         self.worker.clients.borrow_mut().remove(&self.number);
+    }
+}
+
+/// One connection that is not quiet.
+#[derive(Debug)]
+pub(crate) struct ActiveGuard(Rc<Worker>);
+
+impl Drop for ActiveGuard {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get().saturating_sub(1));
     }
 }
 

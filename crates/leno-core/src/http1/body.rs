@@ -185,6 +185,16 @@ impl BodyDecoder {
         matches!(self.state, State::Ended | State::Length(0))
     }
 
+    /// Payload bytes that are known to come in one run: what is left of an announced length or of a chunk, and any number
+    /// where only the end of the connection ends the body.
+    pub fn expected(&self) -> u64 {
+        match self.state {
+            State::Length(left) | State::Data(left) => left,
+            State::Rest => u64::MAX,
+            _ => 0,
+        }
+    }
+
     /// The trailer fields of a chunked body that has ended; else none. Fields that are not allowed there are still in
     /// it: the encoder leaves them out.
     pub fn trailers(&self) -> Fields<'_> {

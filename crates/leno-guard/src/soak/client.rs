@@ -42,7 +42,9 @@ pub(super) async fn run(shared: Rc<Shared>, mut rng: Rng) {
             None => match tokio::time::timeout(HANG, Connection::open(shared.entry)).await {
                 Ok(Ok(open)) => open,
                 failed => {
-                    shared.tally.forbidden("no connection", || format!("{}: {:?}", shared.name, failed.err()));
+                    shared
+                        .tally
+                        .forbidden("no connection", || format!("{}: {:?}", shared.name, failed.err()));
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
@@ -157,7 +159,12 @@ async fn ahead(shared: &Shared, mut connection: Connection, rng: &mut Rng) -> Op
 }
 
 /// Leaves within the request, or within the answer; with an end or with a reset.
-async fn abort(shared: &Shared, mut connection: Connection, script: &Script, rng: &mut Rng) -> io::Result<()> {
+async fn abort(
+    shared: &Shared,
+    mut connection: Connection,
+    script: &Script,
+    rng: &mut Rng,
+) -> io::Result<()> {
     if rng.one_in(2) {
         let stream: &TcpStream = connection.output.as_ref();
         socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
@@ -191,7 +198,9 @@ fn bytes(shared: &Shared, script: &Script) -> Vec<u8> {
 
 /// What a client saw.
 enum Seen {
-    Right { closes: bool },
+    Right {
+        closes: bool,
+    },
     /// An answer with this status that the proxy made, with its reason.
     Refused(String),
     /// Closed or reset before the answer was whole.
@@ -245,7 +254,9 @@ fn judge(shared: &Shared, script: &Script, seen: Seen) {
     let must = script.mode.must_succeed();
     match seen {
         Seen::Right { .. } => tally.right(),
-        Seen::Wrong(what) => tally.forbidden("wrong answer", || format!("{what}: {}", describe(shared, script))),
+        Seen::Wrong(what) => {
+            tally.forbidden("wrong answer", || format!("{what}: {}", describe(shared, script)))
+        }
         Seen::Refused(what) if must => {
             tally.forbidden(&format!("refused, {what}"), || describe(shared, script));
         }

@@ -1,8 +1,8 @@
 //! The processes of the soak test: a control plane that follows a mesh file, a gateway as a plain proxy, and a pair of
 //! sidecars; and the mesh file, another one every second.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -15,6 +15,8 @@ use crate::proxies::free_address;
 
 /// How long a process may take to be ready.
 const READY: Duration = Duration::from_secs(30);
+/// How long an admin address may take to answer.
+const ADMIN: Duration = Duration::from_secs(5);
 /// How long a process may take to end.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -42,7 +44,8 @@ impl Mesh {
         mesh.write(0)?;
         let any = "127.0.0.1:0";
         let file = mesh.file().to_string_lossy().into_owned();
-        let arguments = ["control", "--ephemeral", "--file", &file, "--mesh-listen", any, "--api-listen", any];
+        let arguments =
+            ["control", "--ephemeral", "--file", &file, "--mesh-listen", any, "--api-listen", any];
         let control = mesh.process("control", leno, &arguments, "")?;
         let api = Api {
             url: format!("http://{}", text(&control, "api")?),
@@ -84,8 +87,9 @@ impl Mesh {
         let rules: String =
             (0..version % 7).map(|rule| format!("    - {{path: /none-{rule}/, to: outside}}\n")).collect();
         let balance = if version.is_multiple_of(2) { "least-request" } else { "round-robin" };
-        let routes: String =
-            (0..version % 3).map(|rule| format!("      - {{path: /none-{rule}/, to: {{weight: 2}}}}\n")).collect();
+        let routes: String = (0..version % 3)
+            .map(|rule| format!("      - {{path: /none-{rule}/, to: {{weight: 2}}}}\n"))
+            .collect();
         let routes = if routes.is_empty() { routes } else { format!("    routes:\n{routes}") };
         let listen = self.gateway_listen;
         let text = format!(
@@ -111,7 +115,9 @@ services:
         );
         // Replaced whole: nobody reads half a file.
         let next = self.folder.path().join("next.yaml");
-        std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, self.file())).map_err(|error| error.to_string())
+        std::fs::write(&next, text)
+            .and_then(|()| std::fs::rename(&next, self.file()))
+            .map_err(|error| error.to_string())
     }
 
     /// Says so when a process has ended.
@@ -147,17 +153,23 @@ services:
             .spawn()
             .map_err(|error| format!("{} does not start: {error}", leno.display()))?;
         let output = child.stdout.take();
-        self.processes.push(Process { name, child, log: log.clone() });
+        self.processes.push(Process { name, child, log: log.clone(), admin: None });
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
-            for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()).map_while(Result::ok) {
+            for line in
+                output.into_iter().flat_map(|output| BufReader::new(output).lines()).map_while(Result::ok)
+            {
                 let _ = tell.send(line);
             }
         });
         let line = told.recv_timeout(READY).map_err(|_| {
             format!("{name} is not ready: {}", std::fs::read_to_string(&log).unwrap_or_default().trim())
         })?;
-        serde_json::from_str(&line).map_err(|_| format!("{name} said `{line}`"))
+        let ready: Value = serde_json::from_str(&line).map_err(|_| format!("{name} said `{line}`"))?;
+        if let Some(process) = self.processes.last_mut() {
+            process.admin = ready["admin"].as_str().and_then(|text| text.parse().ok());
+        }
+        Ok(ready)
     }
 }
 
@@ -166,6 +178,8 @@ pub(super) struct Process {
     pub(super) name: &'static str,
     child: Child,
     log: PathBuf,
+    /// Of a proxy.
+    admin: Option<SocketAddr>,
 }
 
 impl Process {
@@ -181,10 +195,22 @@ impl Process {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
     }
 
-    /// The last lines that it logged at WARN or ERROR.
+    /// The generation of the configuration that it holds, in a proxy that says so.
+    pub(super) fn generation(&self) -> Option<u64> {
+        let mut stream = TcpStream::connect_timeout(&self.admin?, ADMIN).ok()?;
+        stream.set_read_timeout(Some(ADMIN)).ok()?;
+        stream.write_all(b"GET /config HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").ok()?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said).ok()?;
+        let (_, rest) = said.split_once("\"generation\":")?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    }
+
+    /// Lines of its log that say that something is wrong with it or with what it was told.
     pub(super) fn complaints(&self) -> Vec<String> {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let loud = log.lines().filter(|line| line.contains("ERROR") || line.contains("panicked"));
+        let loud = ["ERROR", "panicked", "cannot be used", "refused a resource"];
+        let loud = log.lines().filter(|line| loud.iter().any(|word| line.contains(word)));
         loud.take(COMPLAINTS_MAX).map(str::to_owned).collect()
     }
 }

@@ -69,7 +69,8 @@ impl Counts {
 
     /// The kinds, for people.
     pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("right: {}", self.right), format!("given up by the client: {}", self.aborted)];
+        let mut lines =
+            vec![format!("right: {}", self.right), format!("given up by the client: {}", self.aborted)];
         lines.extend(self.allowed.iter().map(|(kind, count)| format!("meant to fail, {kind}: {count}")));
         lines.extend(self.forbidden.iter().map(|(kind, count)| format!("FORBIDDEN {kind}: {count}")));
         lines.extend(self.examples.iter().map(|example| format!("  {example}")));

@@ -20,7 +20,8 @@ pub(super) fn start(count: usize) -> Result<(Vec<SocketAddr>, Arc<Notify>), Stri
     let told = hang_up.clone();
     let mut sockets = Vec::new();
     for _ in 0..count {
-        let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
+        let socket =
+            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
         socket.set_nonblocking(true).map_err(|error| error.to_string())?;
         sockets.push(socket);
     }

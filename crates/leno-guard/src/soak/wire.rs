@@ -52,7 +52,11 @@ impl<R: AsyncRead + Unpin> Input<R> {
         loop {
             let line = match self.line().await {
                 Ok(line) => line,
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && bytes == 0 && self.rest().is_empty() => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::UnexpectedEof
+                        && bytes == 0
+                        && self.rest().is_empty() =>
+                {
                     return Ok(None);
                 }
                 Err(error) => return Err(error),

@@ -60,6 +60,7 @@ struct Visit {
 
 /// Serves one request after the other until there has been none for a while.
 async fn active(worker: Rc<Worker>, visit: Box<Visit>) {
+    let _active = worker.activate();
     let blame = Reason::RequestMalformed;
     let mut connection = Connection {
         reader: Reader::new(visit.stream.clone(), worker.stock.clone(), &worker.limits, blame),
