@@ -322,4 +322,4 @@ pub(super) fn as_float(number: u64) -> f64 {
 }
 
 /// How long memory may take to come back.
-const GONE: Duration = Duration::from_secs(3);
+const GONE: Duration = Duration::from_secs(8);
