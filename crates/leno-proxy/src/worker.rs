@@ -330,7 +330,8 @@ impl Worker {
 
     /// The live state of the backends.
     pub(crate) fn endpoints(&self) -> Vec<EndpointView> {
-        let now = self.now();
+        // Asked by the main task, which has no turns: the last one may be long ago.
+        let now = self.clock.now();
         let backends = self.backends();
         let views = backends.iter().flat_map(|backend| {
             backend.endpoints().iter().map(move |endpoint| EndpointView {

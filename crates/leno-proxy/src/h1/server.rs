@@ -12,6 +12,7 @@ use leno_core::mux::META_TEXT_BYTES_MAX;
 use leno_core::reason::{Reason, phrase};
 use leno_core::time::Duration;
 use tokio::net::TcpStream;
+use tokio::task::coop::consume_budget;
 
 use super::{Reader, Writer};
 use crate::alarm::Alarm;
@@ -73,6 +74,8 @@ async fn active(worker: Rc<Worker>, visit: Box<Visit>) {
     };
     let mut edits = Edits::default();
     loop {
+        // Requests that were sent ahead and are answered here wait for nothing: the others of this worker would.
+        consume_budget().await;
         let head = pin!(connection.head()).await;
         let meta = match head {
             Head::Request(meta) => meta,

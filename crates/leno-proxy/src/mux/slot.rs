@@ -119,11 +119,37 @@ impl SlotState {
         self.spare = taken;
     }
 
-    /// True when it is not worth keeping: a large body went through it.
+    /// True when it is not worth keeping: a large body, head or trailer section went through it.
     pub(super) fn is_large(&self) -> bool {
-        self.data.capacity().max(self.spare.shown.capacity()) > SPARE_BYTES_MAX
+        let Taken { shown, head, trailers } = &self.spare;
+        let buffers = [&self.data, &self.trailers.bytes, shown, &head.bytes, &trailers.bytes];
+        buffers.into_iter().any(|buffer| buffer.capacity() > SPARE_BYTES_MAX)
     }
 }
 
-/// The largest body buffer that is kept for the next stream, in bytes.
+/// The largest buffer that is kept for the next stream, in bytes.
 const SPARE_BYTES_MAX: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::{SPARE_BYTES_MAX, SlotState, Taken};
+
+    #[test]
+    fn what_was_large_is_not_kept() {
+        let fill: [fn(&mut SlotState, &mut Taken, Vec<u8>); 5] = [
+            |state, _, bytes| state.data = bytes,
+            |state, _, bytes| state.trailers.bytes = bytes,
+            |_, taken, bytes| taken.shown = bytes,
+            |_, taken, bytes| taken.head.bytes = bytes,
+            |_, taken, bytes| taken.trailers.bytes = bytes,
+        ];
+        for (at, fill) in fill.into_iter().enumerate() {
+            for (bytes, large) in [(SPARE_BYTES_MAX, false), (SPARE_BYTES_MAX + 1, true)] {
+                let (mut state, mut taken) = (SlotState::default(), Taken::default());
+                fill(&mut state, &mut taken, Vec::with_capacity(bytes));
+                state.give_spare(taken);
+                assert_eq!(state.is_large(), large, "{bytes} bytes at {at}");
+            }
+        }
+    }
+}
