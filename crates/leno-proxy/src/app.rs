@@ -10,6 +10,7 @@ use leno_core::name::ServiceId;
 use leno_core::snapshot::{LocalApp, Snapshot};
 use leno_core::spec::World;
 use leno_identity::credential::Credential;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -112,7 +113,16 @@ struct Running {
     seat: Seat,
 }
 
+/// Takes all descriptors that the process may have: a connection needs two, and the usual soft limit of 1,024 is made for
+/// programs that still use select(2).
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // A refusal leaves what there was; accepting then fails with a reason of its own.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
 async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<Running, ProxyError> {
+    raise_descriptor_limit();
     let clock = Clock::start();
     let count = workers(config.workers);
     let mut listeners = Vec::new();

@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 /// Reads once into the spare room of `buffer`, of which there must be some. 0 is the end of the stream.
 ///
 /// A read that leaves room has emptied the socket. The poller is edge-triggered and tells when more has come, the end
-/// included, so the stream counts as unreadable from then on: asking again would be one system call for nothing.
+/// included, so the stream counts as unreadable from then on: asking again would be one system call for nothing. (Urgent data,
+/// which HTTP does not know, also ends a read early: what follows it is read when more comes.)
 pub(crate) fn try_receive(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let room = buffer.capacity() - buffer.len();
     let mut received = None;
