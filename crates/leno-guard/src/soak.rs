@@ -158,12 +158,13 @@ fn clients_until_stopped(
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     LocalSet::new().block_on(&runtime, async move {
         let bodies = Rc::new(Bodies::new());
+        // Drawn, not counted up: neighbouring seeds would give clients the same nonces.
+        let mut seeds = Rng::new(seed);
         let mut tasks = Vec::new();
-        for (at, (name, entry)) in paths.into_iter().enumerate() {
+        for (name, entry) in paths {
             let shared = Rc::new(Shared { name, entry, stop: &STOP, tally, bodies: bodies.clone() });
-            for number in 0..clients {
-                let rng =
-                    Rng::new(seed ^ (at as u64 * clients + number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            for _ in 0..clients {
+                let rng = Rng::new(seeds.next_u64());
                 tasks.push(tokio::task::spawn_local(client::run(shared.clone(), rng)));
             }
         }
