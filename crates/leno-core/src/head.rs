@@ -96,9 +96,8 @@ fn is_lower_case_of(text: &[u8], name: &[u8]) -> bool {
     let long = |text: &[u8; 8], name: &[u8; 8]| {
         u64::from_le_bytes(*text) == u64::from_le_bytes(*name) | 0x2020_2020_2020_2020
     };
-    let short = |text: &[u8; 4], name: &[u8; 4]| {
-        u32::from_le_bytes(*text) == u32::from_le_bytes(*name) | 0x2020_2020
-    };
+    let short =
+        |text: &[u8; 4], name: &[u8; 4]| u32::from_le_bytes(*text) == u32::from_le_bytes(*name) | 0x2020_2020;
     if let (Some(text_end), Some(name_end)) = (text.last_chunk(), name.last_chunk()) {
         let (text_words, name_words) = (text.as_chunks().0, name.as_chunks().0);
         long(text_end, name_end) && text_words.iter().zip(name_words).all(|(text, name)| long(text, name))
