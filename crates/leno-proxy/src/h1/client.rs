@@ -52,6 +52,10 @@ pub(crate) struct Pools {
     /// By endpoint; the one used last is used next, so that the others grow old and go.
     idle: BTreeMap<u64, Vec<(Box<Connection>, Instant)>>,
     /// What idle connections do not need.
+    #[allow(
+        clippy::vec_box,
+        reason = "they move between here and connections, which have room for a pointer only"
+    )]
     responses: Vec<Box<Response>>,
 }
 

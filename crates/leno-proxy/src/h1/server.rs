@@ -153,10 +153,8 @@ impl Connection {
                 Err(error) => return Head::Refused(error),
             }
             let idle = filled.is_empty();
-            if idle {
-                if self.worker.draining() {
-                    return Head::Closed;
-                }
+            if idle && self.worker.draining() {
+                return Head::Closed;
             }
             let since =
                 if idle { self.worker.now() } else { *begun.get_or_insert_with(|| self.worker.now()) };

@@ -82,11 +82,14 @@ struct Visitor {
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
     request: RefCell<Request>,
-    next: RefCell<Option<(Rc<Visitor>, StreamId, Rc<Slot>)>>,
+    next: RefCell<Option<Handover>>,
     waker: RefCell<Option<Waker>>,
     /// It is to go home.
     closed: Cell<bool>,
 }
+
+/// What a desk is given.
+type Handover = (Rc<Visitor>, StreamId, Rc<Slot>);
 
 /// Desks of one worker without a stream to serve.
 #[derive(Debug, Default)]
@@ -145,7 +148,7 @@ impl Desk {
     }
 
     /// Waits for a stream; `None` when the desk is to go.
-    async fn next(&self) -> Option<(Rc<Visitor>, StreamId, Rc<Slot>)> {
+    async fn next(&self) -> Option<Handover> {
         std::future::poll_fn(|cx| {
             if let Some(next) = self.next.take() {
                 return Poll::Ready(Some(next));
