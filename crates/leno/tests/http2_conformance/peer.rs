@@ -201,7 +201,8 @@ impl Peer {
                     return Ok(Some(WIDER));
                 }
                 Event::Frame(_) => {}
-                Event::Closed | Event::Silence => return Err(self.unexpected(&wanted)),
+                Event::Closed => return Ok(Some(UNEXPLAINED)),
+                Event::Silence => return Err(self.unexpected(&wanted)),
             }
         }
     }
@@ -261,6 +262,19 @@ impl Peer {
                 }
                 Event::Frame(_) => {}
                 Event::Closed | Event::Silence => return Err(self.unexpected("an answered PING")),
+            }
+        }
+    }
+
+    /// PING is answered, or the connection is ended: both is in order after a GOAWAY.
+    pub(crate) fn lives_or_ends(&mut self) -> Outcome {
+        self.send(&frame::ping(frame::NONE, b"stillon?"));
+        loop {
+            match self.next() {
+                Event::Closed => return Ok(None),
+                Event::Frame(frame) if frame.kind == kind::PING && frame.has(ACK) => return Ok(None),
+                Event::Frame(_) => {}
+                Event::Silence => return Err(self.unexpected("an answered PING or the end")),
             }
         }
     }

@@ -33,10 +33,14 @@ fn preface() -> Vec<Case> {
             }
             begins_with_settings(peer)
         }),
-        Case::bare("3.4", "a request right behind the preface, before any settings came, is answered", |peer| {
-            peer.send(&[PREFACE, &settings(&[]), &get(1, HERE)].concat());
-            peer.answer(1)
-        }),
+        Case::bare(
+            "3.4",
+            "a request right behind the preface, before any settings came, is answered",
+            |peer| {
+                peer.send(&[PREFACE, &settings(&[]), &get(1, HERE)].concat());
+                peer.answer(1)
+            },
+        ),
         // An endpoint that also speaks HTTP/1 answers this in HTTP/1, and closes.
         Case::bare("3.4", "what is no preface ends the connection", |peer| {
             peer.send(b"INVALID CONNECTION PREFACE\r\n\r\n");
@@ -154,31 +158,51 @@ fn dummy() -> Vec<u8> {
 
 fn blocks() -> Vec<Case> {
     vec![
-        Case::connection_error("4.3", "a block that cannot be decoded is an error", &[code::COMPRESSION], || {
-            headers(1, WHOLE, &[0x40])
-        }),
+        Case::connection_error(
+            "4.3",
+            "a block that cannot be decoded is an error",
+            &[code::COMPRESSION],
+            || headers(1, WHOLE, &[0x40]),
+        ),
         Case::connection_error("4.3", "PRIORITY within a block is an error", &[code::PROTOCOL], || {
             [begun(1), priority(1, 0, false, 255), continuation(1, END_HEADERS, &dummy())].concat()
         }),
-        Case::connection_error("4.3", "HEADERS of another stream within a block are an error", &[code::PROTOCOL], || {
-            [begun(1), get(3, HERE), continuation(1, END_HEADERS, &dummy())].concat()
-        }),
-        Case::connection_error("4.3", "a broken block on a stream that is refused is an error", &[code::COMPRESSION], || {
-            // The decoder's state is the connection's: no block may go unread.
-            [post(1, HOLD), reset(1, code::CANCEL), headers(3, WHOLE, &[0xff, 0xff, 0xff, 0xff])].concat()
-        }),
-        Case::connection_error("6.2", "PRIORITY after HEADERS without END_HEADERS is an error", &[code::PROTOCOL], || {
-            [headers(1, NONE, &request("GET", HERE)), priority(1, 0, false, 255)].concat()
-        }),
-        Case::connection_error("6.2", "HEADERS of another stream after HEADERS without END_HEADERS are an error", &[code::PROTOCOL], || {
-            [headers(1, NONE, &request("GET", HERE)), get(3, HERE)].concat()
-        }),
+        Case::connection_error(
+            "4.3",
+            "HEADERS of another stream within a block are an error",
+            &[code::PROTOCOL],
+            || [begun(1), get(3, HERE), continuation(1, END_HEADERS, &dummy())].concat(),
+        ),
+        Case::connection_error(
+            "4.3",
+            "a broken block on a stream that is refused is an error",
+            &[code::COMPRESSION],
+            || {
+                // The decoder's state is the connection's: no block may go unread.
+                [post(1, HOLD), reset(1, code::CANCEL), headers(3, WHOLE, &[0xff, 0xff, 0xff, 0xff])].concat()
+            },
+        ),
+        Case::connection_error(
+            "6.2",
+            "PRIORITY after HEADERS without END_HEADERS is an error",
+            &[code::PROTOCOL],
+            || [headers(1, NONE, &request("GET", HERE)), priority(1, 0, false, 255)].concat(),
+        ),
+        Case::connection_error(
+            "6.2",
+            "HEADERS of another stream after HEADERS without END_HEADERS are an error",
+            &[code::PROTOCOL],
+            || [headers(1, NONE, &request("GET", HERE)), get(3, HERE)].concat(),
+        ),
         Case::connection_error("4.3", "PING within a block is an error", &[code::PROTOCOL], || {
             [begun(1), ping(NONE, &[0; 8])].concat()
         }),
-        Case::connection_error("5.5", "a frame of unknown type within a block is an error", &[code::PROTOCOL], || {
-            [begun(1), frame(kind::UNKNOWN, NONE, 0, &[0; 8])].concat()
-        }),
+        Case::connection_error(
+            "5.5",
+            "a frame of unknown type within a block is an error",
+            &[code::PROTOCOL],
+            || [begun(1), frame(kind::UNKNOWN, NONE, 0, &[0; 8])].concat(),
+        ),
     ]
 }
 
@@ -205,23 +229,40 @@ fn continuations() -> Vec<Case> {
             let (one, two) = (literal("x-one", &[b'x'; 4000]), literal("x-two", &[b'x'; 4000]));
             [begun(1), continuation(1, NONE, &one), continuation(1, END_HEADERS, &two)].concat()
         }),
-        Case::connection_error("6.10", "DATA after CONTINUATION without END_HEADERS is an error", &[code::PROTOCOL], || {
-            let begun = headers(1, NONE, &request("POST", HERE));
-            [begun, continuation(1, NONE, &dummy()), data(1, END_STREAM, b"test")].concat()
-        }),
+        Case::connection_error(
+            "6.10",
+            "DATA after CONTINUATION without END_HEADERS is an error",
+            &[code::PROTOCOL],
+            || {
+                let begun = headers(1, NONE, &request("POST", HERE));
+                [begun, continuation(1, NONE, &dummy()), data(1, END_STREAM, b"test")].concat()
+            },
+        ),
         Case::connection_error("6.10", "CONTINUATION on stream 0 is an error", &[code::PROTOCOL], || {
             [begun(1), continuation(0, END_HEADERS, &dummy())].concat()
         }),
-        Case::connection_error("6.10", "CONTINUATION on another stream is an error", &[code::PROTOCOL], || {
-            [begun(1), continuation(3, END_HEADERS, &dummy())].concat()
-        }),
-        Case::connection_error("6.10", "CONTINUATION after HEADERS with END_HEADERS is an error", &[code::PROTOCOL], || {
-            [get(1, HOLD), continuation(1, END_HEADERS, &dummy())].concat()
-        }),
-        Case::connection_error("6.10", "CONTINUATION after one with END_HEADERS is an error", &[code::PROTOCOL], || {
-            let hold = headers(1, END_STREAM, &request("GET", HOLD));
-            [hold, continuation(1, END_HEADERS, &dummy()), continuation(1, END_HEADERS, &dummy())].concat()
-        }),
+        Case::connection_error(
+            "6.10",
+            "CONTINUATION on another stream is an error",
+            &[code::PROTOCOL],
+            || [begun(1), continuation(3, END_HEADERS, &dummy())].concat(),
+        ),
+        Case::connection_error(
+            "6.10",
+            "CONTINUATION after HEADERS with END_HEADERS is an error",
+            &[code::PROTOCOL],
+            || [get(1, HOLD), continuation(1, END_HEADERS, &dummy())].concat(),
+        ),
+        Case::connection_error(
+            "6.10",
+            "CONTINUATION after one with END_HEADERS is an error",
+            &[code::PROTOCOL],
+            || {
+                let hold = headers(1, END_STREAM, &request("GET", HOLD));
+                [hold, continuation(1, END_HEADERS, &dummy()), continuation(1, END_HEADERS, &dummy())]
+                    .concat()
+            },
+        ),
         Case::connection_error("6.10", "CONTINUATION after DATA is an error", &[code::PROTOCOL], || {
             [post(1, HOLD), data(1, NONE, b"test"), continuation(1, END_HEADERS, &dummy())].concat()
         }),
@@ -241,30 +282,23 @@ fn pings() -> Vec<Case> {
         Case::connection_error("6.7", "PING on a stream is an error", &[code::PROTOCOL], || {
             frame(kind::PING, NONE, 1, &[0; 8])
         }),
-        Case::connection_error("6.7", "PING of six bytes is an error", &[code::FRAME_SIZE], || ping(NONE, &[0; 6])),
-        Case::connection_error("6.7", "PING of nine bytes is an error", &[code::FRAME_SIZE], || ping(NONE, &[0; 9])),
-        Case::connection_error("6.7", "an empty answer to a PING is an error", &[code::FRAME_SIZE], || ping(ACK, &[])),
+        Case::connection_error("6.7", "PING of six bytes is an error", &[code::FRAME_SIZE], || {
+            ping(NONE, &[0; 6])
+        }),
+        Case::connection_error("6.7", "PING of nine bytes is an error", &[code::FRAME_SIZE], || {
+            ping(NONE, &[0; 9])
+        }),
+        Case::connection_error("6.7", "an empty answer to a PING is an error", &[code::FRAME_SIZE], || {
+            ping(ACK, &[])
+        }),
     ]
-}
-
-/// PING is answered, or the connection is ended: both is in order after a GOAWAY.
-fn lives_or_ends(peer: &mut Peer) -> Outcome {
-    peer.send(&ping(NONE, b"stillon?"));
-    loop {
-        match peer.next() {
-            Event::Closed => return Ok(None),
-            Event::Frame(frame) if frame.kind == kind::PING && frame.has(ACK) => return Ok(None),
-            Event::Frame(_) => {}
-            Event::Silence => return Err(peer.unexpected("an answered PING or the end")),
-        }
-    }
 }
 
 fn endings() -> Vec<Case> {
     vec![
         Case::after_hands("6.8", "GOAWAY is taken", |peer| {
             peer.send(&goaway(0, code::NO_ERROR));
-            lives_or_ends(peer)
+            peer.lives_or_ends()
         }),
         Case::after_hands("6.8", "a request under way is answered after GOAWAY", |peer| {
             peer.send(&[get(1, HERE), goaway(0, code::NO_ERROR)].concat());
@@ -283,7 +317,7 @@ fn endings() -> Vec<Case> {
         }),
         Case::after_hands("7", "GOAWAY with an unknown code does nothing special", |peer| {
             peer.send(&goaway(0, 0xff));
-            lives_or_ends(peer)
+            peer.lives_or_ends()
         }),
         Case::ignored("7", "RST_STREAM with an unknown code does nothing special", || {
             [post(1, HOLD), reset(1, 0xff)].concat()

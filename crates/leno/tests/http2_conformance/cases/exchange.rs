@@ -52,10 +52,15 @@ fn exchanges() -> Vec<Case> {
             peer.send(&[get(1, HOLD), post(3, HOLD), get(5, HERE)].concat());
             peer.answer(5)
         }),
-        Case::stream_error("8.1", "HEADERS after a body without END_STREAM are an error", &[code::PROTOCOL], || {
-            let more = headers(1, END_HEADERS, &block(&[("x-test", "ok")]));
-            [post(1, HOLD), data(1, NONE, b"test"), more].concat()
-        }),
+        Case::stream_error(
+            "8.1",
+            "HEADERS after a body without END_STREAM are an error",
+            &[code::PROTOCOL],
+            || {
+                let more = headers(1, END_HEADERS, &block(&[("x-test", "ok")]));
+                [post(1, HOLD), data(1, NONE, b"test"), more].concat()
+            },
+        ),
     ]
 }
 
@@ -78,13 +83,21 @@ fn padding() -> Vec<Case> {
         Case::connection_error("6.1", "padding as long as its DATA is an error", &[code::PROTOCOL], || {
             [post(1, HOLD), data(1, END_STREAM | PADDED, b"\x05test")].concat()
         }),
-        Case::connection_error("6.1", "DATA without its padding's length is an error", &[code::PROTOCOL, code::FRAME_SIZE], || {
-            [post(1, HOLD), data(1, END_STREAM | PADDED, b"")].concat()
-        }),
-        Case::connection_error("6.2", "padding longer than its HEADERS is an error", &[code::PROTOCOL], || {
-            let block = request("GET", HERE);
-            headers(1, WHOLE | PADDED, &[&[block.len() as u8 + 2][..], &block].concat())
-        }),
+        Case::connection_error(
+            "6.1",
+            "DATA without its padding's length is an error",
+            &[code::PROTOCOL, code::FRAME_SIZE],
+            || [post(1, HOLD), data(1, END_STREAM | PADDED, b"")].concat(),
+        ),
+        Case::connection_error(
+            "6.2",
+            "padding longer than its HEADERS is an error",
+            &[code::PROTOCOL],
+            || {
+                let block = request("GET", HERE);
+                headers(1, WHOLE | PADDED, &[&[block.len() as u8 + 2][..], &block].concat())
+            },
+        ),
     ]
 }
 
@@ -97,15 +110,21 @@ fn trailers() -> Vec<Case> {
         Case::stream_error("8.1", "a pseudo-field in trailers is an error", &[code::PROTOCOL], || {
             with(&[(":method", "POST")], WHOLE)
         }),
-        Case::stream_error("8.1", "a pseudo-field in trailers without END_STREAM is an error", &[code::PROTOCOL], || {
-            with(&[(":method", "POST")], END_HEADERS)
-        }),
+        Case::stream_error(
+            "8.1",
+            "a pseudo-field in trailers without END_STREAM is an error",
+            &[code::PROTOCOL],
+            || with(&[(":method", "POST")], END_HEADERS),
+        ),
         Case::stream_error("8.2.1", "an uppercase name in trailers is an error", &[code::PROTOCOL], || {
             with(&[("X-Test", "ok")], WHOLE)
         }),
-        Case::stream_error("8.2.2", "a connection's field in trailers is an error", &[code::PROTOCOL], || {
-            with(&[("transfer-encoding", "chunked")], WHOLE)
-        }),
+        Case::stream_error(
+            "8.2.2",
+            "a connection's field in trailers is an error",
+            &[code::PROTOCOL],
+            || with(&[("transfer-encoding", "chunked")], WHOLE),
+        ),
     ]
 }
 
@@ -116,7 +135,9 @@ fn lengths() -> Vec<Case> {
     }
     const CODES: &[u32] = &[code::PROTOCOL];
     vec![
-        Case::answer("8.1.1", "a length that is right is taken", || with("4", &[data(1, END_STREAM, b"test")])),
+        Case::answer("8.1.1", "a length that is right is taken", || {
+            with("4", &[data(1, END_STREAM, b"test")])
+        }),
         Case::stream_error("8.1.1", "more DATA than its length is an error", CODES, || {
             with("1", &[data(1, END_STREAM, b"test")])
         }),
@@ -153,7 +174,11 @@ fn connect() -> Vec<Case> {
     const CODES: &[u32] = &[code::PROTOCOL];
     vec![
         Case::stream_error("8.5", "CONNECT with a path is an error", CODES, || {
-            headers(1, END_HEADERS, &block(&[(":method", "CONNECT"), (":path", "/"), (":authority", "server:80")]))
+            headers(
+                1,
+                END_HEADERS,
+                &block(&[(":method", "CONNECT"), (":path", "/"), (":authority", "server:80")]),
+            )
         }),
         Case::stream_error("8.5", "CONNECT with a scheme is an error", CODES, || {
             let fields = [(":method", "CONNECT"), (":scheme", "http"), (":authority", "server:80")];
@@ -163,7 +188,14 @@ fn connect() -> Vec<Case> {
             headers(1, END_HEADERS, &block(&[(":method", "CONNECT")]))
         }),
         Case::stream_error("8441 4", ":protocol with GET is an error", CODES, || {
-            headers(1, WHOLE, &request_with("GET", HERE, &[]).into_iter().chain(block(&[(":protocol", "websocket")])).collect::<Vec<u8>>())
+            headers(
+                1,
+                WHOLE,
+                &request_with("GET", HERE, &[])
+                    .into_iter()
+                    .chain(block(&[(":protocol", "websocket")]))
+                    .collect::<Vec<u8>>(),
+            )
         }),
     ]
 }
@@ -173,14 +205,20 @@ fn push() -> Vec<Case> {
         Case::connection_error("8.4", "PUSH_PROMISE from a client is an error", &[code::PROTOCOL], || {
             push_promise(1, 3, &request("GET", HERE))
         }),
-        Case::connection_error("8.4", "PUSH_PROMISE on an open stream is an error", &[code::PROTOCOL], || {
-            [post(1, HOLD), push_promise(1, 2, &request("GET", HERE))].concat()
-        }),
+        Case::connection_error(
+            "8.4",
+            "PUSH_PROMISE on an open stream is an error",
+            &[code::PROTOCOL],
+            || [post(1, HOLD), push_promise(1, 2, &request("GET", HERE))].concat(),
+        ),
         Case::connection_error("6.6", "PUSH_PROMISE on stream 0 is an error", &[code::PROTOCOL], || {
             push_promise(0, 2, &request("GET", HERE))
         }),
-        Case::connection_error("6.6", "PUSH_PROMISE without a promise is an error", &[code::PROTOCOL, code::FRAME_SIZE], || {
-            [post(1, HOLD), frame(kind::PUSH_PROMISE, END_HEADERS, 1, &[])].concat()
-        }),
+        Case::connection_error(
+            "6.6",
+            "PUSH_PROMISE without a promise is an error",
+            &[code::PROTOCOL, code::FRAME_SIZE],
+            || [post(1, HOLD), frame(kind::PUSH_PROMISE, END_HEADERS, 1, &[])].concat(),
+        ),
     ]
 }

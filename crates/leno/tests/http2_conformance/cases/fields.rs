@@ -14,12 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
 const CODES: &[u32] = &[code::PROTOCOL];
 
 /// A GET with one more field of any bytes is malformed.
-fn malformed(
-    section: &'static str,
-    title: &'static str,
-    name: &'static str,
-    value: &'static [u8],
-) -> Case {
+fn malformed(section: &'static str, title: &'static str, name: &'static str, value: &'static [u8]) -> Case {
     Case::after_hands(section, title, move |peer| {
         let block = [request_with("GET", HERE, &[]), literal(name, value)].concat();
         peer.send(&headers(1, WHOLE, &block));
@@ -37,7 +32,11 @@ fn fine(section: &'static str, title: &'static str, name: &'static str, value: &
 }
 
 /// A request of exactly these fields is malformed.
-fn exactly(section: &'static str, title: &'static str, fields: &'static [(&'static str, &'static str)]) -> Case {
+fn exactly(
+    section: &'static str,
+    title: &'static str,
+    fields: &'static [(&'static str, &'static str)],
+) -> Case {
     Case::after_hands(section, title, move |peer| {
         peer.send(&headers(1, WHOLE, &block(fields)));
         peer.stream_error(1, CODES)
@@ -87,7 +86,11 @@ fn pseudo() -> Vec<Case> {
         exactly("8.3", "an unknown pseudo-field is an error", &[M, S, P, A, (":test", "ok")]),
         exactly("8.3", "a response's pseudo-field is an error", &[M, S, P, A, (":status", "200")]),
         exactly("8.3", "a pseudo-field after a regular one is an error", &[("x-test", "ok"), M, S, P, A]),
-        exactly("8.3", "the last pseudo-field after a regular one is an error", &[M, S, P, ("x-test", "ok"), A]),
+        exactly(
+            "8.3",
+            "the last pseudo-field after a regular one is an error",
+            &[M, S, P, ("x-test", "ok"), A],
+        ),
         exactly("8.3", "two :method are an error", &[M, M, S, P, A]),
         exactly("8.3", "two :scheme are an error", &[M, S, S, P, A]),
         exactly("8.3", "two :path are an error", &[M, S, P, P, A]),
@@ -126,7 +129,11 @@ fn authorities() -> Vec<Case> {
         exactly("8.3.1", "host that differs from :authority is an error", &[M, S, P, A, ("host", "other")]),
         exactly("8.3.1", "two host are an error", &[M, S, P, ("host", "server"), ("host", "other")]),
         exactly("8.3.1", ":authority with a user is an error", &[M, S, P, (":authority", "user@server")]),
-        exactly("8.3.1", ":authority with a line end is an error", &[M, S, P, (":authority", "server\r\nx: y")]),
+        exactly(
+            "8.3.1",
+            ":authority with a line end is an error",
+            &[M, S, P, (":authority", "server\r\nx: y")],
+        ),
         exactly("8.3.1", "neither :authority nor host is an error", &[M, S, P]),
         Case::after_hands("8.1.1", "after a malformed request the next is answered", |peer| {
             peer.send(&headers(1, WHOLE, &block(&[S, P, A])));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Case, HERE, HOLD, LONG, get, post, request};
 use crate::frame::{
-    ACK, END_STREAM, FRAME_BYTES, Frame, NONE, WHOLE, WINDOW, code, data, frame, headers, kind, setting, settings,
-    window_update,
+    ACK, END_STREAM, FRAME_BYTES, Frame, NONE, WHOLE, WINDOW, code, data, frame, headers, kind, setting,
+    settings, window_update,
 };
 use crate::peer::{Event, Outcome, Peer};
 
@@ -137,26 +137,34 @@ fn obedience() -> Vec<Case> {
                 other => Err(format!("{other} bytes")),
             }
         }),
-        Case::after_hands("6.9.1", "a window of the stream alone lets nothing pass the connection's", |peer| {
-            peer.send(&[get(1, LONG), window_update(1, 1 << 20)].concat());
-            match until_quiet(peer)? {
-                WINDOW => {}
-                other => return Err(format!("{other} bytes")),
-            }
-            peer.send(&window_update(0, 1000));
-            match until_quiet(peer)? {
-                1000 => Ok(None),
-                other => Err(format!("{other} bytes after 1,000 were allowed")),
-            }
-        }),
-        Case::after_hands("6.9.2", "a change of INITIAL_WINDOW_SIZE holds for streams that are open", move |peer| {
-            peer.send(&window(0));
-            wait_for_ack(peer)?;
-            peer.send(&get(1, HERE));
-            peer.next_of(kind::HEADERS)?;
-            peer.send(&window(1));
-            exactly(peer, 1)
-        }),
+        Case::after_hands(
+            "6.9.1",
+            "a window of the stream alone lets nothing pass the connection's",
+            |peer| {
+                peer.send(&[get(1, LONG), window_update(1, 1 << 20)].concat());
+                match until_quiet(peer)? {
+                    WINDOW => {}
+                    other => return Err(format!("{other} bytes")),
+                }
+                peer.send(&window_update(0, 1000));
+                match until_quiet(peer)? {
+                    1000 => Ok(None),
+                    other => Err(format!("{other} bytes after 1,000 were allowed")),
+                }
+            },
+        ),
+        Case::after_hands(
+            "6.9.2",
+            "a change of INITIAL_WINDOW_SIZE holds for streams that are open",
+            move |peer| {
+                peer.send(&window(0));
+                wait_for_ack(peer)?;
+                peer.send(&get(1, HERE));
+                peer.next_of(kind::HEADERS)?;
+                peer.send(&window(1));
+                exactly(peer, 1)
+            },
+        ),
         Case::after_hands("6.9.2", "a window can become negative", move |peer| {
             peer.send(&window(3));
             wait_for_ack(peer)?;

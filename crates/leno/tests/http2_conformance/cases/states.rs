@@ -2,8 +2,8 @@
 
 use super::{Case, HERE, HOLD, get, post, request};
 use crate::frame::{
-    END_HEADERS, END_STREAM, NONE, PRIORITY, WHOLE, code, continuation, data, dependency, frame, headers, kind,
-    priority, reset, setting, settings, window_update,
+    END_HEADERS, END_STREAM, NONE, PRIORITY, WHOLE, code, continuation, data, dependency, frame, headers,
+    kind, priority, reset, setting, settings, window_update,
 };
 use crate::hpack::literal;
 use crate::peer::{Event, Peer};
@@ -51,9 +51,12 @@ fn half_closed() -> Vec<Case> {
             // Section 6.10 has a word about it too.
             peer.connection_error(&[code::STREAM_CLOSED, code::PROTOCOL])
         }),
-        Case::stream_error("5.1", "half-closed after a body: DATA is an error", &[code::STREAM_CLOSED], || {
-            [post(1, HOLD), data(1, END_STREAM, b"all"), data(1, END_STREAM, b"more")].concat()
-        }),
+        Case::stream_error(
+            "5.1",
+            "half-closed after a body: DATA is an error",
+            &[code::STREAM_CLOSED],
+            || [post(1, HOLD), data(1, END_STREAM, b"all"), data(1, END_STREAM, b"more")].concat(),
+        ),
         Case::after_hands("5.1", "half-closed: WINDOW_UPDATE is taken", |peer| {
             peer.send(&[settings(&[(setting::INITIAL_WINDOW_SIZE, 0)]), get(1, HERE)].concat());
             peer.send(&window_update(1, 1));
@@ -134,9 +137,12 @@ fn identifiers() -> Vec<Case> {
         Case::connection_error("5.1.1", "a request on an even stream is an error", &[code::PROTOCOL], || {
             get(2, HERE)
         }),
-        Case::connection_error("5.1.1", "a stream below one that was begun is an error", &[code::PROTOCOL], || {
-            [get(5, HOLD), get(3, HERE)].concat()
-        }),
+        Case::connection_error(
+            "5.1.1",
+            "a stream below one that was begun is an error",
+            &[code::PROTOCOL],
+            || [get(5, HOLD), get(3, HERE)].concat(),
+        ),
         Case::connection_error("5.1.1", "DATA on an even stream is an error", &[code::PROTOCOL], || {
             data(2, END_STREAM, b"test")
         }),
@@ -177,6 +183,7 @@ fn concurrency() -> Vec<Case> {
                     };
                 }
                 Event::Frame(frame) if frame.kind != kind::GOAWAY => {}
+                Event::Closed => return Ok(Some(crate::peer::UNEXPLAINED)),
                 _ => return Err(peer.unexpected(&format!("RST_STREAM of {last}: REFUSED_STREAM"))),
             }
         }
@@ -189,7 +196,9 @@ fn priorities() -> Vec<Case> {
             let payload = [dependency(0, false, 255), request("GET", HERE)].concat();
             headers(1, WHOLE | PRIORITY, &payload)
         }),
-        Case::answer("6.3", "the lowest weight is taken", || [priority(1, 0, false, 0), get(1, HERE)].concat()),
+        Case::answer("6.3", "the lowest weight is taken", || {
+            [priority(1, 0, false, 0), get(1, HERE)].concat()
+        }),
         Case::answer("6.3", "the highest weight is taken", || {
             [priority(1, 0, false, 255), get(1, HERE)].concat()
         }),
@@ -203,13 +212,21 @@ fn priorities() -> Vec<Case> {
             [priority(3, 0, false, 255), get(1, HERE)].concat()
         }),
         // RFC 9113 has nothing to say of what priorities mean; most peers still refuse these two.
-        Case::stream_error("7540 5.3.1", "HEADERS that depend on themselves are an error", &[code::PROTOCOL], || {
-            let payload = [dependency(1, false, 255), request("GET", HERE)].concat();
-            headers(1, WHOLE | PRIORITY, &payload)
-        }),
-        Case::stream_error("7540 5.3.1", "PRIORITY that depends on itself is an error", &[code::PROTOCOL], || {
-            priority(1, 1, false, 255)
-        }),
+        Case::stream_error(
+            "7540 5.3.1",
+            "HEADERS that depend on themselves are an error",
+            &[code::PROTOCOL],
+            || {
+                let payload = [dependency(1, false, 255), request("GET", HERE)].concat();
+                headers(1, WHOLE | PRIORITY, &payload)
+            },
+        ),
+        Case::stream_error(
+            "7540 5.3.1",
+            "PRIORITY that depends on itself is an error",
+            &[code::PROTOCOL],
+            || priority(1, 1, false, 255),
+        ),
         Case::connection_error("6.3", "PRIORITY on stream 0 is an error", &[code::PROTOCOL], || {
             priority(0, 0, false, 255)
         }),
@@ -219,9 +236,12 @@ fn priorities() -> Vec<Case> {
         Case::stream_error("6.3", "PRIORITY of six bytes is an error", &[code::FRAME_SIZE], || {
             [post(1, HOLD), frame(kind::PRIORITY, NONE, 1, &[0; 6])].concat()
         }),
-        Case::stream_error("6.2", "HEADERS too short for their priority are an error", &[code::FRAME_SIZE, code::PROTOCOL], || {
-            headers(1, WHOLE | PRIORITY, &[0; 4])
-        }),
+        Case::stream_error(
+            "6.2",
+            "HEADERS too short for their priority are an error",
+            &[code::FRAME_SIZE, code::PROTOCOL],
+            || headers(1, WHOLE | PRIORITY, &[0; 4]),
+        ),
     ]
 }
 

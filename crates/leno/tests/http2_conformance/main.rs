@@ -1,0 +1,121 @@
+//! HTTP/2 as RFC 9113 and RFC 7541 have it, section by section, and floods of it, against the real proxies on loopback:
+//! a gateway, and a pair of sidecars (the client's outbound port, the mesh, the server's inbound side). The frames are
+//! made here: no library refuses to send what is wrong. Deviations are explained in docs/conformance.md.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cases;
+mod deviations;
+mod frame;
+mod hpack;
+mod origin;
+mod peer;
+mod target;
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use cases::Case;
+use peer::{Outcome, Peer};
+use target::Target;
+
+/// Cases at a time: most of their time they wait.
+const AT_ONCE: usize = 8;
+
+/// Runs every case against an address, in the order of the table.
+fn run(to: SocketAddr) -> Vec<(Case, Outcome)> {
+    let cases = cases::all();
+    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = match Peer::connect(to) {
+                        Ok(mut peer) => case.run(&mut peer),
+                        Err(error) => Err(format!("no connection: {error}")),
+                    };
+                    outcomes.lock().unwrap().push((case.name(), outcome));
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes.into_inner().unwrap();
+    let outcome = |case: Case| {
+        let at = outcomes.iter().position(|(name, _)| *name == case.name()).unwrap();
+        let (_, outcome) = outcomes.swap_remove(at);
+        (case, outcome)
+    };
+    cases.into_iter().map(outcome).collect()
+}
+
+/// Prints remarks and deviations and a last line with numbers; the deviations by name.
+fn report(to: &str, outcomes: &[(Case, Outcome)]) -> Vec<(String, String)> {
+    let mut deviations = Vec::new();
+    let mut remarks = 0;
+    for (case, outcome) in outcomes {
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(remark)) => {
+                remarks += 1;
+                println!("remark    {}: {remark}", case.name());
+            }
+            Err(what) => {
+                println!("deviation {}: {what}", case.name());
+                deviations.push((case.name(), what.clone()));
+            }
+        }
+    }
+    let (all, good) = (outcomes.len(), outcomes.len() - deviations.len());
+    println!("{to}: {good} of {all} cases, {remarks} with a remark");
+    deviations
+}
+
+/// Every deviation is known, and every known one is still there.
+fn conforms(target: &Target) {
+    let found = report(target.name, &run(target.address));
+    let known = deviations::known();
+    let new: Vec<_> = found.iter().filter(|(name, _)| !known.contains(&name.as_str())).collect();
+    assert!(
+        new.is_empty(),
+        "{}: deviations that docs/conformance.md does not explain: {new:#?}",
+        target.name
+    );
+    let gone: Vec<_> = known.iter().filter(|known| !found.iter().any(|(name, _)| name == *known)).collect();
+    assert!(gone.is_empty(), "{}: no deviation any more: {gone:#?}", target.name);
+    assert!(target.lives(), "{} has not survived", target.name);
+}
+
+#[test]
+fn names_of_cases_are_their_own() {
+    let mut names: Vec<String> = cases::all().iter().map(Case::name).collect();
+    names.sort();
+    let doubled: Vec<&String> =
+        names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
+    assert!(doubled.is_empty(), "{doubled:?}");
+    let unknown: Vec<_> =
+        deviations::known().into_iter().filter(|known| !names.iter().any(|name| name == known)).collect();
+    assert!(unknown.is_empty(), "explained, but no case: {unknown:?}");
+}
+
+#[test]
+fn a_gateway_conforms() {
+    conforms(&Target::gateway());
+}
+
+#[test]
+fn sidecars_conform() {
+    conforms(&Target::sidecars());
+}
+
+#[test]
+#[ignore = "needs a peer that is started by hand: docs/conformance.md"]
+fn a_peer_is_measured() {
+    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    origin::start(variable("LENO_CONFORMANCE_ORIGIN").parse().unwrap());
+    let peer = variable("LENO_CONFORMANCE_PEER");
+    report(&peer, &run(peer.parse().unwrap()));
+}
