@@ -207,6 +207,28 @@ impl Peer {
         }
     }
 
+    /// An error of the stream, or an answer that says that the request is bad: where HTTP has a word for what is wrong,
+    /// a server may say it.
+    pub(crate) fn refused(&mut self, stream: u32) -> Outcome {
+        let wanted = format!("RST_STREAM of {stream}: PROTOCOL_ERROR, or an answer of 4xx");
+        loop {
+            match self.next() {
+                Event::Frame(frame) if frame.kind == kind::RST_STREAM && frame.code() == code::PROTOCOL => {
+                    return self.pong();
+                }
+                Event::Frame(frame) if frame.kind == kind::HEADERS && frame.stream == stream => {
+                    return match hpack::status(frame.block()) {
+                        Some(400..=499) => self.pong(),
+                        _ => Err(self.unexpected(&wanted)),
+                    };
+                }
+                Event::Closed => return Ok(Some(UNEXPLAINED)),
+                Event::Frame(frame) if !matches!(frame.kind, kind::GOAWAY | kind::RST_STREAM) => {}
+                _ => return Err(self.unexpected(&wanted)),
+            }
+        }
+    }
+
     /// A whole answer with status 200 on a stream.
     pub(crate) fn answer(&mut self, stream: u32) -> Outcome {
         match self.status_of(stream)? {

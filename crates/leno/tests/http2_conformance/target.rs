@@ -1,7 +1,7 @@
 //! The proxies under test, started and watched.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -63,20 +63,14 @@ impl Target {
         }
     }
 
-    pub(crate) fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).unwrap()
-    }
-
     /// All of its processes run.
     pub(crate) fn lives(&self) -> bool {
         self.proxies.iter().all(|proxy| alive(proxy.running.pid()))
     }
 
-    /// What the process that clients talk to has in memory now, in KiB.
-    pub(crate) fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.proxies[0].running.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+    /// The process that clients talk to.
+    pub(crate) fn pid(&self) -> u32 {
+        self.proxies[0].running.pid()
     }
 
     /// A sample of the metrics of the process that clients talk to; 0 when there is none.
@@ -86,6 +80,13 @@ impl Target {
         let value = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         value.map_or(0, |value| value.parse().unwrap())
     }
+}
+
+/// What a process has in memory now, in KiB.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 impl Proxy {

@@ -161,11 +161,13 @@ fn lengths() -> Vec<Case> {
             let begun = headers(1, END_HEADERS, &request_with("POST", HERE, &two));
             [begun, data(1, END_STREAM, b"test")].concat()
         }),
-        Case::stream_error("8.1.1", "a length that is no number is an error", CODES, || {
-            with("+4", &[data(1, END_STREAM, b"test")])
+        Case::after_hands("8.1.1", "a length that is no number is refused", |peer| {
+            peer.send(&with("+4", &[data(1, END_STREAM, b"test")]));
+            peer.refused(1)
         }),
-        Case::stream_error("8.1.1", "a length beyond 64 bits is an error", CODES, || {
-            with("18446744073709551620", &[data(1, END_STREAM, b"test")])
+        Case::after_hands("8.1.1", "a length beyond 64 bits is refused", |peer| {
+            peer.send(&with("18446744073709551620", &[data(1, END_STREAM, b"test")]));
+            peer.refused(1)
         }),
     ]
 }

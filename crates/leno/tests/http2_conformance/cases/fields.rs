@@ -43,6 +43,18 @@ fn exactly(
     })
 }
 
+/// A request of exactly these fields is refused, in one way or the other.
+fn refused(
+    section: &'static str,
+    title: &'static str,
+    fields: &'static [(&'static str, &'static str)],
+) -> Case {
+    Case::after_hands(section, title, move |peer| {
+        peer.send(&headers(1, WHOLE, &block(fields)));
+        peer.refused(1)
+    })
+}
+
 fn names_and_values() -> Vec<Case> {
     vec![
         malformed("8.2.1", "an uppercase name is an error", "X-TEST", b"ok"),
@@ -109,12 +121,12 @@ fn required() -> Vec<Case> {
         exactly("8.3.1", "an empty :path is an error", &[M, S, (":path", ""), A]),
         exactly("8.3.1", "an empty :method is an error", &[(":method", ""), S, P, A]),
         exactly("8.3.1", "an empty :scheme is an error", &[M, (":scheme", ""), P, A]),
-        exactly("8.3.1", "a :path that begins with no slash is an error", &[M, S, (":path", "here"), A]),
-        exactly("8.3.1", "a :path with a space is an error", &[M, S, (":path", "/a b"), A]),
+        refused("8.3.1", "a :path that begins with no slash is refused", &[M, S, (":path", "here"), A]),
+        refused("8.3.1", "a :path with a space is refused", &[M, S, (":path", "/a b"), A]),
         exactly("8.3.1", "a :path with a line end is an error", &[M, S, (":path", "/ HTTP/1.1\r\nx: y"), A]),
-        exactly("8.3.1", "a :method with a space is an error", &[(":method", "GET /"), S, P, A]),
+        refused("8.3.1", "a :method with a space is refused", &[(":method", "GET /"), S, P, A]),
         exactly("8.3.1", "a :scheme with a line end is an error", &[M, (":scheme", "http\r\n"), P, A]),
-        exactly("8.3.1", "a star with GET is an error", &[M, S, (":path", "*"), A]),
+        refused("8.3.1", "a star with GET is refused", &[M, S, (":path", "*"), A]),
     ]
 }
 
@@ -126,15 +138,15 @@ fn authorities() -> Vec<Case> {
         Case::answer("8.3.1", "host beside the same :authority is taken", || {
             headers(1, WHOLE, &block(&[M, S, P, A, ("host", "server")]))
         }),
-        exactly("8.3.1", "host that differs from :authority is an error", &[M, S, P, A, ("host", "other")]),
-        exactly("8.3.1", "two host are an error", &[M, S, P, ("host", "server"), ("host", "other")]),
-        exactly("8.3.1", ":authority with a user is an error", &[M, S, P, (":authority", "user@server")]),
+        refused("8.3.1", "host that differs from :authority is refused", &[M, S, P, A, ("host", "other")]),
+        refused("8.3.1", "two host are refused", &[M, S, P, ("host", "server"), ("host", "other")]),
+        refused("8.3.1", ":authority with a user is refused", &[M, S, P, (":authority", "user@server")]),
         exactly(
             "8.3.1",
             ":authority with a line end is an error",
             &[M, S, P, (":authority", "server\r\nx: y")],
         ),
-        exactly("8.3.1", "neither :authority nor host is an error", &[M, S, P]),
+        refused("8.3.1", "neither :authority nor host is refused", &[M, S, P]),
         Case::after_hands("8.1.1", "after a malformed request the next is answered", |peer| {
             peer.send(&headers(1, WHOLE, &block(&[S, P, A])));
             peer.stream_error(1, CODES)?;
