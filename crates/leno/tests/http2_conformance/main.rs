@@ -13,6 +13,7 @@ mod frame;
 mod hpack;
 mod origin;
 mod peer;
+mod servers;
 mod target;
 
 use std::net::SocketAddr;

@@ -43,16 +43,26 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn connect(to: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&to, CASE_MAX)?;
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(CASE_MAX))?;
-        Ok(Self {
-            stream,
-            read: Vec::new(),
-            end: Instant::now() + CASE_MAX,
-            seen: VecDeque::new(),
-            settings: Vec::new(),
-        })
+        Ok(Self::over(TcpStream::connect_timeout(&to, CASE_MAX)?))
+    }
+
+    /// The other end of a connection: a server's.
+    pub(crate) fn accepted(stream: TcpStream) -> Self {
+        Self::over(stream)
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        stream.set_write_timeout(Some(CASE_MAX)).unwrap();
+        let (seen, settings) = (VecDeque::new(), Vec::new());
+        Self { stream, read: Vec::new(), end: Instant::now() + CASE_MAX, seen, settings }
+    }
+
+    /// Reads a client's preface; false when it sends something else.
+    pub(crate) fn past_preface(&mut self) -> bool {
+        let mut preface = vec![0; PREFACE.len()];
+        self.stream.set_read_timeout(Some(CASE_MAX)).unwrap();
+        self.stream.read_exact(&mut preface).is_ok() && preface == PREFACE
     }
 
     /// More time than [`CASE_MAX`] from the start.

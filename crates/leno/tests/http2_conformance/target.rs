@@ -30,11 +30,16 @@ struct Proxy {
 impl Target {
     /// One proxy between a client outside and an application of HTTP/1.
     pub(crate) fn gateway() -> Self {
-        let (origin, folder, port) = (origin::start(0), tempfile::tempdir().unwrap(), free_port());
+        let services = format!("  web:\n    protocol: http\n    endpoints: [\"{}\"]\n", origin::start(0));
+        Self::gateway_to("    - {path: /, to: web}\n", &services)
+    }
+
+    /// A gateway with these routes and services, as a mesh file has them.
+    pub(crate) fn gateway_to(routes: &str, services: &str) -> Self {
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
         let file = folder.path().join("mesh.yaml");
         let text = format!(
-            "mesh: hop\ngateway:\n  listen: 127.0.0.1:{port}\n  routes:\n    - {{path: /, to: web}}\n\
-             services:\n  web:\n    protocol: http\n    endpoints: [\"{origin}\"]\n"
+            "mesh: hop\ngateway:\n  listen: 127.0.0.1:{port}\n  routes:\n{routes}services:\n{services}"
         );
         fs::write(&file, text).unwrap();
         let proxies = vec![Proxy::start(&file, "gateway", None)];
