@@ -15,6 +15,7 @@ extern crate std;
 pub mod backend;
 pub mod backoff;
 pub mod client_hello;
+pub mod detect;
 pub mod edit;
 pub mod exchange;
 pub mod head;
