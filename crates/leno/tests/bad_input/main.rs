@@ -9,6 +9,7 @@ mod clients;
 mod common;
 mod crowds;
 mod mesh_port;
+mod unknown;
 mod way;
 
 use std::net::TcpStream;

@@ -52,13 +52,22 @@ impl Way {
 
     /// Through a client's and a server's sidecar with mutual TLS between them.
     pub(crate) fn pair(application: &Application) -> Self {
+        Self::sidecars(application, "http")
+    }
+
+    /// The same for an application of which nobody has said what it speaks.
+    pub(crate) fn unknown(application: &Application) -> Self {
+        Self::sidecars(application, "auto")
+    }
+
+    fn sidecars(application: &Application, protocol: &str) -> Self {
         let (app, folder) = (start(application), tempfile::tempdir().unwrap());
         let [out, mesh, own, unused] = [free_port(), free_port(), free_port(), free_port()];
         let file = folder.path().join("mesh.yaml");
         let text = format!(
             "mesh: pair\nservices:\n  client:\n    calls: [server]\n    health: none\n    instances:\n\
              \x20     - {{name: client, port: {unused}, mesh: \"127.0.0.1:{own}\", outbound: {{server: {out}}}}}\n\
-             \x20 server:\n    protocol: http\n    health: none\n    instances:\n\
+             \x20 server:\n    protocol: {protocol}\n    health: none\n    instances:\n\
              \x20     - {{name: server, address: \"{app}\", mesh: \"127.0.0.1:{mesh}\"}}\n"
         );
         fs::write(&file, text).unwrap();
