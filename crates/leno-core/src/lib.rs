@@ -16,6 +16,8 @@ pub mod backend;
 pub mod backoff;
 pub mod edit;
 pub mod exchange;
+pub mod grpc;
+pub mod h2guard;
 pub mod head;
 pub mod health;
 pub mod http1;
