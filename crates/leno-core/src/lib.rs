@@ -33,5 +33,6 @@ pub mod rng;
 pub mod route;
 pub mod session;
 pub mod snapshot;
+pub mod sni;
 pub mod spec;
 pub mod time;

@@ -21,6 +21,7 @@ pub(crate) mod client;
 mod desk;
 mod head;
 mod receiving;
+mod request;
 mod sending;
 pub(crate) mod server;
 mod stream;
@@ -136,7 +137,8 @@ fn broken_below(error: &::h2::Error) -> Broken {
 
 /// What it means for an exchange that its stream to a server failed. `unseen`: provably before the server saw it.
 fn broken_above(error: &::h2::Error, unseen: bool) -> Broken {
-    let refused = error.is_remote() && error.is_reset() && error.reason() == Some(::h2::Reason::REFUSED_STREAM);
+    let refused =
+        error.is_remote() && error.is_reset() && error.reason() == Some(::h2::Reason::REFUSED_STREAM);
     let app_saw = if unseen || refused { AppSaw::Nothing } else { AppSaw::Maybe };
     let reason = if error.is_library() {
         Reason::UpstreamMalformed

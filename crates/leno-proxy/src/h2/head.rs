@@ -23,12 +23,7 @@ pub(crate) struct Heads {
 
 impl Default for Heads {
     fn default() -> Self {
-        Self {
-            values: BytesMut::new(),
-            names: vec![None; NAMES_MAX],
-            maps: Vec::new(),
-            scratch: Vec::new(),
-        }
+        Self { values: BytesMut::new(), names: vec![None; NAMES_MAX], maps: Vec::new(), scratch: Vec::new() }
     }
 }
 
@@ -250,7 +245,8 @@ mod tests {
     fn crumbs_of_cookies_are_joined_and_lines_are_those_of_http1() {
         let mut heads = Heads::default();
         let mut map = heads.map();
-        for (name, value) in [("a", "1"), ("cookie", "x=1"), ("b", "2"), ("cookie", "y=2"), ("cookie", "z=3")] {
+        for (name, value) in [("a", "1"), ("cookie", "x=1"), ("b", "2"), ("cookie", "y=2"), ("cookie", "z=3")]
+        {
             heads.add(&mut map, name.as_bytes(), value.as_bytes());
         }
         let (mut bytes, mut fields) = (Vec::new(), Vec::new());
@@ -263,7 +259,8 @@ mod tests {
 
     #[test]
     fn what_belongs_to_one_hop_does_not_cross() {
-        let text = b"Connection: x-own, close\r\nX-Own: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\n\
+        let text =
+            b"Connection: x-own, close\r\nX-Own: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\n\
             Transfer-Encoding: chunked\r\nHost: a\r\nX-Kept: yes\r\nProxy-Connection: close\r\n";
         let mut fields = Vec::new();
         let mut bytes = Vec::new();
@@ -285,9 +282,8 @@ mod tests {
     fn values_with_space_around_or_too_many_fields_are_refused() {
         let mut map = HeaderMap::new();
         map.insert("a", HeaderValue::from_static(" 1"));
-        let read = |map: &HeaderMap, limits: &Limits| {
-            read_fields(map, limits, &mut Vec::new(), &mut Vec::new())
-        };
+        let read =
+            |map: &HeaderMap, limits: &Limits| read_fields(map, limits, &mut Vec::new(), &mut Vec::new());
         assert_eq!(read(&map, &Limits::default()), Err(ParseError::FieldValue));
         map.insert("a", HeaderValue::from_static("1"));
         map.insert("b", HeaderValue::from_static("2"));

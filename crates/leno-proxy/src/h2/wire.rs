@@ -29,6 +29,12 @@ pub(super) struct Wire {
     written: Cell<u64>,
 }
 
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
 /// Bytes from `start` on.
 #[derive(Default)]
 struct Kept {
@@ -64,6 +70,11 @@ impl Wire {
         self.heard.get()
     }
 
+    /// The time of this turn.
+    pub(super) fn now(&self) -> Instant {
+        self.worker.now()
+    }
+
     /// Bytes that have left.
     pub(super) const fn written(&self) -> u64 {
         self.written.get()
@@ -89,7 +100,7 @@ impl Wire {
                 if output.bytes.capacity() > 0 {
                     self.worker.stock.give(std::mem::take(&mut output.bytes));
                 }
-                return Poll::Ready(Ok(()));
+                return self.stream.poll_flush(cx);
             }
             match self.stream.try_send(rest, &[]) {
                 Ok(sent) => {
