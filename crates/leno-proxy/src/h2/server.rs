@@ -1,6 +1,5 @@
 //! A client's HTTP/2 connection: each stream is one request, driven by a task of its own, while this one moves frames.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
