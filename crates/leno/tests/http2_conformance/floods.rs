@@ -12,6 +12,7 @@ use crate::frame::{
     reset, setting, settings, window_update,
 };
 use crate::hpack::{block, entered, integer, literal};
+use crate::origin;
 use crate::peer::{CASE_MAX, Event, Peer};
 use crate::target::{Target, resident_kib};
 
@@ -25,6 +26,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const PACE: Duration = Duration::from_millis(20);
 /// Frames in one write of an attacker.
 const BATCH: usize = 200;
+/// What the proxy calls a flood that its implementation of HTTP/2 has noticed before its guard did.
+const MACHINE: &str = "h2_flood_machine";
 /// The path whose answer never ends.
 const ENDLESS: &str = "/endless";
 
@@ -63,17 +66,16 @@ fn attacked<T>(target: &Target, attack: impl FnOnce(SocketAddr) -> T) -> T {
     });
     println!("{}: {} KiB more, {answered} answers beside", target.name, most.saturating_sub(before));
     assert!(target.lives(), "{} has not survived", target.name);
-    assert!(answered > 0, "nobody else was served");
     let growth = most.saturating_sub(before);
     assert!(growth < GROWTH_MAX_KIB, "{before} KiB before, {growth} KiB more during the attack");
     value
 }
 
-/// Asks until it is over; how many answers it got.
+/// Asks until it is over, and once at least; how many answers it got.
 fn well_behaved(to: SocketAddr, over: &AtomicBool) -> u32 {
     let mut peer = handshaken(to);
     let mut answered = 0;
-    while !over.load(Ordering::Relaxed) {
+    while answered == 0 || !over.load(Ordering::Relaxed) {
         let stream = answered * 2 + 1;
         peer.within(ANSWER_MAX);
         peer.send(&get(stream, HERE));
@@ -125,7 +127,7 @@ fn is_ended(target: &Target, limit: &str, first: &[u8], count: usize, piece: imp
         pour(&mut peer, count, piece);
         ended(&mut peer);
     });
-    counted(target, &[limit]);
+    counted(target, &[limit, MACHINE]);
 }
 
 /// One of these limits was hit.
@@ -156,26 +158,30 @@ fn streams_that_are_cut_off_end_the_connection_to_a_sidecar() {
 
 #[test]
 fn some_streams_that_are_cut_off_harm_no_sibling() {
+    // A client that gives up on all its calls at once, several times.
     let target = Target::gateway();
     attacked(&target, |to| {
         let mut peer = handshaken(to);
-        for at in 0..400 {
-            peer.send(&opened_and_cut_off(at));
+        for round in 0..8 {
+            peer.send(&(0..100).flat_map(|at| opened_and_cut_off(round * 100 + at)).collect::<Vec<u8>>());
+            peer.pong().unwrap();
         }
-        peer.send(&get(stream(400), HERE));
-        peer.answer(stream(400)).unwrap();
+        peer.send(&get(stream(800), HERE));
+        peer.answer(stream(800)).unwrap();
     });
 }
 
 #[test]
 fn requests_that_make_the_server_cut_them_off_end_the_connection() {
-    // CVE-2025-8671: the client never resets anything itself.
+    // CVE-2025-8671: the client never resets anything itself, it breaks a rule on each stream.
+    const MOST: u32 = i32::MAX as u32;
     let target = Target::gateway();
     attacked(&target, |to| {
         let mut peer = handshaken(to);
-        pour(&mut peer, 20_000, |at| [get(stream(at), HOLD), window_update(stream(at), 0)].concat());
+        pour(&mut peer, 20_000, |at| [get(stream(at), HOLD), window_update(stream(at), MOST)].concat());
         ended(&mut peer);
     });
+    counted(&target, &["h2_flood_reset", MACHINE]);
 }
 
 #[test]
@@ -189,7 +195,7 @@ fn a_block_without_end_ends_the_connection() {
         pour(&mut peer, 10_000, |_| continuation(1, NONE, &more));
         ended(&mut peer);
     });
-    counted(&target, &["h2_flood_continuation", "h2_flood_header_bytes"]);
+    counted(&target, &["h2_flood_continuation", "h2_flood_header_bytes", MACHINE]);
 }
 
 #[test]
@@ -355,25 +361,49 @@ fn a_connection_that_reads_nothing_holds_up_nobody() {
     });
 }
 
+/// Bodies in frames of one byte, as many as the windows take, on streams whose bodies nobody reads.
+fn slivers_of_data(to: SocketAddr) {
+    const STREAMS: usize = 3;
+    /// More than what a stream's window and the kernel's buffers behind it take.
+    const FRAMES: usize = 1_000_000;
+    let mut peer = handshaken(to);
+    for at in 0..STREAMS {
+        peer.send(&post(stream(at), HOLD));
+    }
+    let (mut sent, mut windows) = (0, [peer.window_first() as i64; STREAMS]);
+    while sent < FRAMES {
+        let free: Vec<usize> = (0..STREAMS).filter(|at| windows[*at] > 0).collect();
+        if free.is_empty() {
+            // All that fits is there; what is taken after all makes room for more.
+            match peer.next_within(Duration::from_millis(500)) {
+                Event::Frame(frame) if frame.kind == kind::WINDOW_UPDATE && frame.stream > 0 => {
+                    windows[frame.stream as usize / 2] += i64::from(frame.number(0));
+                }
+                Event::Frame(_) => {}
+                Event::Closed | Event::Silence => break,
+            }
+            continue;
+        }
+        let pieces = free.iter().cycle().take(BATCH);
+        let bytes: Vec<u8> = pieces.clone().flat_map(|at| data(stream(*at), NONE, b"x")).collect();
+        pieces.for_each(|at| windows[*at] -= 1);
+        if !peer.send(&bytes) {
+            break;
+        }
+        sent += BATCH;
+    }
+    println!("{sent} frames of one byte");
+}
+
 #[test]
 fn bodies_in_single_bytes_that_nobody_reads_are_bounded() {
     // Each frame carries something, so none is refused; what is kept for each must not be many times what it carries.
-    let target = Target::gateway();
-    attacked(&target, |to| {
-        let mut peer = handshaken(to);
-        for at in 0..50 {
-            peer.send(&post(stream(at), HOLD));
-        }
-        // More than the connection's window: it stops there, or ends.
-        let mut window = 65_535 + 1;
-        while let Event::Frame(frame) = peer.next_within(Duration::from_millis(200)) {
-            if frame.kind == kind::WINDOW_UPDATE && frame.stream == 0 {
-                window += frame.number(0) as usize;
-            }
-        }
-        pour(&mut peer, window.min(1 << 20), |at| data(stream(at % 50), NONE, b"x"));
-        thread::sleep(Duration::from_millis(500));
-    });
+    attacked(&Target::gateway_before(origin::start_narrow()), slivers_of_data);
+}
+
+#[test]
+fn bodies_in_single_bytes_that_nobody_reads_are_bounded_at_sidecars() {
+    attacked(&Target::sidecars(), slivers_of_data);
 }
 
 #[test]

@@ -14,7 +14,18 @@ const ENDLESS_BYTES: usize = 1 << 40;
 
 /// Starts to answer, on any port or a given one.
 pub(crate) fn start(port: u16) -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    listen(TcpListener::bind(("127.0.0.1", port)).unwrap())
+}
+
+/// The same with the smallest buffers that the kernel has: what is not read soon stays with whoever sends it.
+pub(crate) fn start_narrow() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Connections inherit it.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 4096).unwrap();
+    listen(listener)
+}
+
+fn listen(listener: TcpListener) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {

@@ -108,6 +108,11 @@ impl Peer {
         self.settings.iter().rev().find(|(set, _)| *set == name).map(|(_, value)| *value)
     }
 
+    /// The window that the other end gives each stream at first.
+    pub(crate) fn window_first(&self) -> usize {
+        self.setting(setting::INITIAL_WINDOW_SIZE).map_or(frame::WINDOW, |bytes| bytes as usize)
+    }
+
     /// The largest frame that the other end takes.
     pub(crate) fn frame_max(&self) -> usize {
         self.setting(setting::MAX_FRAME_SIZE).map_or(frame::FRAME_BYTES, |bytes| bytes as usize)
@@ -233,6 +238,9 @@ impl Peer {
                     };
                 }
                 Event::Closed => return Ok(Some(UNEXPLAINED)),
+                Event::Frame(frame) if frame.kind == kind::GOAWAY && frame.code() == code::PROTOCOL => {
+                    return Ok(Some(WIDER));
+                }
                 Event::Frame(frame) if !matches!(frame.kind, kind::GOAWAY | kind::RST_STREAM) => {}
                 _ => return Err(self.unexpected(&wanted)),
             }

@@ -30,7 +30,12 @@ struct Proxy {
 impl Target {
     /// One proxy between a client outside and an application of HTTP/1.
     pub(crate) fn gateway() -> Self {
-        let services = format!("  web:\n    protocol: http\n    endpoints: [\"{}\"]\n", origin::start(0));
+        Self::gateway_before(origin::start(0))
+    }
+
+    /// The same with an application of the test's choice.
+    pub(crate) fn gateway_before(origin: SocketAddr) -> Self {
+        let services = format!("  web:\n    protocol: http\n    endpoints: [\"{origin}\"]\n");
         Self::gateway_to("    - {path: /, to: web}\n", &services)
     }
 

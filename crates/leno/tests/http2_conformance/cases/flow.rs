@@ -224,7 +224,7 @@ fn theirs() -> Vec<Case> {
         Case::after_hands("6.9", "windows grow again as a long body is read", |peer| {
             // More than any first window; within what is allowed at every moment.
             const BODY_BYTES: usize = 3 << 20;
-            let first = peer.setting(setting::INITIAL_WINDOW_SIZE).map_or(WINDOW, |bytes| bytes as usize);
+            let first = peer.window_first();
             let (mut stream, mut connection) = (first as i64, WINDOW as i64);
             peer.send(&post(1, HERE));
             let mut left = BODY_BYTES;
@@ -252,7 +252,7 @@ fn theirs() -> Vec<Case> {
         Case::after_hands("6.9.1", "padding counts for the windows, and is given back", |peer| {
             // 255 of each 257 bytes are padding: 4,000 frames are a megabyte for the windows.
             peer.send(&post(1, HERE));
-            let first = peer.setting(setting::INITIAL_WINDOW_SIZE).map_or(WINDOW, |bytes| bytes as usize);
+            let first = peer.window_first();
             let (mut stream, mut connection) = (first as i64, WINDOW as i64);
             let padded = data(1, crate::frame::PADDED, &[&[255, b'x'][..], &[0; 255]].concat());
             for _ in 0..4_000 {
