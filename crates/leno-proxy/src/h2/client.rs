@@ -14,7 +14,7 @@ use http::Request;
 use http::uri::Scheme;
 use leno_core::backend::Endpoint;
 use leno_core::exchange::{CONNECT_TIMEOUT, ConnectFailure};
-use leno_core::h2guard::Role;
+use leno_core::h2guard::{Fault, Role};
 use leno_core::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -261,10 +261,12 @@ impl Attempt {
                 () = alarm.until(due) => if serving.rang() { break },
             }
         }
-        if let Some(flood) = wire.flood() {
-            bump(&mut worker.telemetry().limits, flood.word());
+        if let Some(fault) = wire.fault() {
+            if let Fault::Flood(flood) = fault {
+                bump(&mut worker.telemetry().limits, flood.word());
+            }
             let address = self.endpoint.spec.address;
-            tracing::warn!(%address, %flood, "a server floods its connection");
+            tracing::warn!(%address, %fault, "a server floods its connection, or breaks the rules of HTTP/2");
         }
         conn.close();
         if let Some(peer) = worker.h2_pools.borrow_mut().peers.get_mut(&self.endpoint.key) {
@@ -425,7 +427,7 @@ impl Serving {
     fn poll_turn(&mut self, cx: &mut Context<'_>, connection: &mut Connection<Io, Piece>) -> Poll<Turn> {
         let over = Pin::new(connection).poll(cx).is_ready();
         let lost = matches!(self.conn.wire.poll_send(cx), Poll::Ready(Err(_)));
-        if over || lost || self.conn.wire.flood().is_some() {
+        if over || lost || self.conn.wire.fault().is_some() {
             return Poll::Ready(Turn::Over);
         }
         if self.pinged.is_some()

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::{Response, StatusCode, header};
-use leno_core::h2guard::{Flood, Role};
+use leno_core::h2guard::{Fault, Role};
 use leno_core::sni::is_served;
 use leno_core::time::{Duration, Instant};
 
@@ -30,8 +30,9 @@ use crate::downstream::Arrival;
 use crate::telemetry::bump;
 use crate::worker::Worker;
 
-/// How long a client may take for its preface after the first bytes of it (as for a request head in HTTP/1).
-const PREFACE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client may take for its preface after the first bytes of it, for the SETTINGS that belong to it, and for a header
+/// block that it has begun (as for a request head in HTTP/1).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may have no stream open, as between two requests in HTTP/1.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How old a connection from outside becomes before its client is asked to make another one, give or take
@@ -66,8 +67,8 @@ enum Turn {
     Opened,
     /// The client has answered a PING.
     Alive,
-    /// It sends too much of something.
-    Flood(Flood),
+    /// It sends too much of something, or something that cannot be.
+    Fault(Fault),
     /// The machine is done.
     Done,
     /// The connection is gone, or the client broke the protocol.
@@ -133,10 +134,15 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
         }
     };
     let reason = match ended {
-        Turn::Flood(flood) => {
-            bump(&mut worker.telemetry().limits, flood.word());
-            tracing::warn!(from = %serving.visitor.remote.address, %flood, "a client floods its connection");
-            Some(h2::Reason::ENHANCE_YOUR_CALM)
+        Turn::Fault(fault) => {
+            let reason = h2::Reason::from(fault.code());
+            if let Fault::Flood(flood) = fault {
+                bump(&mut worker.telemetry().limits, flood.word());
+                tracing::warn!(from = %serving.visitor.remote.address, %flood, "a client floods its connection");
+            } else {
+                bump(&mut worker.telemetry().malformed, word_of(reason));
+            }
+            Some(reason)
         }
         Turn::Broken(Some(reason)) => {
             bump(&mut worker.telemetry().malformed, word_of(reason));
@@ -147,7 +153,7 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
     if let Some(reason) = reason {
         connection.abrupt_shutdown(reason);
     }
-    let flooded = reason.is_some();
+    let flooded = matches!(ended, Turn::Fault(Fault::Flood(_)));
     let deadline = worker.now().after(LINGER);
     tokio::select! {
         biased;
@@ -182,7 +188,7 @@ async fn shake(worker: &Rc<Worker>, wire: &Rc<Wire>, outside: bool) -> Option<Co
         }
         shaken.map(Result::ok)
     });
-    let deadline = worker.clock.to_tokio(worker.now().after(PREFACE_TIMEOUT));
+    let deadline = worker.clock.to_tokio(worker.now().after(HEAD_TIMEOUT));
     tokio::time::timeout_at(deadline, shaken).await.ok()?
 }
 
@@ -277,8 +283,8 @@ impl Serving {
         if let Poll::Ready(Err(_)) = self.wire.poll_send(cx) {
             return Poll::Ready(Turn::Broken(None));
         }
-        if let Some(flood) = self.wire.flood() {
-            return Poll::Ready(Turn::Flood(flood));
+        if let Some(fault) = self.wire.fault() {
+            return Poll::Ready(Turn::Fault(fault));
         }
         if self.pings.sent.is_some()
             && let Some(ping_pong) = &mut self.pings.ping_pong
@@ -342,6 +348,7 @@ impl Serving {
             (None, _) => self.wire.heard().after(PING_AFTER),
         };
         let age = self.age.filter(|_| self.going.is_none());
+        let due = self.wire.unfinished().map_or(due, |begun| due.min(begun.after(HEAD_TIMEOUT)));
         // What has passed already while streams come and go is looked at again in a moment.
         due.min(age.unwrap_or(due)).max(now.after(MOMENT))
     }
@@ -349,6 +356,9 @@ impl Serving {
     /// A deadline has passed, or would have if nothing had moved.
     fn rang(&mut self) -> Rang {
         let now = self.worker.now();
+        if self.wire.unfinished().is_some_and(|begun| now >= begun.after(HEAD_TIMEOUT)) {
+            return Rang::Dead;
+        }
         if self.pings.sent.is_some_and(|sent| self.wire.heard() > sent) {
             // Whatever it said, it lives.
             self.pings.sent = None;
