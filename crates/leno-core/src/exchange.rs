@@ -46,9 +46,11 @@ pub struct Exchange {
     idempotent: bool,
     /// Nothing of the request's body has been taken from the client: the request can be sent again.
     replayable: bool,
-    /// The connection belongs to the two ends: both may be silent for days, and dead peers are the transport's concern.
+    /// Both ends may be silent for days, and dead peers are the transport's concern.
+    silence_allowed: bool,
+    /// The connection belongs to the two ends: nothing times out.
     tunnel: bool,
-    /// It is a call of gRPC: its streams may be silent for days too, but it may have a deadline.
+    /// It is a call of gRPC.
     call: bool,
     /// When the whole exchange must be over.
     deadline: Option<Instant>,
@@ -211,6 +213,7 @@ impl Exchange {
             action: None,
             idempotent,
             replayable: true,
+            silence_allowed: false,
             tunnel: false,
             call: false,
             deadline,
@@ -322,19 +325,28 @@ impl Exchange {
         if self.tunnel {
             return None;
         }
-        let idle = (!self.call).then_some((self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout));
+        let idle = (!self.silence_allowed).then(|| (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout));
         let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
         let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
+        let mut next: Option<(Instant, Reason)> = None;
         // On a tie the later one in this order is the reason; the whole exchange's deadline cannot be retried.
-        [idle, connect, whole]
-            .into_iter()
-            .flatten()
-            .reduce(|next, wait| if wait.0 <= next.0 { wait } else { next })
+        for wait in [idle, connect, whole].into_iter().flatten() {
+            if next.is_none_or(|next| wait.0 <= next.0) {
+                next = Some(wait);
+            }
+        }
+        next
     }
 
-    /// The request is a call of gRPC.
+    /// The request or its answer is a stream of events, between which any time may pass.
+    pub const fn allow_silence(&mut self) {
+        self.silence_allowed = true;
+    }
+
+    /// The request is a call of gRPC, which may be silent for days too, but may have a deadline.
     pub const fn begin_call(&mut self) {
         self.call = true;
+        self.silence_allowed = true;
     }
 
     /// A call's answer says how it ended.

@@ -91,7 +91,8 @@ pub(super) fn begin(
         return Err(ParseError::TargetTooLong.into());
     }
     let absolute = path.first() == Some(&b'/') && is_target(path) || path == b"*" && method == b"OPTIONS";
-    if !absolute && !(connect && !socket) {
+    let named_only = connect && !socket;
+    if !absolute && !named_only {
         return Err(Refusal::PATH);
     }
     index.method = put(if socket { b"GET" } else { method });

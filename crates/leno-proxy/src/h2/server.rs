@@ -144,6 +144,11 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
             }
             Some(reason)
         }
+        Turn::Broken(Some(h2::Reason::ENHANCE_YOUR_CALM)) => {
+            // The machine has limits of its own, below which one turn's frames may be too many for it.
+            bump(&mut worker.telemetry().limits, "h2_flood_machine");
+            None
+        }
         Turn::Broken(Some(reason)) => {
             bump(&mut worker.telemetry().malformed, word_of(reason));
             None
@@ -419,7 +424,6 @@ const fn word_of(reason: h2::Reason) -> &'static str {
         h2::Reason::FLOW_CONTROL_ERROR => "h2_flow_control_error",
         h2::Reason::FRAME_SIZE_ERROR => "h2_frame_size_error",
         h2::Reason::COMPRESSION_ERROR => "h2_compression_error",
-        h2::Reason::ENHANCE_YOUR_CALM => "h2_enhance_your_calm",
         _ => "h2_error",
     }
 }

@@ -91,7 +91,7 @@ fn floods_end_the_connection_and_nothing_else() {
             let code = std::thread::scope(|scope| scope.spawn(|| flood(address, bytes)).join().unwrap());
             // A client that sends on while the connection is closed may see a reset instead.
             assert!(matches!(code, Some(11) | None), "{name}: {code:?}");
-            let counted = [name, "h2_enhance_your_calm"].iter().any(|name| way.metric(&[name]) >= 1);
+            let counted = [name, "h2_flood_machine"].iter().any(|name| way.metric(&[name]) >= 1);
             assert!(counted, "{name}: {}", way.metrics());
             assert_eq!(client.get("/hello").await.text(), "hello", "after {name}");
         }
