@@ -16,7 +16,7 @@ use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
 use leno_core::reason::{Reason, phrase};
 use leno_core::route::{Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::Transport;
+use leno_core::spec::{Protocol, Transport};
 use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
@@ -26,6 +26,7 @@ use crate::body::{
 use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
 use crate::h2;
+use crate::h2::client::NoStream;
 use crate::mux;
 use crate::opaque;
 use crate::telemetry::bump;
@@ -203,12 +204,13 @@ impl Drive<'_> {
     async fn dial<S: Source>(&mut self, source: &mut S) -> Option<Upstream> {
         let endpoint = self.exchange.endpoint()?.clone();
         let backend = self.exchange.backend()?;
-        let how = speak(self.request.kind, self.snapshot.protocol(backend));
+        let how = self.how(&endpoint, self.snapshot.protocol(backend));
         if let Some(connection) = ready(self.worker, &endpoint, how) {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
-        let mut connecting = pin!(connect(self.worker, &endpoint, how));
+        let auto = self.snapshot.protocol(backend) == Protocol::Auto;
+        let mut connecting = pin!(connect(self.worker, &endpoint, how, auto));
         let mut gone = pin!(source.gone());
         let due = self.due();
         let input = tokio::select! {
@@ -225,6 +227,17 @@ impl Drive<'_> {
         };
         self.handle(input);
         None
+    }
+
+    /// What the endpoint is spoken to.
+    fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
+        let how = speak(self.request.kind, protocol);
+        if how != Speak::Http2 || protocol != Protocol::Auto {
+            return how;
+        }
+        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
+        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
+        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
     }
 
     /// Sends the request, relays the response, and keeps the connection if it can be used again.
@@ -645,6 +658,7 @@ async fn connect(
     worker: &Rc<Worker>,
     endpoint: &Rc<Endpoint>,
     how: Speak,
+    auto: bool,
 ) -> Result<Upstream, ConnectFailure> {
     match (&endpoint.spec.transport, how) {
         (Transport::Plain, Speak::Opaque) => {
@@ -655,20 +669,26 @@ async fn connect(
         }
         (Transport::Plain, Speak::Http2) => {
             let scheme = http::uri::Scheme::HTTP;
-            let call = h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await?;
-            Ok(Upstream::H2(call))
+            match h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await {
+                Ok(call) => Ok(Upstream::H2(call)),
+                Err(NoStream::NotHttp2) if auto => dial_http1(worker, endpoint).await,
+                Err(NoStream::NotHttp2) => Err(ConnectFailure::Refused),
+                Err(NoStream::Connect(failure)) => Err(failure),
+            }
         }
-        (Transport::Plain, Speak::Http1) => {
-            let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
-            let connection = connection.map_err(|_| ConnectFailure::Refused)?;
-            bump(&mut worker.telemetry().dialed, "plain");
-            Ok(Upstream::H1(Box::new(connection)))
-        }
+        (Transport::Plain, Speak::Http1) => dial_http1(worker, endpoint).await,
         (Transport::Mesh(id), _) => {
             let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
             Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
         }
     }
+}
+
+async fn dial_http1(worker: &Rc<Worker>, endpoint: &Endpoint) -> Result<Upstream, ConnectFailure> {
+    let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
+    let connection = connection.map_err(|_| ConnectFailure::Refused)?;
+    bump(&mut worker.telemetry().dialed, "plain");
+    Ok(Upstream::H1(Box::new(connection)))
 }
 
 const fn early(broken: Broken) -> Ending {

@@ -320,11 +320,8 @@ fn a_call_is_answered_in_its_own_terms_and_recorded_by_its_status() {
     assert_eq!((record.status, record.reason), (200, Some(Reason::NoEndpoint)));
     assert_eq!(record.grpc, Some(Status::UNAVAILABLE));
     // Answered by the service: with a status, with none, and by something that is no gRPC.
-    let rows = [
-        (200, Some(Status(5)), Status(5)),
-        (200, None, Status::UNKNOWN),
-        (503, None, Status::UNAVAILABLE),
-    ];
+    let rows =
+        [(200, Some(Status(5)), Status(5)), (200, None, Status::UNKNOWN), (503, None, Status::UNAVAILABLE)];
     for (status, said, recorded) in rows {
         let mut scene = Scene::new(1, false, None);
         scene.exchange.begin_call();

@@ -107,12 +107,6 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
             serving.going = Some(worker.now());
             under_way = Some(worker.begin());
         }
-        if under_way.is_some()
-            && serving.is_idle()
-            && serving.going.is_some_and(|since| worker.now() >= since.after(FAREWELL))
-        {
-            break Turn::Done;
-        }
         let due = serving.due();
         tokio::select! {
             biased;
