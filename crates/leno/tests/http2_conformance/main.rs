@@ -16,13 +16,14 @@ mod peer;
 mod servers;
 mod target;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use cases::Case;
-use peer::{Outcome, Peer};
+use peer::{OTHER_CODE, Outcome, Peer, UNEXPLAINED, WIDER};
 use target::Target;
 
 /// Cases at a time: most of their time they wait.
@@ -57,12 +58,12 @@ fn run(to: SocketAddr) -> Vec<(Case, Outcome)> {
 /// Prints remarks and deviations and a last line with numbers; the deviations by name.
 fn report(to: &str, outcomes: &[(Case, Outcome)]) -> Vec<(String, String)> {
     let mut deviations = Vec::new();
-    let mut remarks = 0;
+    let mut remarks = BTreeMap::from([WIDER, UNEXPLAINED, OTHER_CODE].map(|remark| (remark, 0)));
     for (case, outcome) in outcomes {
         match outcome {
             Ok(None) => {}
             Ok(Some(remark)) => {
-                remarks += 1;
+                *remarks.entry(remark).or_insert(0) += 1;
                 println!("remark    {}: {remark}", case.name());
             }
             Err(what) => {
@@ -71,8 +72,10 @@ fn report(to: &str, outcomes: &[(Case, Outcome)]) -> Vec<(String, String)> {
             }
         }
     }
-    let (all, good) = (outcomes.len(), outcomes.len() - deviations.len());
-    println!("{to}: {good} of {all} cases, {remarks} with a remark");
+    let exact = outcomes.len() - deviations.len() - remarks.values().sum::<usize>();
+    let remarks: Vec<String> = remarks.iter().map(|(remark, count)| format!("{count} {remark}")).collect();
+    let all = outcomes.len();
+    println!("{to}: of {all} cases {exact} exact, {}, {} otherwise", remarks.join(", "), deviations.len());
     deviations
 }
 

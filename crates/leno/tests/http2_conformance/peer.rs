@@ -21,6 +21,9 @@ pub(crate) const UNEXPLAINED: &str = "closed without GOAWAY";
 /// Permitted at any time (section 5.4.2), and hard on the other streams.
 pub(crate) const WIDER: &str = "a connection error where a stream error would do";
 
+/// The connection was ended as it must be, for a reason that the specification has another code for.
+pub(crate) const OTHER_CODE: &str = "ended with another code";
+
 /// What the other end did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -180,18 +183,21 @@ impl Peer {
 
     /// GOAWAY with one of these codes, then the end of the connection.
     pub(crate) fn connection_error(&mut self, codes: &[u32]) -> Outcome {
-        let mut told = false;
+        let mut told = None;
         loop {
             match self.next() {
                 Event::Frame(frame) if frame.kind == kind::GOAWAY => {
-                    if !told && !codes.contains(&frame.code()) {
-                        return Err(self.unexpected(&format!("GOAWAY: {}", names(codes))));
-                    }
-                    told = true;
+                    told.get_or_insert(codes.contains(&frame.code()));
                 }
                 Event::Frame(_) => {}
-                Event::Closed => return Ok((!told).then_some(UNEXPLAINED)),
-                Event::Silence if told => return Err(self.unexpected("the end of the connection")),
+                Event::Closed => {
+                    return Ok(match told {
+                        None => Some(UNEXPLAINED),
+                        Some(false) => Some(OTHER_CODE),
+                        Some(true) => None,
+                    });
+                }
+                Event::Silence if told.is_some() => return Err(self.unexpected("the end of the connection")),
                 Event::Silence => return Err(self.unexpected(&format!("GOAWAY: {}", names(codes)))),
             }
         }
@@ -209,11 +215,14 @@ impl Peer {
                     return self.pong();
                 }
                 Event::Frame(frame) if frame.kind == kind::GOAWAY => {
-                    if !codes.contains(&frame.code()) {
-                        return Err(self.unexpected(&wanted));
-                    }
-                    while let Event::Frame(_) = self.next() {}
-                    return Ok(Some(WIDER));
+                    let remark = if codes.contains(&frame.code()) { WIDER } else { OTHER_CODE };
+                    return loop {
+                        match self.next() {
+                            Event::Frame(_) => {}
+                            Event::Closed => break Ok(Some(remark)),
+                            Event::Silence => break Err(self.unexpected(&wanted)),
+                        }
+                    };
                 }
                 Event::Frame(_) => {}
                 Event::Closed => return Ok(Some(UNEXPLAINED)),
