@@ -474,16 +474,16 @@ mod tests {
     /// those of one byte at a time.
     #[test]
     fn arbitrary_splits_count_the_same() {
-        for seed in 0..300 {
+        for seed in 0..300_u64 {
             let mut rng = Rng::new(seed);
-            let role = if seed % 2 == 0 { Role::Server } else { Role::Client };
+            let role = if seed.is_multiple_of(2) { Role::Server } else { Role::Client };
             let mut bytes = Vec::new();
             if role == Role::Server {
                 bytes.extend(PREFACE);
             }
             let favourite = rng.next_u64() as u8 % 12;
             for _ in 0..1500 {
-                let kind = if rng.next_u64() % 4 == 0 { rng.next_u64() as u8 % 12 } else { favourite };
+                let kind = if rng.next_u64().is_multiple_of(4) { rng.next_u64() as u8 % 12 } else { favourite };
                 let length = [0, 0, 1, 4, 8, 300][rng.next_u64() as usize % 6];
                 let flags = [0, 1, 4][rng.next_u64() as usize % 3];
                 bytes.extend(frame(kind, flags, 1, &std::vec![0; length]));
