@@ -483,7 +483,8 @@ mod tests {
             }
             let favourite = rng.next_u64() as u8 % 12;
             for _ in 0..1500 {
-                let kind = if rng.next_u64().is_multiple_of(4) { rng.next_u64() as u8 % 12 } else { favourite };
+                let kind =
+                    if rng.next_u64().is_multiple_of(4) { rng.next_u64() as u8 % 12 } else { favourite };
                 let length = [0, 0, 1, 4, 8, 300][rng.next_u64() as usize % 6];
                 let flags = [0, 1, 4][rng.next_u64() as usize % 3];
                 bytes.extend(frame(kind, flags, 1, &std::vec![0; length]));
