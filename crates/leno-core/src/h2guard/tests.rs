@@ -203,13 +203,13 @@ fn a_header_block_is_to_be_finished() {
 /// those of one byte at a time.
 #[test]
 fn arbitrary_splits_count_the_same() {
-    for seed in 0..300 {
+    for seed in 0..300_u64 {
         let mut rng = Rng::new(seed);
-        let role = if seed % 2 == 0 { Role::Server } else { Role::Client };
+        let role = if seed.is_multiple_of(2) { Role::Server } else { Role::Client };
         let mut bytes = beginning(role);
         let favourite = rng.next_u64() as u8 % 12;
         for _ in 0..1500 {
-            let kind = if rng.next_u64() % 4 == 0 { rng.next_u64() as u8 % 12 } else { favourite };
+            let kind = if rng.next_u64().is_multiple_of(4) { rng.next_u64() as u8 % 12 } else { favourite };
             let possible = match kind {
                 2 => 5,
                 3 | 8 => 4,
@@ -218,7 +218,7 @@ fn arbitrary_splits_count_the_same() {
                 _ => [0, 0, 1, 4, 8, 300][rng.next_u64() as usize % 6],
             };
             // Now and then one that is wrong, where there is one.
-            let length = if rng.next_u64() % 1000 == 0 { 7 } else { possible };
+            let length = if rng.next_u64().is_multiple_of(1000) { 7 } else { possible };
             let flags = if kind == 4 { 0 } else { [0, 1, 4][rng.next_u64() as usize % 3] };
             bytes.extend(frame(kind, flags, 1, &std::vec![0; length]));
         }

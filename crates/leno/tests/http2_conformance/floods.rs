@@ -398,7 +398,7 @@ fn slivers_of_data(to: SocketAddr) {
 #[test]
 fn bodies_in_single_bytes_that_nobody_reads_are_bounded() {
     // Each frame carries something, so none is refused; what is kept for each must not be many times what it carries.
-    attacked(&Target::gateway_before(origin::start_narrow()), slivers_of_data);
+    attacked(&Target::gateway_before("http", origin::start_narrow()), slivers_of_data);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod floods;
 mod frame;
 mod hpack;
 mod origin;
+mod origin_http2;
 mod peer;
 mod servers;
 mod target;
@@ -111,6 +112,16 @@ fn a_gateway_conforms() {
 #[test]
 fn sidecars_conform() {
     conforms(&Target::sidecars());
+}
+
+#[test]
+fn a_gateway_before_an_application_of_http2_conforms() {
+    conforms(&Target::gateway_before("http2", origin_http2::start()));
+}
+
+#[test]
+fn sidecars_before_an_application_of_http2_conform() {
+    conforms(&Target::sidecars_before("http2", origin_http2::start()));
 }
 
 #[test]

@@ -30,12 +30,12 @@ struct Proxy {
 impl Target {
     /// One proxy between a client outside and an application of HTTP/1.
     pub(crate) fn gateway() -> Self {
-        Self::gateway_before(origin::start(0))
+        Self::gateway_before("http", origin::start(0))
     }
 
     /// The same with an application of the test's choice.
-    pub(crate) fn gateway_before(origin: SocketAddr) -> Self {
-        let services = format!("  web:\n    protocol: http\n    endpoints: [\"{origin}\"]\n");
+    pub(crate) fn gateway_before(protocol: &str, origin: SocketAddr) -> Self {
+        let services = format!("  web:\n    protocol: {protocol}\n    endpoints: [\"{origin}\"]\n");
         Self::gateway_to("    - {path: /, to: web}\n", &services)
     }
 
@@ -53,13 +53,18 @@ impl Target {
 
     /// The port that a client's sidecar has for the server; behind it the mesh and the server's sidecar.
     pub(crate) fn sidecars() -> Self {
-        let (origin, folder) = (origin::start(0), tempfile::tempdir().unwrap());
+        Self::sidecars_before("http", origin::start(0))
+    }
+
+    /// The same with an application of the test's choice.
+    pub(crate) fn sidecars_before(protocol: &str, origin: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let [out, mesh, own, app] = [free_port(), free_port(), free_port(), free_port()];
         let file = folder.path().join("mesh.yaml");
         let text = format!(
             "mesh: pair\nservices:\n  client:\n    calls: [server]\n    health: none\n    instances:\n\
              \x20     - {{name: client, port: {app}, mesh: \"127.0.0.1:{own}\", outbound: {{server: {out}}}}}\n\
-             \x20 server:\n    protocol: http\n    health: none\n    instances:\n\
+             \x20 server:\n    protocol: {protocol}\n    health: none\n    instances:\n\
              \x20     - {{name: server, address: \"{origin}\", mesh: \"127.0.0.1:{mesh}\"}}\n"
         );
         fs::write(&file, text).unwrap();
