@@ -195,7 +195,13 @@ impl Frame {
     pub(crate) fn words(&self) -> String {
         let (stream, end) = (self.stream, if self.ends_stream() { ", the last" } else { "" });
         match self.kind {
-            kind::DATA => format!("DATA of {} bytes on {stream}{end}", self.payload.len()),
+            kind::DATA => {
+                // Where a proxy says what is wrong, it says it here.
+                let text: String = String::from_utf8_lossy(&self.payload).chars().take(120).collect();
+                let text =
+                    if text.starts_with("xxx") { String::new() } else { format!(" ({})", text.trim()) };
+                format!("DATA of {} bytes on {stream}{text}{end}", self.payload.len())
+            }
             kind::HEADERS => {
                 let status = super::hpack::status(self.block());
                 format!("HEADERS on {stream} with status {status:?}{end}")
