@@ -88,7 +88,7 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
     let age = outside.then(|| worker.now().after(age(worker.rng().next_u64())));
     let mut serving = Serving {
         visitor: Rc::new(Visitor { caller, remote, host }),
-        pings: Pings { ping_pong, sent: None },
+        pings: Pings { ping_pong, asked: false, sent: None },
         idle_since: worker.now(),
         busy: false,
         age,
@@ -111,7 +111,7 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
             biased;
             turn = poll_fn(|cx| serving.poll_turn(cx, &mut connection)) => match turn {
                 Turn::Opened => {}
-                Turn::Alive => serving.pings.sent = None,
+                Turn::Alive => (serving.pings.asked, serving.pings.sent) = (false, None),
                 turn => break turn,
             },
             () = draining, if serving.going.is_none() => {}
@@ -233,7 +233,9 @@ struct Serving {
 /// Our questions whether the client lives.
 struct Pings {
     ping_pong: Option<PingPong>,
-    /// When the one was sent that is not answered yet.
+    /// One is not answered yet.
+    asked: bool,
+    /// Since when its answer is awaited because nothing else comes.
     sent: Option<Instant>,
 }
 
@@ -279,7 +281,7 @@ impl Serving {
         if let Some(flood) = self.wire.flood() {
             return Poll::Ready(Turn::Flood(flood));
         }
-        if self.pings.sent.is_some()
+        if self.pings.asked
             && let Some(ping_pong) = &mut self.pings.ping_pong
             && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
         {
@@ -367,9 +369,10 @@ impl Serving {
         if !self.is_idle()
             && now >= self.wire.heard().after(PING_AFTER)
             && let Some(ping_pong) = &mut self.pings.ping_pong
-            && ping_pong.send_ping(Ping::opaque()).is_ok()
         {
-            self.pings.sent = Some(now);
+            // One that was not answered while other things came will do.
+            self.pings.asked = self.pings.asked || ping_pong.send_ping(Ping::opaque()).is_ok();
+            self.pings.sent = self.pings.asked.then_some(now);
         }
         Rang::Nothing
     }
