@@ -251,8 +251,13 @@ impl Attempt {
             changed: Notify::new(),
             room: self.room.clone(),
         });
-        let mut serving =
-            Serving { worker: worker.clone(), conn: conn.clone(), ping_pong: None, asked: false, pinged: None };
+        let mut serving = Serving {
+            worker: worker.clone(),
+            conn: conn.clone(),
+            ping_pong: None,
+            asked: false,
+            pinged: None,
+        };
         let mut connection = connection;
         serving.ping_pong = connection.ping_pong();
         let mut alarm = Alarm::new(worker.clock);

@@ -4,14 +4,12 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::{Response, StatusCode, header};
 use leno_core::h2guard::{Flood, Role};
-use leno_core::sni::is_served;
 use leno_core::time::{Duration, Instant};
 
 use super::desk::Desk;
@@ -56,8 +54,6 @@ pub(crate) fn serve(worker: &Rc<Worker>, arrival: Arrival) {
 pub(super) struct Visitor {
     pub(super) caller: Caller,
     pub(super) remote: Remote,
-    /// The host that the TLS connection was made for, if it is one.
-    host: Option<Arc<str>>,
 }
 
 /// How a turn of the connection ended.
@@ -80,14 +76,13 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
     // A drain tells us, and must not cut the connection.
     client.idle.set(false);
     let _active = worker.activate();
-    let host = stream.server_name();
     let outside = matches!(caller, Caller::Gateway);
     let wire = Wire::new(&worker, stream, Role::Server, first);
     let Some(mut connection) = shake(&worker, &wire, outside).await else { return };
     let ping_pong = connection.ping_pong();
     let age = outside.then(|| worker.now().after(age(worker.rng().next_u64())));
     let mut serving = Serving {
-        visitor: Rc::new(Visitor { caller, remote, host }),
+        visitor: Rc::new(Visitor { caller, remote }),
         pings: Pings { ping_pong, asked: false, sent: None },
         idle_since: worker.now(),
         busy: false,
@@ -302,15 +297,7 @@ impl Serving {
         let begun = {
             let target = &mut *desk.request().borrow_mut();
             let ended = body.is_end_stream();
-            let begun = request::begin(&parts, ended, &worker.limits, &mut worker.rng(), target);
-            begun.and_then(|websocket| {
-                let served = |host: &Arc<str>| is_served([&**host], target.head().host());
-                if self.visitor.host.as_ref().is_none_or(served) {
-                    Ok(websocket)
-                } else {
-                    Err(Refusal::MISDIRECTED)
-                }
-            })
+            request::begin(&parts, ended, &worker.limits, &mut worker.rng(), target)
         };
         worker.h2_heads.borrow_mut().give(parts.headers);
         match begun {
