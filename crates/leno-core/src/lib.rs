@@ -35,6 +35,5 @@ pub mod rng;
 pub mod route;
 pub mod session;
 pub mod snapshot;
-pub mod sni;
 pub mod spec;
 pub mod time;

@@ -251,8 +251,13 @@ impl Attempt {
             changed: Notify::new(),
             room: self.room.clone(),
         });
-        let mut serving =
-            Serving { worker: worker.clone(), conn: conn.clone(), ping_pong: None, pinged: None };
+        let mut serving = Serving {
+            worker: worker.clone(),
+            conn: conn.clone(),
+            ping_pong: None,
+            asked: false,
+            pinged: None,
+        };
         let mut connection = connection;
         serving.ping_pong = connection.ping_pong();
         let mut alarm = Alarm::new(worker.clock);
@@ -280,7 +285,7 @@ impl Attempt {
                 biased;
                 turn = poll_fn(|cx| serving.poll_turn(cx, &mut connection)) => match turn {
                     Turn::Over => break,
-                    Turn::Alive => serving.pinged = None,
+                    Turn::Alive => (serving.asked, serving.pinged) = (false, None),
                 },
                 () = changed => {}
                 () = alarm.until(due) => if serving.rang() { break },
@@ -435,7 +440,9 @@ struct Serving {
     worker: Rc<Worker>,
     conn: Rc<Conn>,
     ping_pong: Option<PingPong>,
-    /// When the PING was sent that is not answered yet.
+    /// A PING is not answered yet.
+    asked: bool,
+    /// Since when its answer is awaited because nothing else comes.
     pinged: Option<Instant>,
 }
 
@@ -455,7 +462,7 @@ impl Serving {
         if over || lost || self.conn.wire.fault().is_some() {
             return Poll::Ready(Turn::Over);
         }
-        if self.pinged.is_some()
+        if self.asked
             && let Some(ping_pong) = &mut self.ping_pong
             && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
         {
@@ -491,9 +498,10 @@ impl Serving {
             }
         } else if now >= heard.after(PING_AFTER)
             && let Some(ping_pong) = &mut self.ping_pong
-            && ping_pong.send_ping(Ping::opaque()).is_ok()
         {
-            self.pinged = Some(now);
+            // One that was not answered while other things came will do.
+            self.asked = self.asked || ping_pong.send_ping(Ping::opaque()).is_ok();
+            self.pinged = self.asked.then_some(now);
         }
         false
     }

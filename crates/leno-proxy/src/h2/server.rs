@@ -4,14 +4,12 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::{Response, StatusCode, header};
 use leno_core::h2guard::{Fault, Role};
-use leno_core::sni::is_served;
 use leno_core::time::{Duration, Instant};
 
 use super::desk::Desk;
@@ -57,8 +55,6 @@ pub(crate) fn serve(worker: &Rc<Worker>, arrival: Arrival) {
 pub(super) struct Visitor {
     pub(super) caller: Caller,
     pub(super) remote: Remote,
-    /// The host that the TLS connection was made for, if it is one.
-    host: Option<Arc<str>>,
 }
 
 /// How a turn of the connection ended.
@@ -81,15 +77,14 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
     // A drain tells us, and must not cut the connection.
     client.idle.set(false);
     let _active = worker.activate();
-    let host = stream.server_name();
     let outside = matches!(caller, Caller::Gateway);
     let wire = Wire::new(&worker, stream, Role::Server, first);
     let Some(mut connection) = shake(&worker, &wire, outside).await else { return };
     let ping_pong = connection.ping_pong();
     let age = outside.then(|| worker.now().after(age(worker.rng().next_u64())));
     let mut serving = Serving {
-        visitor: Rc::new(Visitor { caller, remote, host }),
-        pings: Pings { ping_pong, sent: None },
+        visitor: Rc::new(Visitor { caller, remote }),
+        pings: Pings { ping_pong, asked: false, sent: None },
         idle_since: worker.now(),
         busy: false,
         age,
@@ -112,7 +107,7 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
             biased;
             turn = poll_fn(|cx| serving.poll_turn(cx, &mut connection)) => match turn {
                 Turn::Opened => {}
-                Turn::Alive => serving.pings.sent = None,
+                Turn::Alive => (serving.pings.asked, serving.pings.sent) = (false, None),
                 turn => break turn,
             },
             () = draining, if serving.going.is_none() => {}
@@ -239,7 +234,9 @@ struct Serving {
 /// Our questions whether the client lives.
 struct Pings {
     ping_pong: Option<PingPong>,
-    /// When the one was sent that is not answered yet.
+    /// One is not answered yet.
+    asked: bool,
+    /// Since when its answer is awaited because nothing else comes.
     sent: Option<Instant>,
 }
 
@@ -285,7 +282,7 @@ impl Serving {
         if let Some(fault) = self.wire.fault() {
             return Poll::Ready(Turn::Fault(fault));
         }
-        if self.pings.sent.is_some()
+        if self.pings.asked
             && let Some(ping_pong) = &mut self.pings.ping_pong
             && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
         {
@@ -306,15 +303,7 @@ impl Serving {
         let begun = {
             let target = &mut *desk.request().borrow_mut();
             let ended = body.is_end_stream();
-            let begun = request::begin(&parts, ended, &worker.limits, &mut worker.rng(), target);
-            begun.and_then(|websocket| {
-                let served = |host: &Arc<str>| is_served([&**host], target.head().host());
-                if self.visitor.host.as_ref().is_none_or(served) {
-                    Ok(websocket)
-                } else {
-                    Err(Refusal::MISDIRECTED)
-                }
-            })
+            request::begin(&parts, ended, &worker.limits, &mut worker.rng(), target)
         };
         worker.h2_heads.borrow_mut().give(parts.headers);
         match begun {
@@ -377,9 +366,10 @@ impl Serving {
         if !self.is_idle()
             && now >= self.wire.heard().after(PING_AFTER)
             && let Some(ping_pong) = &mut self.pings.ping_pong
-            && ping_pong.send_ping(Ping::opaque()).is_ok()
         {
-            self.pings.sent = Some(now);
+            // One that was not answered while other things came will do.
+            self.pings.asked = self.pings.asked || ping_pong.send_ping(Ping::opaque()).is_ok();
+            self.pings.sent = self.pings.asked.then_some(now);
         }
         Rang::Nothing
     }

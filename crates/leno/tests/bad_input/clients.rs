@@ -1,8 +1,12 @@
 //! Clients that leave at every stage of an exchange.
 
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use crate::way::{LONG_BYTES, Way, plain};
+use crate::way::{Application, LONG_BYTES, Way, path, plain, read_head};
 use crate::{Leave, SOON};
 
 /// What a client has sent when it leaves.
@@ -103,6 +107,38 @@ fn a_client_that_has_said_all_and_leaves_half_is_not_waited_for() {
         }
         way.holds_no_more_than(&before, KEPT);
     });
+}
+
+#[test]
+fn a_client_that_is_reset_while_its_body_is_not_read_leaves_nothing() {
+    // An application that reads the head and no more, and a body that fills everything on the way.
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = over.clone();
+    let application: Application = Arc::new(move |mut stream| {
+        if read_head(&mut stream).is_some_and(|head| path(&head) == "/unread") {
+            while !seen.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(50));
+            }
+        } else {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello").ok();
+        }
+    });
+    for way in [Way::single(&application), Way::pair(&application)] {
+        way.serves();
+        let before = way.descriptors();
+        for _ in 0..3 {
+            let mut stream = way.connect();
+            stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            let head = b"POST /unread HTTP/1.1\r\nHost: server\r\nContent-Length: 1000000000\r\n\r\n";
+            stream.write_all(head).unwrap();
+            // Until nothing takes any more.
+            while stream.write_all(&[b'x'; 100_000]).is_ok() {}
+            drop(Leave::Reset.from(stream));
+        }
+        way.holds_no_more_than(&before, 1);
+        way.serves();
+    }
+    over.store(true, Ordering::Relaxed);
 }
 
 #[test]
