@@ -311,6 +311,11 @@ impl Source for Reader {
             self.decide();
         }
     }
+
+    fn cut_off(&self) -> impl Future<Output = ()> + use<> {
+        let stream = self.stream.clone();
+        async move { stream.failed().await }
+    }
 }
 
 impl ResponseSource for Reader {

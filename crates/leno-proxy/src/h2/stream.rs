@@ -136,6 +136,11 @@ impl Source for Reader {
     async fn gone(&mut self) {
         self.half.gone().await;
     }
+
+    fn cut_off(&self) -> impl Future<Output = ()> + use<> {
+        let half = self.half.clone();
+        async move { half.gone().await }
+    }
 }
 
 /// The writing half.
