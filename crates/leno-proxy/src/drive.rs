@@ -37,8 +37,8 @@ mod learn;
 /// How long a client may take to accept an answer made here.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long nobody looks at a clock while nothing is to time out.
-const NO_DEADLINE: Duration = Duration::from_secs(3600);
+/// When what has no deadline is due.
+const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
 /// No changes.
 static NO_EDITS: Edits = Edits::new();
@@ -492,7 +492,7 @@ impl Drive<'_> {
 
     /// When the next deadline is.
     fn due(&self) -> Instant {
-        self.exchange.poll_timeout().map_or_else(|| self.worker.now().after(NO_DEADLINE), |(at, _)| at)
+        self.exchange.poll_timeout().map_or(NEVER, |(at, _)| at)
     }
 
     /// The alarm rang. True when that ends the attempt; false when something has moved since the deadline was set.
@@ -601,11 +601,13 @@ impl Drive<'_> {
     }
 }
 
-/// True for an answer between whose parts any time may pass: server-sent events, and gRPC.
+/// The media type of server-sent events.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// True for server-sent events, between which any time may pass.
 fn is_event_stream(head: &ResponseHead<'_>) -> bool {
     let kind = head.fields.get_named(b"content-type").unwrap_or(&[]);
-    let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
-    begins(b"text/event-stream") || begins(b"application/grpc")
+    kind.get(..EVENT_STREAM.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 /// Sends the request's body, then watches for a client that goes away.
