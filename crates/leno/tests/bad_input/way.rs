@@ -222,7 +222,7 @@ pub(crate) fn plain() -> Application {
             }
             let body = match path(&head) {
                 "/wait" => {
-                    stream.read(&mut [0]).ok();
+                    stream.read_exact(&mut [0]).ok();
                     return;
                 }
                 "/long" => LONG_BYTES,
