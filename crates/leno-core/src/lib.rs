@@ -18,6 +18,7 @@ pub mod client_hello;
 pub mod detect;
 pub mod edit;
 pub mod exchange;
+pub mod gateway;
 pub mod head;
 pub mod health;
 pub mod http1;
