@@ -16,6 +16,7 @@ mod clock;
 pub mod config;
 mod downstream;
 mod drive;
+mod gateway;
 mod h1;
 pub mod health;
 mod io;

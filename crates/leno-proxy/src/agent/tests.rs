@@ -6,7 +6,8 @@ use fake::Control;
 use leno_core::index::{Key, Kind};
 use leno_core::name::Label;
 use leno_core::spec::{
-    ActionSpec, Balance, EndpointSpec, GatewaySpec, ListenerSpec, MatchSpec, Protocol, RuleSpec, ServiceSpec, Transport,
+    ActionSpec, Balance, EndpointSpec, GatewaySpec, ListenerSpec, MatchSpec, Protocol, RuleSpec, ServiceSpec,
+    Transport,
 };
 use leno_identity::token::Grant;
 use tokio::net::TcpListener;
