@@ -306,8 +306,12 @@ fn addresses(listeners: &[Listener], admin: Option<&TcpListener>) -> Bound {
             Purpose::Http(Caller::Dependency { service, .. }) => {
                 bound.outbound.push((service.clone(), *address));
             }
-            Purpose::Captured | Purpose::Http(
-                Caller::Gateway(_) | Caller::Passage { .. } | Caller::Inbound { .. } | Caller::Captured { .. },
+            Purpose::Captured
+            | Purpose::Http(
+                Caller::Gateway(_)
+                | Caller::Passage { .. }
+                | Caller::Inbound { .. }
+                | Caller::Captured { .. },
             ) => {}
         }
     }

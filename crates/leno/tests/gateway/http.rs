@@ -60,7 +60,8 @@ fn a_redirect_keeps_host_path_and_method() {
 #[test]
 fn what_a_client_says_of_itself_is_believed_as_far_as_configured() {
     let folder = tempfile::tempdir().unwrap();
-    let listeners = "    - {name: none}\n    - {name: one, forwarded_hops: 1}\n    - {name: two, forwarded_hops: 2}";
+    let listeners =
+        "    - {name: none}\n    - {name: one, forwarded_hops: 1}\n    - {name: two, forwarded_hops: 2}";
     let gateway = Gateway::start(folder.path(), listeners, echo_server(), "");
     let claims = "X-Forwarded-For: 10.0.0.1, 10.0.0.2\r\nX-Forwarded-For: 10.0.0.3\r\nX-Forwarded-Proto: https\r\n\
                   X-Forwarded-Host: forged\r\nForwarded: for=forged\r\nX-Forwarded-Client-Cert: Hash=forged\r\n";

@@ -41,7 +41,18 @@ impl Gateway {
     fn start_file(folder: &Path, text: &str) -> Self {
         let file = common::write(folder, "mesh.yaml", text);
         let mut command = leno();
-        command.args(["proxy", "--workers", "1", "--role", "gateway", "--drain-seconds", "1", "--admin", "127.0.0.1:0", "--file"]);
+        command.args([
+            "proxy",
+            "--workers",
+            "1",
+            "--role",
+            "gateway",
+            "--drain-seconds",
+            "1",
+            "--admin",
+            "127.0.0.1:0",
+            "--file",
+        ]);
         let running = Running::start(command.arg(&file).stderr(Stdio::inherit()));
         let ready = running.event("ready", SOON);
         Self { running, ready }
@@ -147,7 +158,8 @@ fn has(program: &str, test: &str) -> bool {
 
 /// Runs curl: its exit code, and what it printed on both streams.
 fn curl(arguments: &[&str]) -> (i32, String) {
-    let output = common::run(Command::new("curl").args(["-sS", "--noproxy", "*", "--max-time", "8"]).args(arguments));
+    let output =
+        common::run(Command::new("curl").args(["-sS", "--noproxy", "*", "--max-time", "8"]).args(arguments));
     let text = common::stdout(&output) + &common::stderr(&output);
     (output.status.code().unwrap_or(-1), text)
 }

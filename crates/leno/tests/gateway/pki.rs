@@ -28,7 +28,8 @@ impl Authority {
     /// Writes `FILE.pem` and `FILE.key` for these names; what is there is replaced. Returns the certificate's DER.
     pub(crate) fn issue(&self, file: &str, common_name: &str, names: &[&str]) -> Vec<u8> {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name.push(DnType::CommonName, common_name);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         for (end, text) in [("pem", certificate.pem()), ("key", key.serialize_pem())] {

@@ -8,7 +8,8 @@ use crate::pki::Authority;
 use crate::{Gateway, SOON, connect, curl, echo_server, has, tcp_echo_server};
 
 const V1: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 1234 80\r\n";
-const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0f\xc0\x00\x02\x08\xc6\x33\x64\x01\x04\xd2\x00\x50\x03\x00\x00";
+const V2: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0f\xc0\x00\x02\x08\xc6\x33\x64\x01\x04\xd2\x00\x50\x03\x00\x00";
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 

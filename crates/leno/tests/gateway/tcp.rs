@@ -12,7 +12,12 @@ use crate::{Gateway, SOON, common, connect, curl, echo_server, has, tcp_echo_ser
 fn bytes_pass_to_a_service_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let more = format!("  db:\n    protocol: tcp\n    endpoints: [\"{}\"]\n", tcp_echo_server());
-    let gateway = Gateway::start(folder.path(), "    - {name: web}\n    - {name: db, protocol: tcp, to: db}", echo_server(), &more);
+    let gateway = Gateway::start(
+        folder.path(),
+        "    - {name: web}\n    - {name: db, protocol: tcp, to: db}",
+        echo_server(),
+        &more,
+    );
     let mut stream = connect(gateway.at("db"));
     // What would be HTTP elsewhere is bytes here.
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
@@ -34,17 +39,26 @@ fn bytes_pass_to_a_service_and_back() {
 
 #[test]
 fn redis_is_served_through_a_tcp_listener() {
-    if !has("redis-server", "redis_is_served_through_a_tcp_listener") || !has("redis-cli", "redis_is_served_through_a_tcp_listener") {
+    if !has("redis-server", "redis_is_served_through_a_tcp_listener")
+        || !has("redis-cli", "redis_is_served_through_a_tcp_listener")
+    {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let port = common::free_port();
     let mut redis = Command::new("redis-server");
-    redis.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(folder.path());
+    redis
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+        .arg(folder.path());
     let _redis = Running::start(redis.stderr(Stdio::null()));
     common::until("redis listens", SOON, || common::listens(port));
     let more = format!("  db:\n    protocol: tcp\n    endpoints: [\"127.0.0.1:{port}\"]\n");
-    let gateway = Gateway::start(folder.path(), "    - {name: web}\n    - {name: db, protocol: tcp, to: db}", echo_server(), &more);
+    let gateway = Gateway::start(
+        folder.path(),
+        "    - {name: web}\n    - {name: db, protocol: tcp, to: db}",
+        echo_server(),
+        &more,
+    );
     let cli = |words: &[&str]| {
         let mut command = Command::new("redis-cli");
         command.args(["-p", &gateway.at("db").port().to_string()]).args(words);
@@ -56,7 +70,9 @@ fn redis_is_served_through_a_tcp_listener() {
 
 #[test]
 fn tls_passes_to_nginx_by_its_name_and_ends_there() {
-    if !has("nginx", "tls_passes_to_nginx_by_its_name_and_ends_there") || !has("curl", "tls_passes_to_nginx_by_its_name_and_ends_there") {
+    if !has("nginx", "tls_passes_to_nginx_by_its_name_and_ends_there")
+        || !has("curl", "tls_passes_to_nginx_by_its_name_and_ends_there")
+    {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -78,7 +94,10 @@ fn tls_passes_to_nginx_by_its_name_and_ends_there() {
     let ask = |name: &str, more: &[&str]| {
         let resolve = format!("{name}:{pass}:127.0.0.1");
         let url = format!("https://{name}:{pass}/");
-        curl(&[&["--cacert", authority.file.to_str().unwrap(), "--resolve", &resolve][..], more, &[&url]].concat())
+        curl(
+            &[&["--cacert", authority.file.to_str().unwrap(), "--resolve", &resolve][..], more, &[&url]]
+                .concat(),
+        )
     };
     for name in ["shop.example", "a.wild.example"] {
         for tls in [&[][..], &["--tls-max", "1.2"]] {
@@ -109,9 +128,18 @@ fn tls_can_end_before_bytes() {
     let listeners = "    - {name: web}\n    - {name: db, protocol: tcp, to: db, certificates: [{cert: db.pem, key: db.key}]}";
     let gateway = Gateway::start(folder.path(), listeners, echo_server(), &more);
     let mut command = Command::new("openssl");
-    command.args(["s_client", "-quiet", "-verify_quiet", "-verify_return_error", "-servername", "db.example", "-connect"]);
+    command.args([
+        "s_client",
+        "-quiet",
+        "-verify_quiet",
+        "-verify_return_error",
+        "-servername",
+        "db.example",
+        "-connect",
+    ]);
     command.arg(gateway.at("db").to_string()).arg("-CAfile").arg(&authority.file);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(b"over TLS\n").unwrap();
     let mut back = [0; 9];
     child.stdout.as_mut().unwrap().read_exact(&mut back).unwrap();

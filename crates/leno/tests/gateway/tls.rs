@@ -3,8 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,11 @@ fn ask(stream: &mut Tls, host: &str) -> std::io::Result<String> {
             }
             continue;
         };
-        let length = head.to_lowercase().split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+        let length = head
+            .to_lowercase()
+            .split("content-length: ")
+            .nth(1)
+            .and_then(|rest| rest.lines().next()?.parse().ok());
         if length.is_none_or(|length: usize| body.len() >= length) {
             return Ok(text);
         }
@@ -81,7 +85,10 @@ fn certificates_are_chosen_by_the_name_that_is_asked_for() {
         assert!(answer.contains("\r\nx-forwarded-proto: https\r\n"), "{name}: {answer}");
         // HTTP/1 clients may use a connection for every name of its certificate, and for no other.
         let answer = ask(&mut stream, "elsewhere.example").unwrap();
-        assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("leno-reason: misdirected"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 421 ") && answer.contains("leno-reason: misdirected"),
+            "{answer}"
+        );
     }
     // Names beyond `hosts` are refused in the handshake; the others are served.
     let error = shake_hands(&config, gateway.at("strict"), "first.example").unwrap_err();
@@ -94,13 +101,19 @@ fn certificates_are_chosen_by_the_name_that_is_asked_for() {
         let subject = |more: &[&str]| {
             let mut command = Command::new("openssl");
             command.args(["s_client", "-connect", &at]).args(more).stdin(Stdio::null());
-            common::stdout(&common::run(&mut command)).lines().find(|line| line.starts_with("subject=")).map(str::to_owned)
+            common::stdout(&common::run(&mut command))
+                .lines()
+                .find(|line| line.starts_with("subject="))
+                .map(str::to_owned)
         };
         // Who asks for nothing, or for what there is not, gets the first one.
         assert!(subject(&["-noservername"]).unwrap().ends_with("first"));
         assert!(subject(&["-servername", "elsewhere.example"]).unwrap().ends_with("first"));
         assert!(subject(&["-servername", "a.shop.example", "-tls1_2"]).unwrap().ends_with("exact"));
-        assert_eq!(subject(&["-servername", "a.shop.example", "-tls1_1"]).filter(|it| it.ends_with("exact")), None);
+        assert_eq!(
+            subject(&["-servername", "a.shop.example", "-tls1_1"]).filter(|it| it.ends_with("exact")),
+            None
+        );
     }
 }
 
@@ -125,7 +138,16 @@ fn curl_is_served_over_tls() {
     let body = format!("@{}", large.display());
     let url = format!("http://shop.example:{plain}/up");
     let (code, text) = curl(&[
-        "--cacert", ca, "--resolve", &resolve[0], "--resolve", &resolve[1], "-L", "--data-binary", &body, &url,
+        "--cacert",
+        ca,
+        "--resolve",
+        &resolve[0],
+        "--resolve",
+        &resolve[1],
+        "-L",
+        "--data-binary",
+        &body,
+        &url,
     ]);
     assert_eq!(code, 0, "{text}");
     assert!(text.starts_with("POST /up HTTP/1.1\r\n"), "{text}");
@@ -146,7 +168,8 @@ fn clients_prove_themselves() {
     authority.issue("shop", "shop", &["shop.example"]);
     clients.issue("good", "good client", &["client.example"]);
     others.issue("bad", "bad client", &["client.example"]);
-    let common_part = "protocol: https, certificates: [{cert: shop.pem, key: shop.key}], client_ca: clients.pem";
+    let common_part =
+        "protocol: https, certificates: [{cert: shop.pem, key: shop.key}], client_ca: clients.pem";
     let listeners = format!(
         "    - {{name: required, {common_part}, forward_client_certificate: summary}}\n    - {{name: optional, {common_part}, client_certificate: optional, forward_client_certificate: summary}}\n    - {{name: quiet, {common_part}}}"
     );
@@ -157,8 +180,10 @@ fn clients_prove_themselves() {
     let ca = authority.file.to_str().unwrap();
     let ask = |listener: &str, who: Option<&str>, more: &[&str]| {
         let port = gateway.at(listener).port();
-        let (url, resolve) = (format!("https://shop.example:{port}/"), format!("shop.example:{port}:127.0.0.1"));
-        let path = |end: &str| folder.path().join(format!("{}.{end}", who.unwrap_or("none"))).display().to_string();
+        let (url, resolve) =
+            (format!("https://shop.example:{port}/"), format!("shop.example:{port}:127.0.0.1"));
+        let path =
+            |end: &str| folder.path().join(format!("{}.{end}", who.unwrap_or("none"))).display().to_string();
         let (cert, key) = (path("pem"), path("key"));
         let mut arguments = vec!["--cacert", ca, "--resolve", &resolve];
         if who.is_some() {
@@ -171,14 +196,21 @@ fn clients_prove_themselves() {
     for tls in [&["--tls-max", "1.2"][..], &[]] {
         for listener in ["required", "optional"] {
             let (code, text) = ask(listener, Some("good"), tls);
-            assert!(code == 0 && text.contains("x-forwarded-client-cert: Hash="), "{listener} {tls:?}: {text}");
-            assert!(text.contains(";Subject=\"CN=good client\";DNS=client.example\r\n"), "{listener}: {text}");
+            assert!(
+                code == 0 && text.contains("x-forwarded-client-cert: Hash="),
+                "{listener} {tls:?}: {text}"
+            );
+            assert!(
+                text.contains(";Subject=\"CN=good client\";DNS=client.example\r\n"),
+                "{listener}: {text}"
+            );
             let (code, text) = ask(listener, Some("bad"), tls);
             assert_ne!(code, 0, "{listener} {tls:?}: {text}");
         }
         let (code, text) = ask("required", None, tls);
         assert_ne!(code, 0, "{tls:?}: {text}");
-        let (code, text) = ask("optional", None, &[tls, &["-H", "X-Forwarded-Client-Cert: Hash=forged"]].concat());
+        let (code, text) =
+            ask("optional", None, &[tls, &["-H", "X-Forwarded-Client-Cert: Hash=forged"]].concat());
         assert!(code == 0 && !text.to_lowercase().contains("client-cert"), "{tls:?}: {text}");
     }
     let (code, text) = ask("quiet", Some("good"), &[]);
@@ -205,7 +237,8 @@ fn files_change_under_load_and_nobody_notices_but_new_connections() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    let asked = shake_hands(&config, at, "shop.example").and_then(|mut stream| ask(&mut stream, "shop.example"));
+                    let asked = shake_hands(&config, at, "shop.example")
+                        .and_then(|mut stream| ask(&mut stream, "shop.example"));
                     let good = asked.as_ref().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "));
                     (if good { &made } else { &failed }).fetch_add(1, Ordering::Relaxed);
                 }
@@ -250,7 +283,9 @@ fn a_gateway_does_not_start_with_files_that_it_cannot_use() {
     let authority = Authority::new(folder.path(), "ca");
     authority.issue("a", "a", &["a.example"]);
     authority.issue("b", "b", &["b.example"]);
-    for (cert, key, says) in [("a.pem", "b.key", "b.key"), ("a.pem", "nowhere.key", "nowhere.key"), ("a.key", "a.key", "a.key")] {
+    for (cert, key, says) in
+        [("a.pem", "b.key", "b.key"), ("a.pem", "nowhere.key", "nowhere.key"), ("a.key", "a.key", "a.key")]
+    {
         let text = format!(
             "mesh: m\ngateway:\n  listeners: [{{protocol: https, certificates: [{{cert: {cert}, key: {key}}}]}}]\n  routes: [{{to: web}}]\nservices: {{web: {{endpoints: [\"127.0.0.1:1\"]}}}}\n"
         );
@@ -308,7 +343,8 @@ fn a_hello_in_many_small_pieces_is_understood() {
     let listeners = "    - {name: tls, protocol: https, certificates: [{cert: shop.pem, key: shop.key}]}";
     let gateway = Gateway::start(folder.path(), listeners, echo_server(), "");
     let config = client(&authority.file);
-    let mut connection = ClientConnection::new(config, ServerName::try_from("shop.example").unwrap()).unwrap();
+    let mut connection =
+        ClientConnection::new(config, ServerName::try_from("shop.example").unwrap()).unwrap();
     let mut hello = Vec::new();
     connection.write_tls(&mut hello).unwrap();
     let mut socket = connect(gateway.at("tls"));
@@ -319,4 +355,39 @@ fn a_hello_in_many_small_pieces_is_understood() {
     connection.complete_io(&mut socket).unwrap();
     let mut stream = StreamOwned::new(connection, socket);
     assert!(ask(&mut stream, "shop.example").unwrap().starts_with("HTTP/1.1 200 "));
+}
+
+/// The commands at the top of the example, and what they show.
+#[test]
+fn the_example_works_as_it_says() {
+    let test = "the_example_works_as_it_says";
+    if ["openssl", "curl", "python3"].iter().any(|program| !has(program, test)) {
+        return;
+    }
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/gateway/mesh.yaml");
+    let mut text = std::fs::read_to_string(example).unwrap();
+    let certificate = text.lines().skip_while(|line| !line.contains("openssl req")).take(2);
+    let commands: String = certificate.map(|line| line.trim_start_matches('#').trim().trim_end_matches('\\')).collect();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("certs")).unwrap();
+    let made = common::run(Command::new("sh").arg("-c").arg(&commands).current_dir(folder.path()));
+    assert!(made.status.success(), "{commands}: {}", common::stderr(&made));
+    let ports: Vec<(&str, String)> =
+        ["8080", "8443", "8081", "9443", "6380", "9001"].map(|port| (port, common::free_port().to_string())).into();
+    for (port, free) in &ports {
+        text = text.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{free}"));
+    }
+    let port = |port: &str| ports.iter().find(|(old, _)| *old == port).unwrap().1.clone();
+    std::fs::write(folder.path().join("hello.txt"), "hello from the example\n").unwrap();
+    let mut server = Command::new("python3");
+    server.args(["-m", "http.server", "--bind", "127.0.0.1", &port("9001")]).current_dir(folder.path());
+    let _server = common::Running::start(server.stderr(Stdio::null()));
+    common::until("the service listens", SOON, || common::listens(port("9001").parse().unwrap()));
+    let _gateway = Gateway::start_file(folder.path(), &text);
+    let (plain, secure) = (port("8080"), port("8443"));
+    let ca = folder.path().join("certs/shop.pem").display().to_string();
+    let (a, b) = (format!("shop.example:{plain}:127.0.0.1"), format!("shop.example:{secure}:127.0.0.1"));
+    let url = format!("http://shop.example:{plain}/hello.txt");
+    let (code, text) = curl(&["-L", "--cacert", &ca, "--resolve", &a, "--resolve", &b, &url]);
+    assert_eq!((code, &*text), (0, "hello from the example\n"));
 }
