@@ -25,7 +25,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// A running gateway.
 struct Gateway {
-    running: Running,
+    _running: Running,
     ready: Value,
 }
 
@@ -55,7 +55,7 @@ impl Gateway {
         ]);
         let running = Running::start(command.arg(&file).stderr(Stdio::inherit()));
         let ready = running.event("ready", SOON);
-        Self { running, ready }
+        Self { _running: running, ready }
     }
 
     /// Where a listener listens.
@@ -160,6 +160,7 @@ fn has(program: &str, test: &str) -> bool {
 fn curl(arguments: &[&str]) -> (i32, String) {
     let output =
         common::run(Command::new("curl").args(["-sS", "--noproxy", "*", "--max-time", "8"]).args(arguments));
+    // Lines end in `\n`, whatever they ended in.
     let text = common::stdout(&output) + &common::stderr(&output);
     (output.status.code().unwrap_or(-1), text)
 }

@@ -102,7 +102,7 @@ fn the_header_comes_before_tls() {
     let ca = authority.file.to_str().unwrap();
     // curl says that it is itself.
     let (code, text) = curl(&["--haproxy-protocol", "--cacert", ca, "--resolve", &resolve, &url]);
-    assert!(code == 0 && text.contains("\r\nx-forwarded-for: 127.0.0.1\r\n"), "{code} {text}");
+    assert!(code == 0 && text.contains("\nx-forwarded-for: 127.0.0.1\n"), "{code} {text}");
     let (code, text) = curl(&["--cacert", ca, "--resolve", &resolve, &url]);
     assert_eq!(code, 35, "{text}");
 }

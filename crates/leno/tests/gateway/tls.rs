@@ -150,7 +150,7 @@ fn curl_is_served_over_tls() {
         &url,
     ]);
     assert_eq!(code, 0, "{text}");
-    assert!(text.starts_with("POST /up HTTP/1.1\r\n"), "{text}");
+    assert!(text.starts_with("POST /up HTTP/1.1\n"), "{text}");
     // An authority that curl does not know stays unknown.
     let url = format!("https://shop.example:{port}/");
     let (code, text) = curl(&["--resolve", &resolve[0], &url]);
@@ -201,7 +201,7 @@ fn clients_prove_themselves() {
                 "{listener} {tls:?}: {text}"
             );
             assert!(
-                text.contains(";Subject=\"CN=good client\";DNS=client.example\r\n"),
+                text.contains(";Subject=\"CN=good client\";DNS=client.example\n"),
                 "{listener}: {text}"
             );
             let (code, text) = ask(listener, Some("bad"), tls);
