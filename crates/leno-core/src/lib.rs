@@ -18,6 +18,7 @@ pub mod client_hello;
 pub mod detect;
 pub mod edit;
 pub mod exchange;
+pub mod gateway;
 pub mod grpc;
 pub mod h2guard;
 pub mod head;

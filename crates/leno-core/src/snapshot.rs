@@ -14,8 +14,8 @@ use crate::route::{
     decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EndpointSpec, KnownService, MatchSpec, Protocol, RuleSpec, ServiceSpec, TargetSpec,
-    Transport, World,
+    ActionSpec, Balance, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
+    ServiceSpec, TargetSpec, Transport, World,
 };
 use crate::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Snapshot {
     addresses: BTreeMap<IpAddr, ServiceId>,
     /// The gateway's list, in a gateway.
     gateway: Option<ListId>,
+    /// The gateway's listeners.
+    listeners: Vec<Arc<ListenerSpec>>,
     /// The list that leads to the application beside this sidecar.
     local: Option<ListId>,
 }
@@ -58,6 +60,8 @@ pub struct BackendSpec {
     pub balance: Balance,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// Connections begin with a PROXY header.
+    pub send_proxy: Option<crate::proxy_protocol::Version>,
     /// In the order of their names.
     pub endpoints: Vec<Arc<EndpointSpec>>,
 }
@@ -138,6 +142,7 @@ impl Snapshot {
                 expected: Expected::Http,
             });
             build.snapshot.gateway = Some(list);
+            build.snapshot.listeners.clone_from(&gateway.listeners);
         }
         if let Some(app) = local {
             build.local(app, world);
@@ -198,6 +203,11 @@ impl Snapshot {
         }
     }
 
+    /// The decision about a request that the gateway's listener does not let in.
+    pub fn turned_away(&self, then: Then) -> Decision {
+        Decision { list: self.gateway.unwrap_or(ListId(u32::MAX)), rule: None, then, timeout: None }
+    }
+
     const fn undecided(entry: Entry<'_>) -> Decision {
         let then = match entry {
             Entry::Gateway => Then::NoRoute,
@@ -205,6 +215,11 @@ impl Snapshot {
             Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
         };
         Decision { list: ListId(u32::MAX), rule: None, then, timeout: None }
+    }
+
+    /// The gateway's listener with this name.
+    pub fn listener(&self, name: &str) -> Option<&Arc<ListenerSpec>> {
+        self.listeners.iter().find(|listener| &*listener.name == name)
     }
 
     /// What is known of the service that `authority` names.
@@ -402,6 +417,7 @@ impl Build {
             service: service.id.clone(),
             balance: service.balance,
             protocol: service.protocol,
+            send_proxy: service.send_proxy,
             endpoints,
         });
         let id = BackendId(self.snapshot.backends.len() as u32 - 1);
@@ -417,6 +433,7 @@ impl Build {
             service: app.service.clone(),
             balance: Balance::RoundRobin,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
+            send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: app.instance.clone(),
                 address: app.address,

@@ -14,8 +14,9 @@ use leno_core::grpc::{self, Status};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
+use leno_core::proxy_protocol::{self, Ends};
 use leno_core::reason::{Reason, phrase};
-use leno_core::route::{Speak, Then, speak};
+use leno_core::route::{BackendId, Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
 use leno_core::spec::{Protocol, Transport};
 use leno_core::time::{Duration, Instant};
@@ -66,7 +67,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         Kind::Tcp => snapshot.decide_connection(caller.entry(), head.authority),
         Kind::Http | Kind::Http2 => snapshot.decide(caller.entry(), &head),
     };
-    let mut decision = decide(&snapshot);
+    let mut decision = match caller.turn_away(&head) {
+        Some(then) => snapshot.turned_away(then),
+        None => decide(&snapshot),
+    };
     if decision.then == Then::NoSuchService
         && let Some(service) = learn::unheard(&snapshot, caller, head.authority)
     {
@@ -80,6 +84,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let mut drive = Drive {
         worker,
         caller,
+        client,
         snapshot: &snapshot,
         head,
         request,
@@ -127,6 +132,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
 struct Drive<'a> {
     worker: &'a Rc<Worker>,
     caller: &'a Caller,
+    client: &'a Remote,
     snapshot: &'a Snapshot,
     head: RequestHead<'a>,
     request: &'a Request,
@@ -217,10 +223,11 @@ impl Drive<'_> {
         let input = tokio::select! {
             biased;
             connected = &mut connecting => match connected {
-                Ok(upstream) => {
+                Ok(upstream) if self.begin(&upstream, backend).is_ok() => {
                     self.handle(Input::Connected { reused: false });
                     return Some(upstream);
                 }
+                Ok(_) => Input::ConnectFailed(ConnectFailure::Refused),
                 Err(failure) => Input::ConnectFailed(failure),
             },
             () = &mut gone => Input::DownstreamGone,
@@ -239,6 +246,18 @@ impl Drive<'_> {
         // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
         let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
         if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
+    }
+
+    /// What a new connection begins with before anybody's first byte: a header that names the client, where that is asked for.
+    fn begin(&self, upstream: &Upstream, backend: BackendId) -> std::io::Result<()> {
+        let version = self.snapshot.backend(backend).and_then(|backend| backend.send_proxy);
+        let (Upstream::Opaque(connection), Some(version)) = (upstream, version) else { return Ok(()) };
+        let endpoint = self.exchange.endpoint().map(|endpoint| endpoint.spec.address);
+        let source = self.client.address;
+        let destination = self.client.destination.or(endpoint).unwrap_or(source);
+        let mut header = Vec::new();
+        proxy_protocol::encode(version, &Ends { source, destination }, &mut header);
+        connection.begin_with(&header)
     }
 
     /// Sends the request, relays the response, and keeps the connection if it can be used again.
@@ -536,7 +555,7 @@ impl Drive<'_> {
         let mut edits = Edits::default();
         edits.add(b"leno-reason", reason.word().as_bytes());
         edits.add(b"x-request-id", self.request_id.bytes());
-        let mut status = reason.status();
+        let mut status = record.status;
         let mut wants_body = self.head.method != b"HEAD";
         if self.call {
             // The whole answer is a head, in gRPC's terms.
@@ -546,6 +565,11 @@ impl Drive<'_> {
             edits.set_with(b"grpc-message", |out| grpc::write_message(out, body.trim_end()));
         } else {
             edits.add(b"content-type", b"text/plain; charset=utf-8");
+        }
+        if reason == Reason::HttpsOnly
+            && let Some(url) = self.caller.https_url(&self.head)
+        {
+            edits.add(b"location", &url);
         }
         let head = ResponseHead { status, reason: phrase(status), fields: Fields::default() };
         let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };

@@ -37,6 +37,7 @@ impl Scene {
             calls: vec![],
             health: None,
             timeout,
+            send_proxy: None,
         };
         let mut world = World::default();
         world.services.insert(id, KnownService { spec, endpoints: endpoints.collect() });

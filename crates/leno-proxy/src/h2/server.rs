@@ -77,7 +77,7 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
     // A drain tells us, and must not cut the connection.
     client.idle.set(false);
     let _active = worker.activate();
-    let outside = matches!(caller, Caller::Gateway);
+    let outside = matches!(caller, Caller::Gateway(_));
     let wire = Wire::new(&worker, stream, Role::Server, first);
     let Some(mut connection) = shake(&worker, &wire, outside).await else { return };
     let ping_pong = connection.ping_pong();
