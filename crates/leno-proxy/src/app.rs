@@ -9,6 +9,7 @@ use std::time::Duration;
 use leno_core::name::ServiceId;
 use leno_core::snapshot::{LocalApp, Snapshot};
 use leno_core::spec::World;
+use leno_core::vip::Vips;
 use leno_identity::credential::Credential;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -316,11 +317,13 @@ fn follow_world(
     app: Option<LocalApp>,
 ) -> watch::Receiver<Arc<Snapshot>> {
     let first = world.borrow_and_update().clone();
-    let (sender, receiver) = watch::channel(Arc::new(Snapshot::build(&first, app.as_ref())));
+    // Names keep their addresses as long as the process lives; this is the only writer.
+    let mut vips = Vips::new();
+    let (sender, receiver) = watch::channel(Arc::new(Snapshot::build_with(&first, app.as_ref(), &mut vips)));
     tokio::spawn(async move {
         while world.changed().await.is_ok() {
             let next = world.borrow_and_update().clone();
-            if sender.send(Arc::new(Snapshot::build(&next, app.as_ref()))).is_err() {
+            if sender.send(Arc::new(Snapshot::build_with(&next, app.as_ref(), &mut vips))).is_err() {
                 return;
             }
         }
