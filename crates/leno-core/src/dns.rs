@@ -30,8 +30,8 @@ const MESH: &str = "mesh";
 /// From where a workload asks.
 #[derive(Clone, Debug)]
 pub struct Zone {
-    /// The workload's own namespace: a bare name is looked for there first.
-    pub namespace: Label,
+    /// The workload's own namespace: a bare name is looked for there first. `None`: only in the default one.
+    pub namespace: Option<Label>,
     /// What the system's resolver library appends to bare names before it tries them as they are; in lower case, label by label.
     /// A bare name of a service is recognised below each.
     pub search: Vec<Vec<String>>,
@@ -213,13 +213,9 @@ impl Question<'_> {
 
     /// The services that a bare name can stand for, the nearest first.
     fn candidates(&self, name: &Label) -> Vec<ServiceId> {
-        let mut candidates = alloc::vec![ServiceId::new(self.zone.namespace.clone(), name.clone())];
-        if self.zone.namespace.as_str() != DEFAULT_NAMESPACE
-            && let Ok(default) = Label::parse(DEFAULT_NAMESPACE)
-        {
-            candidates.push(ServiceId::new(default, name.clone()));
-        }
-        candidates
+        let own = self.zone.namespace.clone().filter(|own| own.as_str() != DEFAULT_NAMESPACE);
+        let namespaces = own.into_iter().chain(Label::parse(DEFAULT_NAMESPACE));
+        namespaces.map(|namespace| ServiceId::new(namespace, name.clone())).collect()
     }
 
     fn known(&self, services: &[ServiceId]) -> Option<(ServiceId, &Published)> {
@@ -313,7 +309,8 @@ impl Question<'_> {
 fn reverse(snapshot: &Snapshot, labels: &[&str], kind: Kind) -> Option<Answer> {
     let [.., "arpa"] = labels else { return None };
     let zones = reverse_zones();
-    let zone = zones.iter().map(|zone| zone.split('.').collect::<Vec<_>>()).find(|zone| labels.ends_with(zone))?;
+    let zone =
+        zones.iter().map(|zone| zone.split('.').collect::<Vec<_>>()).find(|zone| labels.ends_with(zone))?;
     let apex = zone.len();
     let Some(address) = of_reverse_name(labels) else {
         // A part of an address: others may be below. What is longer than one, or no number, is below nothing.
@@ -333,7 +330,9 @@ fn reverse(snapshot: &Snapshot, labels: &[&str], kind: Kind) -> Option<Answer> {
 fn prefix<'a, 'n>(labels: &'a [&'n str]) -> (Prefix, &'a [&'n str]) {
     match labels {
         [service, "_tcp", rest @ ..] if service.starts_with('_') => (Prefix::Tcp, rest),
-        [first, second, rest @ ..] if first.starts_with('_') && second.starts_with('_') => (Prefix::Other, rest),
+        [first, second, rest @ ..] if first.starts_with('_') && second.starts_with('_') => {
+            (Prefix::Other, rest)
+        }
         [first, rest @ ..] if first.starts_with('_') => (Prefix::Other, rest),
         _ => (Prefix::None, labels),
     }

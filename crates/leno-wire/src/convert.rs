@@ -165,7 +165,9 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     .transpose()?,
                 timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
                 headless: message.headless,
-                srv_port: message.srv_port.map_or(Ok(spec::SRV_PORT), |port| port_number("srv_port", port))?,
+                srv_port: message
+                    .srv_port
+                    .map_or(Ok(spec::SRV_PORT), |port| port_number("srv_port", port))?,
             })
         };
         parse().map_err(|error: WireError| WireError { resource: message.name, ..error })

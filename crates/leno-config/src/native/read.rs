@@ -271,7 +271,8 @@ impl Reader<'_> {
             (true, "true") => Some(true),
             (true, "false") => Some(false),
             _ => {
-                let problem = Problem::error(node.span, format!("expected true or false, found {}", node.found()));
+                let problem =
+                    Problem::error(node.span, format!("expected true or false, found {}", node.found()));
                 self.error(problem.hint("write true or false, without quotes"));
                 None
             }
