@@ -10,6 +10,7 @@ use domain::base::name::{ParsedName, ToName};
 use domain::base::opt::UnknownOptData;
 use domain::base::wire::Composer;
 use domain::base::{Message, MessageBuilder, Name, Serial, Ttl};
+use domain::dep::octseq::Parser;
 use domain::rdata::{A, Aaaa, Ptr, Soa, Srv};
 use leno_core::dns::cache::{LIFETIME_MAX, NEGATIVE_LIFETIME_MAX, STALE_PAUSE};
 use leno_core::dns::{Answer, Kind, NEGATIVE_TTL, Place, TTL};
@@ -393,6 +394,7 @@ impl Reply {
         let mut authority: Option<Duration> = None;
         let mut answered = false;
         let mut end = section.pos();
+        let mut owners = Vec::new();
         // The name could have been written in another length only with a pointer, of which a question has no need.
         if end != start {
             return Err(NoReply::Broken);
@@ -422,9 +424,11 @@ impl Reply {
                     after.checked_sub(usize::from(record.rdlen()) + 6 + start).ok_or(NoReply::Broken)?;
                 reply.ttls.push(u16::try_from(ttl).map_err(|_| NoReply::Broken)?);
                 reply.counts[at] += 1;
+                owners.push(end);
                 end = after;
             }
             match section.next_section() {
+                // Behind the records of one section begin those of the next.
                 Ok(Some(next)) => section = next,
                 Ok(None) => break,
                 Err(_) => return Err(NoReply::Broken),
@@ -440,7 +444,25 @@ impl Reply {
             reply.lifetime = Duration::ZERO;
         }
         reply.tail = bytes.get(start..end).ok_or(NoReply::Broken)?.to_vec();
-        Ok(reply)
+        if reply.names_stay(bytes, start, &owners) { Ok(reply) } else { Err(NoReply::Broken) }
+    }
+
+    /// True when no name is written with the help of what is different in each relayed message: the header and the lives.
+    fn names_stay(&self, bytes: &[u8], start: usize, owners: &[usize]) -> bool {
+        /// No label begins like this (RFC 1035 §4.1.4).
+        const NO_LABEL: u8 = 0x80;
+        let mut bytes = bytes.to_vec();
+        let lives = self.ttls.iter().map(|at| (start + usize::from(*at), 4));
+        for (at, length) in lives.chain([(0, HEADER_BYTES)]) {
+            if let Some(part) = bytes.get_mut(at..at + length) {
+                part.fill(NO_LABEL);
+            }
+        }
+        let bytes = bytes.as_slice();
+        owners.iter().all(|at| {
+            let mut parser = Parser::from_ref(bytes);
+            parser.seek(*at).is_ok() && ParsedName::parse(&mut parser).is_ok()
+        })
     }
 
     /// That nobody answered, remembered for `lifetime`.

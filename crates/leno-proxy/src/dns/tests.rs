@@ -78,7 +78,7 @@ fn what_does_not_answer_the_question_is_foreign() {
     assert!(Reply::parse(&good, &query(), 7).is_ok());
     assert_eq!(Reply::parse(&good, &query(), 8).unwrap_err(), NoReply::Foreign);
     let mut other = good.clone();
-    other[14] = b'X';
+    other[14] = b'Y';
     assert_eq!(Reply::parse(&other, &query(), 7).unwrap_err(), NoReply::Foreign);
     let mut asked = good.clone();
     asked[2] &= 0x7f;
