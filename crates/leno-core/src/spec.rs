@@ -40,7 +40,14 @@ pub struct ServiceSpec {
     /// Connections to its endpoints begin with a PROXY header that names the client. Only for opaque bytes and plain
     /// endpoints: a pooled connection has no one client, and a sidecar would take the header for the client's words.
     pub send_proxy: Option<crate::proxy_protocol::Version>,
+    /// Its name resolves to its instances, each of which has a name and virtual address of its own.
+    pub headless: bool,
+    /// The port that SRV records name; a captured connection reaches the service by any port. Default [`SRV_PORT`].
+    pub srv_port: u16,
 }
+
+/// The port that SRV records name when nothing else is said: HTTP's.
+pub const SRV_PORT: u16 = 80;
 
 /// What an instance speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

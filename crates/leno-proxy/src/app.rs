@@ -9,6 +9,7 @@ use std::time::Duration;
 use leno_core::name::ServiceId;
 use leno_core::snapshot::{LocalApp, Snapshot};
 use leno_core::spec::{GatewaySpec, World};
+use leno_core::vip::Vips;
 use leno_identity::credential::Credential;
 use leno_identity::ingress::IngressError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -21,6 +22,7 @@ use crate::admin::{self, Admin};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::{Bound, ProxyConfig, Source};
+use crate::dns::{self, Sockets};
 use crate::gateway::certificates;
 use crate::listen::{Listener, Purpose, bind};
 use crate::source::{self, Feed, Listens, SourceError};
@@ -195,7 +197,15 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         }
         None => None,
     };
-    let addresses = addresses(&listeners, admin.as_ref());
+    let dns = match (config.dns_sockets, config.dns_listen) {
+        (Some(sockets), _) => Some(sockets),
+        (None, Some(address)) => {
+            Some(Sockets::bind(address).map_err(|error| ProxyError::Bind("DNS", address, error))?)
+        }
+        (None, None) => None,
+    };
+    let mut addresses = addresses(&listeners, admin.as_ref());
+    addresses.dns = dns.as_ref().and_then(|sockets| sockets.address().ok());
 
     let (log, log_writer) = access_log::open(&config.access_log).map_err(ProxyError::AccessLog)?;
     let snapshot = follow_world(feed.world.clone(), own.app.clone());
@@ -213,12 +223,26 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         workers.push(worker.map_err(ProxyError::System)?);
     }
     let (ready, is_ready) = watch::channel(true);
+    let dns = match dns {
+        Some(sockets) => {
+            let settings = dns::Settings {
+                clock,
+                snapshot: seat.snapshot.clone(),
+                control: feed.control.clone(),
+                namespace: own.app.as_ref().map(|app| app.service.namespace.clone()),
+                upstream: config.dns_upstream,
+            };
+            Some(dns::start(sockets, settings).map_err(ProxyError::System)?)
+        }
+        None => None,
+    };
     if let Some(listener) = admin {
         let admin = Admin {
             workers: workers.iter().map(|worker| worker.orders.clone()).collect(),
             snapshot: seat.snapshot.clone(),
             ready: is_ready,
             name: own.name.clone(),
+            dns,
             control: feed.control.as_ref().map(crate::agent::AgentHandle::status),
         };
         tokio::spawn(admin::serve(listener, admin));
@@ -354,11 +378,13 @@ fn follow_world(
     app: Option<LocalApp>,
 ) -> watch::Receiver<Arc<Snapshot>> {
     let first = world.borrow_and_update().clone();
-    let (sender, receiver) = watch::channel(Arc::new(Snapshot::build(&first, app.as_ref())));
+    // Names keep their addresses as long as the process lives; this is the only writer.
+    let mut vips = Vips::new();
+    let (sender, receiver) = watch::channel(Arc::new(Snapshot::build_with(&first, app.as_ref(), &mut vips)));
     tokio::spawn(async move {
         while world.changed().await.is_ok() {
             let next = world.borrow_and_update().clone();
-            if sender.send(Arc::new(Snapshot::build(&next, app.as_ref()))).is_err() {
+            if sender.send(Arc::new(Snapshot::build_with(&next, app.as_ref(), &mut vips))).is_err() {
                 return;
             }
         }

@@ -14,6 +14,7 @@ mod buffer;
 mod caller;
 mod clock;
 pub mod config;
+pub mod dns;
 mod downstream;
 mod drive;
 mod gateway;

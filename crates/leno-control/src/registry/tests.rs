@@ -25,6 +25,8 @@ fn spec(name: &str) -> ServiceSpec {
         health: None,
         timeout: None,
         send_proxy: None,
+        headless: false,
+        srv_port: 80,
     }
 }
 

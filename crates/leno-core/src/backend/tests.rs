@@ -16,6 +16,8 @@ fn service(balance: Balance, endpoints: Vec<EndpointSpec>) -> KnownService {
             health: None,
             timeout: None,
             send_proxy: None,
+            headless: false,
+            srv_port: 80,
         },
         endpoints,
     }

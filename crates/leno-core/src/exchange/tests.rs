@@ -38,6 +38,8 @@ impl Scene {
             health: None,
             timeout,
             send_proxy: None,
+            headless: false,
+            srv_port: 80,
         };
         let mut world = World::default();
         world.services.insert(id, KnownService { spec, endpoints: endpoints.collect() });

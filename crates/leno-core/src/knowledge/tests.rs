@@ -104,6 +104,8 @@ fn service(name: &str, leads_to: &[&str]) -> ServiceSpec {
         health: None,
         timeout: None,
         send_proxy: None,
+        headless: false,
+        srv_port: 80,
     }
 }
 

@@ -31,6 +31,8 @@ fn service(name: &str, calls: &[&str]) -> ServiceSpec {
         health: None,
         timeout: None,
         send_proxy: None,
+        headless: false,
+        srv_port: 80,
     }
 }
 

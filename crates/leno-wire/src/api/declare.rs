@@ -35,6 +35,12 @@ pub struct ServiceDeclaration {
     /// Connections begin with a PROXY header; for opaque bytes to plain endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send_proxy: Option<ProxyHeader>,
+    /// The name resolves to the instances, each with a name and an address of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub headless: bool,
+    /// What SRV records say. Default 80.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub srv_port: Option<u16>,
 }
 
 /// Versions of the PROXY header.
@@ -207,6 +213,8 @@ impl ServiceDeclaration {
                 Some(ProxyHeader::V1) => 1,
                 Some(ProxyHeader::V2) => 2,
             },
+            headless: self.headless,
+            srv_port: self.srv_port.map(u32::from),
         }
         .try_into()
     }
@@ -285,6 +293,8 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
                 Version::V1 => ProxyHeader::V1,
                 Version::V2 => ProxyHeader::V2,
             }),
+            headless: spec.headless,
+            srv_port: (spec.srv_port != spec::SRV_PORT).then_some(spec.srv_port),
         }
     }
 }

@@ -54,6 +54,8 @@ fn full_service() -> spec::ServiceSpec {
         }),
         timeout: Some(Duration::from_secs(15)),
         send_proxy: Some(Version::V2),
+        headless: true,
+        srv_port: 5432,
     }
 }
 
@@ -174,6 +176,7 @@ fn a_wrong_field_is_named() {
         ("health.unhealthy_after", |s| s.health.as_mut().unwrap().unhealthy_after = 0),
         ("health.http_path", |s| s.health.as_mut().unwrap().http_path = Some("healthz".into())),
         ("timeout", |s| s.timeout_nanos = Some(0)),
+        ("srv_port", |s| s.srv_port = Some(65_536)),
     ];
     for (field, spoil) in cases {
         let mut message = good();

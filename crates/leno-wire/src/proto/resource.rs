@@ -28,6 +28,12 @@ pub struct Service {
     /// Connections begin with a PROXY header of this version; 0: with none.
     #[prost(uint32, tag = "10")]
     pub send_proxy: u32,
+    /// The name resolves to the instances.
+    #[prost(bool, tag = "20")]
+    pub headless: bool,
+    /// What SRV records say; unset: 80.
+    #[prost(uint32, optional, tag = "21")]
+    pub srv_port: Option<u32>,
 }
 
 /// What instances speak. 0 is no protocol: a receiver refuses what it does not know.
