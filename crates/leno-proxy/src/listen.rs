@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::caller::Caller;
+use crate::config::CaptureMode;
 use crate::telemetry::bump;
 use crate::worker::Worker;
 use crate::{h1, mux};

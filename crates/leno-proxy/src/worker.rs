@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::access_log::Log;
 use crate::buffer::Stock;
 use crate::clock::{Clock, seed};
+use crate::dial::Dialer;
 use crate::h1::client::Pools as H1Pools;
 use crate::io::Stream;
 use crate::mux::Inputs;
@@ -49,6 +50,8 @@ pub(crate) struct Seat {
     pub(crate) demand: mpsc::Sender<ServiceId>,
     /// One line per request.
     pub(crate) log: Log,
+    /// Makes connections.
+    pub(crate) dialer: Dialer,
     /// Who this proxy is, as the `source` of what leaves it and the `destination` of what enters.
     pub(crate) own_name: Arc<str>,
 }
@@ -89,6 +92,7 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     pub(crate) own_name: Arc<str>,
+    pub(crate) dialer: Dialer,
     #[allow(
         clippy::redundant_allocation,
         reason = "each request takes a reference: the inner count is shared by all workers, the outer one is ours"
@@ -145,6 +149,7 @@ impl Worker {
             limits: Limits::default(),
             log: seat.log.clone(),
             own_name: seat.own_name.clone(),
+            dialer: seat.dialer.clone(),
             snapshot: RefCell::new(Rc::new(snapshot.clone())),
             backends: RefCell::default(),
             rng: RefCell::new(Rng::new(seed(number))),
