@@ -18,9 +18,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::access_log;
 use crate::admin::{self, Admin};
 use crate::caller::Caller;
+use crate::capture;
 use crate::clock::Clock;
 use crate::config::{Bound, ProxyConfig, Source};
+use crate::dial::Dialer;
 use crate::listen::{Listener, Purpose, bind};
+use crate::netns::APP_V4;
 use crate::source::{self, Feed, Listens, SourceError};
 use crate::tls::TlsState;
 use crate::worker::thread::{WorkerHandle, start};
@@ -36,6 +39,8 @@ const FIRST_WORLD: Duration = Duration::from_secs(15);
 pub enum ProxyError {
     /// An address cannot be bound: which, for what.
     Bind(&'static str, SocketAddr, io::Error),
+    /// The application's network namespace cannot be entered.
+    Namespace(io::Error),
     /// There is no world to start with.
     Source(SourceError),
     /// The access log cannot be opened.
@@ -51,6 +56,9 @@ impl std::fmt::Display for ProxyError {
         match self {
             Self::Bind(what, address, error) => {
                 write!(f, "the {what} address {address} cannot be used: {error}")
+            }
+            Self::Namespace(error) => {
+                write!(f, "the application's network namespace cannot be entered: {error}; that needs CAP_SYS_ADMIN")
             }
             Self::Source(error) => error.fmt(f),
             Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
@@ -123,6 +131,8 @@ fn raise_descriptor_limit() {
 
 async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<Running, ProxyError> {
     raise_descriptor_limit();
+    let namespace = capture::namespace(&config.capture)?;
+    let dialer = Dialer::new(config.capture.mark, namespace.as_ref()).map_err(ProxyError::Namespace)?;
     let clock = Clock::start();
     let count = workers(config.workers);
     let mut listeners = Vec::new();
@@ -132,7 +142,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         admin: config.admin_listen,
         outbound: config.outbound.clone(),
     };
-    let (feed, own) = match &config.source {
+    let (feed, mut own) = match &config.source {
         Source::File { mesh, role, identity } => {
             let (feed, own, from_file) = source::file::open(mesh, role, identity)?;
             listens.mesh = listens.mesh.or(from_file.mesh);
@@ -159,9 +169,13 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
                 }
                 None => None,
             };
-            source::control::open(address, token, workload, mesh)?
+            let workload = capture::placed(workload, namespace.as_ref());
+            source::control::open(address, token, &workload, mesh, dialer.clone())?
         }
     };
+    if let Some(app) = own.app.as_mut().filter(|_| namespace.is_some()) {
+        app.address.set_ip(APP_V4.into());
+    }
     first_world(&feed).await?;
 
     let gateway = feed.world.borrow().gateway.as_ref().map(|gateway| gateway.listen);
@@ -176,6 +190,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         let purpose = Purpose::Http(Caller::Dependency { service, authority });
         listeners.push(bound("dependency", purpose, address, count)?);
     }
+    listeners.extend(capture::bind(&config.capture, namespace.as_ref(), count)?);
     let admin = match listens.admin {
         Some(address) => {
             let listener = TcpListener::bind(address).await;
@@ -190,7 +205,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     let tls = follow_credential(feed.credential.clone());
     let (demand, demands) = mpsc::channel(DEMANDS_MAX);
     tokio::spawn(follow_demand(demands, feed.control.clone()));
-    let seat = Seat { clock, snapshot, tls, demand, log, own_name: own.name.clone() };
+    let seat = Seat { clock, snapshot, tls, demand, log, dialer, app_port: own.app.as_ref().map(|app| app.address.port()), own_name: own.name.clone() };
     let mut workers = Vec::with_capacity(count);
     let (tell_ended, ended) = mpsc::unbounded_channel();
     for number in 0..count {
@@ -291,7 +306,9 @@ fn addresses(listeners: &[Listener], admin: Option<&TcpListener>) -> Bound {
             Purpose::Http(Caller::Dependency { service, .. }) => {
                 bound.outbound.push((service.clone(), *address));
             }
-            Purpose::Http(Caller::Inbound { .. }) => {}
+            Purpose::Captured => bound.captured.push(*address),
+            Purpose::CapturedInbound(_) => bound.captured_inbound.push(*address),
+            Purpose::Http(Caller::Inbound { .. } | Caller::Captured { .. }) => {}
         }
     }
     bound

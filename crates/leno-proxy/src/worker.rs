@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use leno_core::backend::Backends;
+use leno_core::detect::Verdicts;
 use leno_core::http1::Limits;
 use leno_core::name::ServiceId;
 use leno_core::rng::Rng;
@@ -52,6 +53,8 @@ pub(crate) struct Seat {
     pub(crate) log: Log,
     /// Makes connections.
     pub(crate) dialer: Dialer,
+    /// The port of the application beside.
+    pub(crate) app_port: Option<u16>,
     /// Who this proxy is, as the `source` of what leaves it and the `destination` of what enters.
     pub(crate) own_name: Arc<str>,
 }
@@ -93,6 +96,7 @@ pub(crate) struct Worker {
     pub(crate) log: Log,
     pub(crate) own_name: Arc<str>,
     pub(crate) dialer: Dialer,
+    pub(crate) app_port: Option<u16>,
     #[allow(
         clippy::redundant_allocation,
         reason = "each request takes a reference: the inner count is shared by all workers, the outer one is ours"
@@ -111,6 +115,8 @@ pub(crate) struct Worker {
     pub(crate) mux_pools: RefCell<MuxPools>,
     pub(crate) desks: RefCell<Desks>,
     pub(crate) mux_inputs: Inputs,
+    /// What was found out about ports on which anything may be spoken.
+    pub(crate) verdicts: RefCell<Verdicts>,
     /// Client connections by number, so that a drain can end the idle ones.
     clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
@@ -150,6 +156,7 @@ impl Worker {
             log: seat.log.clone(),
             own_name: seat.own_name.clone(),
             dialer: seat.dialer.clone(),
+            app_port: seat.app_port,
             snapshot: RefCell::new(Rc::new(snapshot.clone())),
             backends: RefCell::default(),
             rng: RefCell::new(Rng::new(seed(number))),
@@ -162,6 +169,7 @@ impl Worker {
             mux_pools: RefCell::default(),
             desks: RefCell::default(),
             mux_inputs: Inputs::default(),
+            verdicts: RefCell::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
             active: Cell::new(0),

@@ -1,0 +1,81 @@
+//! The listeners for what was intercepted: bound where the application lives, which may be another network namespace.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+
+use crate::app::ProxyError;
+use crate::config::{CaptureConfig, Workload};
+use crate::listen::{Listener, Purpose, bind as bind_here};
+use crate::netns::{APP_V4, Namespace};
+
+/// The namespace in which the application lives, when that is not ours.
+pub(crate) fn namespace(config: &CaptureConfig) -> Result<Option<Namespace>, ProxyError> {
+    let Some(path) = &config.app_namespace else { return Ok(None) };
+    Namespace::open(path).map(Some).map_err(ProxyError::Namespace)
+}
+
+/// The same workload; its application, if it lives in a namespace of its own, at the address that stands for that.
+pub(crate) fn placed(workload: &Workload, namespace: Option<&Namespace>) -> Workload {
+    let mut placed = workload.clone();
+    if let (Workload::Sidecar { app, .. }, Some(_)) = (&mut placed, namespace) {
+        app.set_ip(APP_V4.into());
+    }
+    placed
+}
+
+/// Binds what intercepted connections go to, once for each worker.
+pub(crate) fn bind(
+    config: &CaptureConfig,
+    namespace: Option<&Namespace>,
+    workers: usize,
+) -> Result<Vec<Listener>, ProxyError> {
+    let outbound = config.outbound.iter().map(|address| ("capture", Purpose::Captured, *address));
+    let inbound = config.inbound.iter();
+    let inbound =
+        inbound.map(|address| ("inbound capture", Purpose::CapturedInbound(config.mode), *address));
+    let bind = |(what, purpose, address)| {
+        let place = if matches!(purpose, Purpose::Captured) { namespace } else { None };
+        inside(place, move || bind_here(purpose, address, workers))
+            .map_err(|error| ProxyError::Bind(what, address, error))
+    };
+    outbound.chain(inbound).map(bind).collect()
+}
+
+/// What questions for names arrive at: a pair of sockets for each address.
+#[derive(Debug)]
+pub(crate) struct DnsSockets {
+    /// Where they are bound.
+    pub(crate) address: SocketAddr,
+    /// Non-blocking.
+    pub(crate) udp: StdUdpSocket,
+    /// Non-blocking and listening.
+    pub(crate) tcp: StdTcpListener,
+}
+
+/// Binds the addresses for questions for names.
+pub(crate) fn bind_dns(
+    config: &CaptureConfig,
+    namespace: Option<&Namespace>,
+) -> Result<Vec<DnsSockets>, ProxyError> {
+    let bind = |address: &SocketAddr| {
+        let address = *address;
+        let made = inside(namespace, move || {
+            let udp = StdUdpSocket::bind(address)?;
+            udp.set_nonblocking(true)?;
+            // Port 0 is one port for both.
+            let address = udp.local_addr()?;
+            let tcp = StdTcpListener::bind(address)?;
+            tcp.set_nonblocking(true)?;
+            Ok(DnsSockets { address, udp, tcp })
+        });
+        made.map_err(|error| ProxyError::Bind("DNS", address, error))
+    };
+    config.dns.iter().map(bind).collect()
+}
+
+fn inside<T: Send>(place: Option<&Namespace>, does: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    match place {
+        Some(namespace) => namespace.run(does),
+        None => does(),
+    }
+}
