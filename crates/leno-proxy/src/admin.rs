@@ -36,6 +36,8 @@ pub(crate) struct Admin {
     pub(crate) ready: watch::Receiver<bool>,
     /// The proxy's own name.
     pub(crate) name: Arc<str>,
+    /// Where it takes intercepted connections, as JSON.
+    pub(crate) capture: Arc<str>,
     /// What is known of the control plane, as JSON; `null` without one.
     pub(crate) control: Option<crate::agent::StatusReceiver>,
 }
@@ -124,7 +126,9 @@ impl Admin {
         let snapshot = self.snapshot.borrow().clone();
         let mut out = String::from("{\"name\":");
         json_string(&mut out, self.name.as_bytes());
-        let _ = write!(out, ",\"generation\":{},\"control\":", snapshot.generation);
+        let (ready, capture) = (*self.ready.borrow(), &self.capture);
+        let _ = write!(out, ",\"ready\":{ready},\"capture\":{capture},\"generation\":{}", snapshot.generation);
+        out.push_str(",\"control\":");
         match &self.control {
             Some(status) => status.write_json(&mut out),
             None => out.push_str("null"),

@@ -182,15 +182,17 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     if let Some(address) = gateway.filter(|_| own.gateway) {
         listeners.push(bound("gateway", Purpose::Http(Caller::Gateway), address, count)?);
     }
+    // What the workload is told must be reachable from where it lives.
+    let place = namespace.as_ref();
     if let Some(address) = listens.forward {
-        listeners.push(bound("forward proxy", Purpose::Http(Caller::Forward), address, count)?);
+        listeners.push(capture::bind_one(place, "forward proxy", Purpose::Http(Caller::Forward), address, count)?);
     }
     for (service, address) in listens.outbound {
         let authority = host_of(&service);
         let purpose = Purpose::Http(Caller::Dependency { service, authority });
-        listeners.push(bound("dependency", purpose, address, count)?);
+        listeners.push(capture::bind_one(place, "dependency", purpose, address, count)?);
     }
-    listeners.extend(capture::bind(&config.capture, namespace.as_ref(), count)?);
+    listeners.extend(capture::bind(&config.capture, place, count)?);
     let admin = match listens.admin {
         Some(address) => {
             let listener = TcpListener::bind(address).await;
@@ -222,6 +224,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
             snapshot: seat.snapshot.clone(),
             ready: is_ready,
             name: own.name.clone(),
+            capture: capture::to_json(&addresses, config.capture.mark).into(),
             control: feed.control.as_ref().map(crate::agent::AgentHandle::status),
         };
         tokio::spawn(admin::serve(listener, admin));

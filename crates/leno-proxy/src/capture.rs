@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 
 use crate::app::ProxyError;
-use crate::config::{CaptureConfig, Workload};
+use crate::config::{Bound, CaptureConfig, Workload};
 use crate::listen::{Listener, Purpose, bind as bind_here};
 use crate::netns::{APP_V4, Namespace};
 
@@ -35,10 +35,21 @@ pub(crate) fn bind(
         inbound.map(|address| ("inbound capture", Purpose::CapturedInbound(config.mode), *address));
     let bind = |(what, purpose, address)| {
         let place = if matches!(purpose, Purpose::Captured) { namespace } else { None };
-        inside(place, move || bind_here(purpose, address, workers))
-            .map_err(|error| ProxyError::Bind(what, address, error))
+        bind_one(place, what, purpose, address, workers)
     };
     outbound.chain(inbound).map(bind).collect()
+}
+
+/// Binds one address there, once for each worker.
+pub(crate) fn bind_one(
+    place: Option<&Namespace>,
+    what: &'static str,
+    purpose: Purpose,
+    address: SocketAddr,
+    workers: usize,
+) -> Result<Listener, ProxyError> {
+    inside(place, move || bind_here(purpose, address, workers))
+        .map_err(|error| ProxyError::Bind(what, address, error))
 }
 
 /// What questions for names arrive at: a pair of sockets for each address.
@@ -71,6 +82,17 @@ pub(crate) fn bind_dns(
         made.map_err(|error| ProxyError::Bind("DNS", address, error))
     };
     config.dns.iter().map(bind).collect()
+}
+
+/// What is taken, for the admin address.
+pub(crate) fn to_json(bound: &Bound, mark: Option<u32>) -> String {
+    let list = |addresses: &[SocketAddr]| {
+        let quoted: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+        quoted.join(",")
+    };
+    let (outbound, inbound, dns) = (list(&bound.captured), list(&bound.captured_inbound), list(&bound.dns));
+    let mark = mark.map_or_else(|| "null".to_owned(), |mark| mark.to_string());
+    format!("{{\"outbound\":[{outbound}],\"inbound\":[{inbound}],\"dns\":[{dns}],\"mark\":{mark}}}")
 }
 
 fn inside<T: Send>(place: Option<&Namespace>, does: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {

@@ -52,7 +52,7 @@ impl HoldArgs {
             tokio::select! {
                 status = command.wait() => {
                     let status = status.map_err(|error| cannot(&format!("wait for `{program}`"), error))?;
-                    return Ok(exit_code(status));
+                    return Ok(ExitCode::from(exit_code(status)));
                 }
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
@@ -66,9 +66,9 @@ impl HoldArgs {
 }
 
 /// A finished command's status as an exit code, as shells write it.
-pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+    u8::try_from(code).unwrap_or(u8::MAX)
 }
 
 /// Asks this process's group to end, waits, and kills it: this process with it.

@@ -28,6 +28,7 @@ use crate::output::Output;
 
 use self::command::Command;
 use self::mesh::{Mesh, Options};
+pub(crate) use self::plan::executable;
 use self::plan::Planner;
 use self::state::{State, StateChoice};
 use self::supervise::{RESTART_FIRST, Timing};
@@ -138,7 +139,7 @@ pub(crate) fn default_identity(file: &Path, mesh: &MeshFile) -> Result<PathBuf, 
 }
 
 /// Seconds with a fraction, more than 0.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || "a number of seconds above 0, such as 0.5 or 30".to_owned();
     let seconds: f64 = text.parse().map_err(|_| wrong())?;
     match Duration::try_from_secs_f64(seconds) {

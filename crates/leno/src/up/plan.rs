@@ -451,7 +451,7 @@ fn variable(service: &ServiceId) -> String {
 }
 
 /// Finds `program` as `execvp` would, from `folder`.
-pub(super) fn executable(program: &Path, folder: &Path, path: &OsString) -> Result<(), String> {
+pub(crate) fn executable(program: &Path, folder: &Path, path: &OsString) -> Result<(), String> {
     let may_run = |file: &Path| {
         file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
     };
