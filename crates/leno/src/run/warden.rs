@@ -5,19 +5,22 @@
 //! that went. `launch` is what the command is executed from: it makes sure that the command ends even if the warden is killed.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use leno_proxy::netns::Namespace;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, pidfd_open, set_child_subreaper,
     set_parent_process_death_signal, waitpid,
 };
-use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 use tokio::signal::unix::{Signal as Arrivals, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::failure::Failure;
 use crate::hold::exit_code;
@@ -93,12 +96,7 @@ impl WardenArgs {
         // From here on nothing that is forwarded ends this process by itself.
         let mut arrivals = Forwarded::listen()?;
         let mut orphans = on(SignalKind::child())?;
-        let parent = Pid::from_raw(self.parent).ok_or_else(|| Failure::invalid("no parent"))?;
-        let watch = pidfd_open(parent, PidfdFlags::empty())
-            .and_then(|fd| if getppid() == Some(parent) { Ok(fd) } else { Err(rustix::io::Errno::SRCH) });
-        let Ok(watch) = watch else { return Err(Failure::failed("`leno run` has ended already")) };
-        let watch = AsyncFd::with_interest(watch, tokio::io::Interest::READABLE)
-            .map_err(|error| cannot("watch `leno run`", &error))?;
+        let mut parent_gone = std::pin::pin!(parent_gone(self.parent)?);
         let own = std::process::id();
 
         let mut command = self.start()?;
@@ -124,7 +122,7 @@ impl WardenArgs {
                         break;
                     }
                 }
-                _ = watch.readable() => {
+                () = &mut parent_gone => {
                     code = None;
                     break;
                 }
@@ -148,6 +146,30 @@ impl WardenArgs {
         command.args(["launch", "--"]).args(&self.command).process_group(self.group);
         command.spawn().map_err(|error| cannot("start the command", &error))
     }
+}
+
+/// Returns when the process `parent`, which must be our parent, has ended.
+fn parent_gone(parent: i32) -> Result<impl Future<Output = ()>, Failure> {
+    let parent = Pid::from_raw(parent).ok_or_else(|| Failure::invalid("no parent"))?;
+    let process = pidfd_open(parent, PidfdFlags::empty()).map_err(|error| cannot("watch `leno run`", &error.into()))?;
+    // Only now is it certain whose number it was.
+    if getppid() != Some(parent) {
+        return Err(Failure::failed("`leno run` has ended already"));
+    }
+    let (tell, told) = oneshot::channel();
+    // A thread, because a blocked wait cannot be cancelled; it ends with this process.
+    let watch = move || {
+        let ended = |process: &OwnedFd| poll(&mut [PollFd::new(process, PollFlags::IN)], None);
+        while ended(&process) == Err(Errno::INTR) {}
+        tell.send(()).ok();
+    };
+    std::thread::Builder::new()
+        .name("parent".to_owned())
+        .spawn(watch)
+        .map_err(|error| cannot("watch `leno run`", &error))?;
+    Ok(async move {
+        told.await.ok();
+    })
 }
 
 /// The signals that are passed on.
