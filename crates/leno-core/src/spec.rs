@@ -10,6 +10,10 @@ use crate::name::{Label, ServiceId};
 use crate::peer::SpiffeId;
 use crate::time::Duration;
 
+mod cidr;
+
+pub use cidr::{Cidr, CidrError};
+
 /// A service as its owner declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSpec {
@@ -28,7 +32,14 @@ pub struct ServiceSpec {
     pub health: Option<HealthSpec>,
     /// From the whole request head received to the end of the response; `None`: only the idle limit bounds it.
     pub timeout: Option<Duration>,
+    /// Its name resolves to its instances, each of which has a name and virtual address of its own.
+    pub headless: bool,
+    /// The port that SRV records name; a captured connection reaches the service by any port. Default [`SRV_PORT`].
+    pub srv_port: u16,
 }
+
+/// The port that SRV records name when nothing else is said: HTTP's.
+pub const SRV_PORT: u16 = 80;
 
 /// What an instance speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -307,7 +307,12 @@ impl Agent {
             Some(credential) => credential,
             None => {
                 let name = self.name().to_owned();
-                let join = link::join(self.config.dialer.clone(), self.config.control.clone(), self.token.clone(), name);
+                let join = link::join(
+                    self.config.dialer.clone(),
+                    self.config.control.clone(),
+                    self.token.clone(),
+                    name,
+                );
                 let credential = match self.meanwhile(join).await? {
                     Ok(credential) => credential,
                     Err(link::JoinError::Refused(why)) => {

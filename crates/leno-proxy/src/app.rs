@@ -9,6 +9,7 @@ use std::time::Duration;
 use leno_core::name::ServiceId;
 use leno_core::snapshot::{LocalApp, Snapshot};
 use leno_core::spec::World;
+use leno_core::vip::Vips;
 use leno_identity::credential::Credential;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -22,6 +23,7 @@ use crate::capture;
 use crate::clock::Clock;
 use crate::config::{Bound, ProxyConfig, Source};
 use crate::dial::Dialer;
+use crate::dns::{self, Clients};
 use crate::listen::{Listener, Purpose, bind};
 use crate::netns::APP_V4;
 use crate::source::{self, Feed, Listens, SourceError};
@@ -58,7 +60,10 @@ impl std::fmt::Display for ProxyError {
                 write!(f, "the {what} address {address} cannot be used: {error}")
             }
             Self::Namespace(error) => {
-                write!(f, "the application's network namespace cannot be entered: {error}; that needs CAP_SYS_ADMIN")
+                write!(
+                    f,
+                    "the application's network namespace cannot be entered: {error}; that needs CAP_SYS_ADMIN"
+                )
             }
             Self::Source(error) => error.fmt(f),
             Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
@@ -185,7 +190,13 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     // What the workload is told must be reachable from where it lives.
     let place = namespace.as_ref();
     if let Some(address) = listens.forward {
-        listeners.push(capture::bind_one(place, "forward proxy", Purpose::Http(Caller::Forward), address, count)?);
+        listeners.push(capture::bind_one(
+            place,
+            "forward proxy",
+            Purpose::Http(Caller::Forward),
+            address,
+            count,
+        )?);
     }
     for (service, address) in listens.outbound {
         let authority = host_of(&service);
@@ -200,14 +211,25 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         }
         None => None,
     };
-    let addresses = addresses(&listeners, admin.as_ref());
+    let dns = capture::bind_dns(config.dns_listen.iter().chain(&config.capture.dns), place)?;
+    let mut addresses = addresses(&listeners, admin.as_ref());
+    addresses.dns = dns.iter().filter_map(|sockets| sockets.address().ok()).collect();
 
     let (log, log_writer) = access_log::open(&config.access_log).map_err(ProxyError::AccessLog)?;
     let snapshot = follow_world(feed.world.clone(), own.app.clone());
     let tls = follow_credential(feed.credential.clone());
     let (demand, demands) = mpsc::channel(DEMANDS_MAX);
     tokio::spawn(follow_demand(demands, feed.control.clone()));
-    let seat = Seat { clock, snapshot, tls, demand, log, dialer, app_port: own.app.as_ref().map(|app| app.address.port()), own_name: own.name.clone() };
+    let seat = Seat {
+        clock,
+        snapshot,
+        tls,
+        demand,
+        log,
+        dialer,
+        app_port: own.app.as_ref().map(|app| app.address.port()),
+        own_name: own.name.clone(),
+    };
     let mut workers = Vec::with_capacity(count);
     let (tell_ended, ended) = mpsc::unbounded_channel();
     for number in 0..count {
@@ -218,6 +240,21 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         workers.push(worker.map_err(ProxyError::System)?);
     }
     let (ready, is_ready) = watch::channel(true);
+    let dns = match dns.is_empty() {
+        false => {
+            let settings = dns::Settings {
+                clock,
+                snapshot: seat.snapshot.clone(),
+                control: feed.control.clone(),
+                namespace: own.app.as_ref().map(|app| app.service.namespace.clone()),
+                upstream: config.dns_upstream,
+                clients: if namespace.is_some() { Clients::Everybody } else { Clients::ThisHost },
+                dialer: seat.dialer.clone(),
+            };
+            Some(dns::start(dns, settings).map_err(ProxyError::System)?)
+        }
+        true => None,
+    };
     if let Some(listener) = admin {
         let admin = Admin {
             workers: workers.iter().map(|worker| worker.orders.clone()).collect(),
@@ -225,6 +262,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
             ready: is_ready,
             name: own.name.clone(),
             capture: capture::to_json(&addresses, config.capture.mark).into(),
+            dns,
             control: feed.control.as_ref().map(crate::agent::AgentHandle::status),
         };
         tokio::spawn(admin::serve(listener, admin));
@@ -336,11 +374,13 @@ fn follow_world(
     app: Option<LocalApp>,
 ) -> watch::Receiver<Arc<Snapshot>> {
     let first = world.borrow_and_update().clone();
-    let (sender, receiver) = watch::channel(Arc::new(Snapshot::build(&first, app.as_ref())));
+    // Names keep their addresses as long as the process lives; this is the only writer.
+    let mut vips = Vips::new();
+    let (sender, receiver) = watch::channel(Arc::new(Snapshot::build_with(&first, app.as_ref(), &mut vips)));
     tokio::spawn(async move {
         while world.changed().await.is_ok() {
             let next = world.borrow_and_update().clone();
-            if sender.send(Arc::new(Snapshot::build(&next, app.as_ref()))).is_err() {
+            if sender.send(Arc::new(Snapshot::build_with(&next, app.as_ref(), &mut vips))).is_err() {
                 return;
             }
         }

@@ -48,10 +48,9 @@ impl Caller {
     pub(crate) const fn entry(&self) -> Entry<'_> {
         match self {
             Self::Forward => Entry::Forward,
-            Self::Dependency { service, .. } | Self::Captured { service: Some(service), .. } => {
-                Entry::Dependency(service)
-            }
-            Self::Captured { service: None, destination } => Entry::Address(*destination),
+            Self::Dependency { service, .. } => Entry::Dependency(service),
+            // The address may be one instance's; and what it stands for is decided for each request anew.
+            Self::Captured { destination, .. } => Entry::Address(*destination),
             Self::Gateway => Entry::Gateway,
             Self::Inbound { .. } => Entry::Inbound,
         }

@@ -1,10 +1,11 @@
 //! The listeners for what was intercepted: bound where the application lives, which may be another network namespace.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::net::SocketAddr;
 
 use crate::app::ProxyError;
 use crate::config::{Bound, CaptureConfig, Workload};
+use crate::dns::Sockets;
 use crate::listen::{Listener, Purpose, bind as bind_here};
 use crate::netns::{APP_V4, Namespace};
 
@@ -31,8 +32,7 @@ pub(crate) fn bind(
 ) -> Result<Vec<Listener>, ProxyError> {
     let outbound = config.outbound.iter().map(|address| ("capture", Purpose::Captured, *address));
     let inbound = config.inbound.iter();
-    let inbound =
-        inbound.map(|address| ("inbound capture", Purpose::CapturedInbound(config.mode), *address));
+    let inbound = inbound.map(|address| ("inbound capture", Purpose::CapturedInbound(config.mode), *address));
     let bind = |(what, purpose, address)| {
         let place = if matches!(purpose, Purpose::Captured) { namespace } else { None };
         bind_one(place, what, purpose, address, workers)
@@ -52,36 +52,16 @@ pub(crate) fn bind_one(
         .map_err(|error| ProxyError::Bind(what, address, error))
 }
 
-/// What questions for names arrive at: a pair of sockets for each address.
-#[derive(Debug)]
-pub(crate) struct DnsSockets {
-    /// Where they are bound.
-    pub(crate) address: SocketAddr,
-    /// Non-blocking.
-    pub(crate) udp: StdUdpSocket,
-    /// Non-blocking and listening.
-    pub(crate) tcp: StdTcpListener,
-}
-
-/// Binds the addresses for questions for names.
-pub(crate) fn bind_dns(
-    config: &CaptureConfig,
+/// Binds the workload's resolver at each of `addresses`.
+pub(crate) fn bind_dns<'a>(
+    addresses: impl Iterator<Item = &'a SocketAddr>,
     namespace: Option<&Namespace>,
-) -> Result<Vec<DnsSockets>, ProxyError> {
+) -> Result<Vec<Sockets>, ProxyError> {
     let bind = |address: &SocketAddr| {
-        let address = *address;
-        let made = inside(namespace, move || {
-            let udp = StdUdpSocket::bind(address)?;
-            udp.set_nonblocking(true)?;
-            // Port 0 is one port for both.
-            let address = udp.local_addr()?;
-            let tcp = StdTcpListener::bind(address)?;
-            tcp.set_nonblocking(true)?;
-            Ok(DnsSockets { address, udp, tcp })
-        });
-        made.map_err(|error| ProxyError::Bind("DNS", address, error))
+        inside(namespace, || Sockets::bind(*address))
+            .map_err(|error| ProxyError::Bind("DNS", *address, error))
     };
-    config.dns.iter().map(bind).collect()
+    addresses.map(bind).collect()
 }
 
 /// What is taken, for the admin address.

@@ -38,6 +38,10 @@ pub struct ProxyConfig {
     pub forward_listen: Option<SocketAddr>,
     /// A local port for each declared dependency.
     pub outbound: Vec<(ServiceId, SocketAddr)>,
+    /// Where the workload's resolver listens, for datagrams and streams; `None`: nowhere, but for what `capture` says.
+    pub dns_listen: Option<SocketAddr>,
+    /// Who resolves names outside the mesh; empty: whom /etc/resolv.conf names.
+    pub dns_upstream: Vec<SocketAddr>,
     /// The admin address; `None`: none.
     pub admin_listen: Option<SocketAddr>,
     /// Worker threads; `None`: one for each core that this process may use.
@@ -171,6 +175,6 @@ pub struct Bound {
     pub captured: Vec<SocketAddr>,
     /// Where intercepted connections to the application arrive.
     pub captured_inbound: Vec<SocketAddr>,
-    /// Where questions for names arrive.
+    /// The workload's resolver.
     pub dns: Vec<SocketAddr>,
 }

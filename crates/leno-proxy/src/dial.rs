@@ -30,8 +30,12 @@ struct AppDoor {
 
 /// Where an application in a namespace of its own may listen, in the order in which that is tried. It has all of them for
 /// itself, so whoever answers is the application.
-const PLACES: [IpAddr; 4] =
-    [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(APP_V4), IpAddr::V6(APP_V6)];
+const PLACES: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+    IpAddr::V4(APP_V4),
+    IpAddr::V6(APP_V6),
+];
 
 impl Dialer {
     /// One that marks its sockets, and reaches an application inside a namespace at [`APP_V4`].

@@ -16,7 +16,11 @@ use crate::dial::Dialer;
 
 /// Checks the application at `app` until nobody listens to the result. While `spec` is `None` it is not yet known what
 /// to ask, and nothing is asked. A change of `spec` leads to a check at once; what is known stays.
-pub fn check(app: SocketAddr, dialer: Dialer, spec: watch::Receiver<Option<Arc<HealthSpec>>>) -> watch::Receiver<Health> {
+pub fn check(
+    app: SocketAddr,
+    dialer: Dialer,
+    spec: watch::Receiver<Option<Arc<HealthSpec>>>,
+) -> watch::Receiver<Health> {
     let (told, result) = watch::channel(Health::Unknown);
     tokio::spawn(run(app, dialer, spec, told));
     result

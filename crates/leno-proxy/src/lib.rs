@@ -16,6 +16,7 @@ mod capture;
 mod clock;
 pub mod config;
 pub mod dial;
+pub mod dns;
 mod downstream;
 mod drive;
 mod h1;
@@ -33,5 +34,7 @@ mod tls;
 mod worker;
 
 pub use app::{ProxyError, run};
-pub use config::{AccessLog, Bound, CaptureConfig, CaptureMode, IdentitySource, ProxyConfig, Source, Workload};
+pub use config::{
+    AccessLog, Bound, CaptureConfig, CaptureMode, IdentitySource, ProxyConfig, Source, Workload,
+};
 pub use source::SourceError;

@@ -141,6 +141,8 @@ impl Make {
             calls: Vec::new(),
             health: None,
             timeout,
+            headless: false,
+            srv_port: 80,
         };
         KnownService { spec, endpoints }
     }

@@ -134,6 +134,8 @@ impl From<&spec::ServiceSpec> for wire::Service {
             calls: spec.calls.iter().map(full_name).collect(),
             health: spec.health.as_ref().map(wire::HealthCheck::from),
             timeout_nanos: spec.timeout.map(nanos),
+            headless: spec.headless,
+            srv_port: (spec.srv_port != spec::SRV_PORT).then(|| spec.srv_port.into()),
         }
     }
 }
@@ -162,6 +164,10 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     .map(|h| h.try_into().map_err(|e: WireError| e.below("health")))
                     .transpose()?,
                 timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+                headless: message.headless,
+                srv_port: message
+                    .srv_port
+                    .map_or(Ok(spec::SRV_PORT), |port| port_number("srv_port", port))?,
             })
         };
         parse().map_err(|error: WireError| WireError { resource: message.name, ..error })
@@ -458,6 +464,12 @@ fn optional_label(field: &str, text: &str) -> Result<Option<Label>, WireError> {
 /// `IP:PORT`.
 fn address(field: &str, text: &str) -> Result<SocketAddr, WireError> {
     text.parse().map_err(|_| bad(field, format!("{text:?} is not IP:PORT")))
+}
+
+/// A port that is not 0.
+fn port_number(field: &str, number: u32) -> Result<u16, WireError> {
+    let port = u16::try_from(number).ok().filter(|port| *port > 0);
+    port.ok_or_else(|| bad(field, format!("{number} is no port")))
 }
 
 /// A path as it stands in a request line: begins with `/`, no blank, no control character.

@@ -80,6 +80,12 @@ pub(crate) struct ProxyArgs {
     /// Where metrics, readiness and the configuration held are served [default: what the file says; with --control 127.0.0.1:15020].
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Where the application's questions about names are answered, over UDP and TCP [default: nowhere].
+    #[arg(long, value_name = "ADDR")]
+    dns_listen: Option<SocketAddr>,
+    /// Who answers those about names outside the mesh; may be given several times [default: what /etc/resolv.conf names].
+    #[arg(long, value_name = "IP[:PORT]", value_parser = resolver)]
+    dns_upstream: Vec<SocketAddr>,
     /// Worker threads [default: one per core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -133,6 +139,8 @@ impl ProxyArgs {
             forward_listen: listen(self.proxy_listen, named.forward, alone && sidecar, FORWARD_PORT_DEFAULT),
             outbound: self.outbound,
             admin_listen: listen(self.admin, named.admin, alone, ADMIN_PORT_DEFAULT),
+            dns_listen: self.dns_listen,
+            dns_upstream: self.dns_upstream,
             workers: self.workers.and_then(|workers| NonZeroUsize::new(workers.into())),
             access_log,
             capture: self.capture.resolve(),
@@ -215,15 +223,19 @@ struct Named {
 fn tell_ready(bound: &Bound) {
     let mut ready = serde_json::Map::new();
     ready.insert("event".to_owned(), "ready".into());
-    let addresses =
-        [("mesh", bound.mesh), ("proxy", bound.forward), ("gateway", bound.gateway), ("admin", bound.admin)];
+    let addresses = [
+        ("mesh", bound.mesh),
+        ("proxy", bound.forward),
+        ("gateway", bound.gateway),
+        ("admin", bound.admin),
+        ("dns", bound.dns.first().copied()),
+    ];
     for (name, address) in addresses {
         if let Some(address) = address {
             ready.insert(name.to_owned(), address.to_string().into());
         }
     }
-    let intercepted =
-        [("captured", &bound.captured), ("captured_inbound", &bound.captured_inbound), ("dns", &bound.dns)];
+    let intercepted = [("captured", &bound.captured), ("captured_inbound", &bound.captured_inbound)];
     for (name, addresses) in intercepted.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         ready.insert(name.to_owned(), addresses.into());
@@ -241,6 +253,12 @@ fn outbound(text: &str) -> Result<(ServiceId, SocketAddr), String> {
     let (service, address) = text.split_once('=').ok_or("expected SERVICE=IP:PORT")?;
     let address = address.parse().map_err(|_| format!("`{address}` is not IP:PORT"))?;
     Ok((service_id(service)?, address))
+}
+
+/// `IP` or `IP:PORT`.
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, 53)));
+    address.ok_or_else(|| "expected IP or IP:PORT".to_owned())
 }
 
 pub(crate) fn service_id(text: &str) -> Result<ServiceId, String> {

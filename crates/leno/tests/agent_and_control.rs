@@ -88,7 +88,7 @@ impl Running {
                 app,
             },
             mesh_advertise: Some(SocketAddr::from(([127, 0, 0, 1], 4711))),
-        dialer: Dialer::default(),
+            dialer: Dialer::default(),
         };
         start(config, 1).unwrap()
     }

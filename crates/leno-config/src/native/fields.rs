@@ -62,6 +62,8 @@ pub(crate) enum Kind {
     Method,
     /// A share.
     Weight,
+    /// `true` or `false`.
+    Flag,
     /// A number from 1 to this.
     Count(u32),
     /// A command: words as a shell splits them, or a list of words.
@@ -259,6 +261,18 @@ pub(crate) static SERVICE: Shape = Shape {
             Kind::Duration,
             Without::Means("no limit but the idle limit"),
             "How long a request may take, from its head to the end of the answer.",
+        ),
+        field(
+            "headless",
+            Kind::Flag,
+            Without::Means("its name resolves to one address"),
+            "Whether its name resolves to its instances, each with a name (`INSTANCE.SERVICE`) and an address of its own. A connection to such an address reaches that instance, healthy or not.",
+        ),
+        field(
+            "srv_port",
+            Kind::Port,
+            Without::Value("80"),
+            "The port that SRV records name. An intercepted connection reaches the service by any port.",
         ),
         field(
             "split",

@@ -264,6 +264,21 @@ impl Reader<'_> {
         self.checked(node.span, parse(&scalar.text))
     }
 
+    /// `true` or `false`, written without quotes.
+    pub(crate) fn flag(&mut self, node: &Node) -> Option<bool> {
+        let scalar = self.scalar(node, &Kind::Flag.expected())?;
+        match (scalar.plain, scalar.text.as_str()) {
+            (true, "true") => Some(true),
+            (true, "false") => Some(false),
+            _ => {
+                let problem =
+                    Problem::error(node.span, format!("expected true or false, found {}", node.found()));
+                self.error(problem.hint("write true or false, without quotes"));
+                None
+            }
+        }
+    }
+
     /// One of a few words.
     pub(crate) fn choice(
         &mut self,
@@ -428,6 +443,7 @@ impl Kind {
             Self::Host => "a host such as shop.example.com".into(),
             Self::Method => "a method such as GET".into(),
             Self::Weight => "a weight".into(),
+            Self::Flag => "true or false".into(),
             Self::Count(max) => format!("a number from 1 to {max}"),
             Self::Command => "a command".into(),
             Self::Folder => "a folder".into(),

@@ -105,6 +105,7 @@ fn kind_schema(kind: &Kind) -> Value {
             "examples": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
         }),
         Kind::Weight => json!({"type": "integer", "minimum": 0, "maximum": WEIGHT_MAX}),
+        Kind::Flag => json!({"type": "boolean"}),
         Kind::Count(max) => json!({"type": "integer", "minimum": 1, "maximum": max}),
         Kind::Command => json!({"anyOf": [
             {"type": "string"},
@@ -147,6 +148,7 @@ fn written(kind: &Kind) -> String {
         Kind::Host => "host".into(),
         Kind::Method => "method".into(),
         Kind::Weight => "weight".into(),
+        Kind::Flag => "`true` or `false`".into(),
         Kind::Count(max) => format!("1 to {max}"),
         Kind::Command => "command".into(),
         Kind::Folder => "folder".into(),

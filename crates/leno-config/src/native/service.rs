@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leno_core::name::ServiceId;
-use leno_core::spec::{Balance, EndpointSpec, HealthSpec, Probe, Protocol, ServiceSpec};
+use leno_core::spec::{Balance, EndpointSpec, HealthSpec, Probe, Protocol, SRV_PORT, ServiceSpec};
 
 use super::check::Claims;
 use super::fields::{CHECKS_MAX, HEALTH, HEALTH_WORDS, Kind, SERVICE};
@@ -54,6 +54,8 @@ impl<'n> Draft<'n> {
             calls: Vec::new(),
             health: Some(health_spec(Probe::Tcp)),
             timeout: None,
+            headless: false,
+            srv_port: SRV_PORT,
         };
         // A service of which only the name is written: its instances register themselves.
         if matches!(entry.value.value, Value::Nothing) {
@@ -83,6 +85,10 @@ impl<'n> Draft<'n> {
         }
         spec.timeout =
             fields.get("timeout").and_then(|node| reader.parsed(node, Kind::Duration, value::duration));
+        spec.headless = fields.get("headless").and_then(|node| reader.flag(node)).unwrap_or_default();
+        if let Some(node) = fields.get("srv_port") {
+            spec.srv_port = reader.number(node, Kind::Port, value::port).unwrap_or(SRV_PORT);
+        }
         let calls = fields.get("calls").map(|node| references(node, reader)).unwrap_or_default();
         spec.calls = calls.into_iter().map(|(id, _)| id).collect();
         let start_after = fields.get("start_after").map(|node| references(node, reader)).unwrap_or_default();

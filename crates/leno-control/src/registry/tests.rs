@@ -24,6 +24,8 @@ fn spec(name: &str) -> ServiceSpec {
         calls: vec![],
         health: None,
         timeout: None,
+        headless: false,
+        srv_port: 80,
     }
 }
 

@@ -15,6 +15,8 @@ fn service(balance: Balance, endpoints: Vec<EndpointSpec>) -> KnownService {
             calls: vec![],
             health: None,
             timeout: None,
+            headless: false,
+            srv_port: 80,
         },
         endpoints,
     }

@@ -37,6 +37,8 @@ impl Scene {
             calls: vec![],
             health: None,
             timeout,
+            headless: false,
+            srv_port: 80,
         };
         let mut world = World::default();
         world.services.insert(id, KnownService { spec, endpoints: endpoints.collect() });

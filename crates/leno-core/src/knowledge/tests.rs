@@ -102,6 +102,8 @@ fn service(name: &str, leads_to: &[&str]) -> ServiceSpec {
         calls: vec![],
         health: None,
         timeout: None,
+        headless: false,
+        srv_port: 80,
     }
 }
 

@@ -50,7 +50,11 @@ const CALL_WITHIN: Duration = Duration::from_secs(5);
 const REASON_WITHIN: Duration = Duration::from_millis(100);
 
 /// Connects with our identity to exactly the control plane of our trust domain.
-pub(super) async fn dial(dialer: Dialer, control: String, credential: Arc<Credential>) -> Result<Link, String> {
+pub(super) async fn dial(
+    dialer: Dialer,
+    control: String,
+    credential: Arc<Credential>,
+) -> Result<Link, String> {
     let expected = control_id(&credential.id.trust_domain);
     let config = client_config(&credential, &expected, &[ALPN_CONTROL], &Clock::system())
         .map_err(|error| error.to_string())?;

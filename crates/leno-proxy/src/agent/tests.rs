@@ -29,6 +29,8 @@ fn service(name: &str, calls: &[&str]) -> ServiceSpec {
         calls: calls.iter().map(|name| id(name)).collect(),
         health: None,
         timeout: None,
+        headless: false,
+        srv_port: 80,
     }
 }
 

@@ -49,7 +49,10 @@ async fn a_status_decides() {
     assert_eq!(probe(ok, &here(), &http).await, Outcome::Good);
     assert_eq!(probe(redirect, &here(), &http).await, Outcome::Good);
     assert_eq!(probe(sick, &here(), &http).await, Outcome::Bad("status 503 for /healthz".into()));
-    assert_eq!(probe(garbage, &here(), &http).await, Outcome::Bad("the answer is not HTTP for /healthz".into()));
+    assert_eq!(
+        probe(garbage, &here(), &http).await,
+        Outcome::Bad("the answer is not HTTP for /healthz".into())
+    );
     let outcome = probe(silent, &here(), &http).await;
     assert_eq!(outcome, Outcome::Bad("the connection ended before an answer for /healthz".into()));
     assert_eq!(probe(sick, &here(), &spec(Probe::Tcp)).await, Outcome::Good);

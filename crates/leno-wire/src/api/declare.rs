@@ -31,6 +31,12 @@ pub struct ServiceDeclaration {
     /// For a whole request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// The name resolves to the instances, each with a name and an address of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub headless: bool,
+    /// What SRV records say. Default 80.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub srv_port: Option<u16>,
 }
 
 /// What instances speak.
@@ -188,6 +194,8 @@ impl ServiceDeclaration {
                 unhealthy_after: health.unhealthy_after,
             }),
             timeout_nanos: self.timeout_ms.map(nanos),
+            headless: self.headless,
+            srv_port: self.srv_port.map(u32::from),
         }
         .try_into()
     }
@@ -262,6 +270,8 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
                 unhealthy_after: health.unhealthy_after,
             }),
             timeout_ms: spec.timeout.map(millis),
+            headless: spec.headless,
+            srv_port: (spec.srv_port != spec::SRV_PORT).then_some(spec.srv_port),
         }
     }
 }

@@ -53,6 +53,8 @@ fn full_service() -> spec::ServiceSpec {
             unhealthy_after: 2,
         }),
         timeout: Some(Duration::from_secs(15)),
+        headless: true,
+        srv_port: 5432,
     }
 }
 
@@ -126,6 +128,7 @@ fn a_wrong_field_is_named() {
         ("health.unhealthy_after", |s| s.health.as_mut().unwrap().unhealthy_after = 0),
         ("health.http_path", |s| s.health.as_mut().unwrap().http_path = Some("healthz".into())),
         ("timeout", |s| s.timeout_nanos = Some(0)),
+        ("srv_port", |s| s.srv_port = Some(65_536)),
     ];
     for (field, spoil) in cases {
         let mut message = good();

@@ -25,6 +25,12 @@ pub struct Service {
     /// Nanoseconds; unset: none.
     #[prost(uint64, optional, tag = "7")]
     pub timeout_nanos: Option<u64>,
+    /// The name resolves to the instances.
+    #[prost(bool, tag = "20")]
+    pub headless: bool,
+    /// What SRV records say; unset: 80.
+    #[prost(uint32, optional, tag = "21")]
+    pub srv_port: Option<u32>,
 }
 
 /// What instances speak. 0 is no protocol: a receiver refuses what it does not know.

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use leno_proxy::config::{
-    CAPTURE_DNS_PORT_DEFAULT, CAPTURE_INBOUND_PORT_DEFAULT, CAPTURE_MARK_DEFAULT, CAPTURE_OUTBOUND_PORT_DEFAULT,
+    CAPTURE_DNS_PORT_DEFAULT, CAPTURE_INBOUND_PORT_DEFAULT, CAPTURE_MARK_DEFAULT,
+    CAPTURE_OUTBOUND_PORT_DEFAULT,
 };
 use leno_proxy::{CaptureConfig, CaptureMode};
 
@@ -83,5 +84,8 @@ impl CaptureFlags {
 /// A number in tens or, after `0x`, in sixteens; not 0, which is no mark.
 pub(crate) fn mark(text: &str) -> Result<u32, String> {
     let number = text.strip_prefix("0x").map_or_else(|| text.parse(), |hex| u32::from_str_radix(hex, 16));
-    number.ok().filter(|mark| *mark != 0).ok_or_else(|| format!("`{text}` is no mark, such as 7744 or 0x1e40"))
+    number
+        .ok()
+        .filter(|mark| *mark != 0)
+        .ok_or_else(|| format!("`{text}` is no mark, such as 7744 or 0x1e40"))
 }

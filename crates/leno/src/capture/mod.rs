@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 
+use leno_core::spec::Cidr;
 use leno_proxy::CaptureMode;
 use leno_proxy::config::{
     ADMIN_PORT_DEFAULT, CAPTURE_DNS_PORT_DEFAULT, CAPTURE_INBOUND_PORT_DEFAULT, CAPTURE_MARK_DEFAULT,
@@ -22,7 +23,7 @@ use crate::failure::Failure;
 use crate::output::{self, Output};
 
 use self::flags::{Mode, mark};
-use self::rules::{Cidr, Dns, FAMILIES, Inbound, Own, Rules, TABLE, TPROXY_MARK, TPROXY_TABLE};
+use self::rules::{Dns, FAMILIES, Inbound, Own, Rules, TABLE, TPROXY_MARK, TPROXY_TABLE};
 
 /// What was typed.
 #[derive(clap::Args, Debug)]
@@ -71,7 +72,7 @@ struct InstallArgs {
     #[arg(long, value_name = "PORT")]
     exclude_port: Vec<u16>,
     /// Leave connections to these addresses alone; may be given several times.
-    #[arg(long, value_name = "CIDR", value_parser = Cidr::parse)]
+    #[arg(long, value_name = "CIDR", value_parser = cidr)]
     exclude_cidr: Vec<Cidr>,
     /// The mark of the proxy's own connections.
     #[arg(long, value_name = "N", default_value_t = CAPTURE_MARK_DEFAULT, value_parser = mark)]
@@ -162,7 +163,10 @@ impl InstallArgs {
             if ports.any(|address| address.port() == port) {
                 return Ok(());
             }
-            Err(Failure::failed(format!("the proxy at {} takes no {what} connections on port {port}; {hint}", self.admin)))
+            Err(Failure::failed(format!(
+                "the proxy at {} takes no {what} connections on port {port}; {hint}",
+                self.admin
+            )))
         };
         takes("outbound", self.outbound_to)?;
         if !self.inbound_port.is_empty() {
@@ -214,7 +218,7 @@ impl InstallArgs {
             mark: Some(self.mark),
             exclude_uids: self.exclude_uid.iter().copied().collect(),
             exclude_ports: self.exclude_port.iter().copied().collect(),
-            exclude_cidrs: self.exclude_cidr.iter().copied().collect(),
+            exclude_cidrs: self.exclude_cidr.clone(),
             ipv6: tools::ipv6(),
         })
     }
@@ -249,7 +253,9 @@ fn show(output: Output) -> Result<(), Failure> {
         Output::Json => {
             let tables: Vec<Value> =
                 tables.iter().map(|table| serde_json::from_str(table).unwrap_or(Value::Null)).collect();
-            output::json(&json!({ "installed": !tables.is_empty(), "tables": tables, "routing_rules": routed }))
+            output::json(
+                &json!({ "installed": !tables.is_empty(), "tables": tables, "routing_rules": routed }),
+            )
         }
         Output::Text if tables.is_empty() && routed.is_empty() => output::line("nothing is installed here"),
         Output::Text => {
@@ -300,6 +306,10 @@ fn resolvers() -> BTreeSet<IpAddr> {
     let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok());
     let servers: BTreeSet<IpAddr> = servers.take(RESOLVERS_MAX).collect();
     if servers.is_empty() { [IpAddr::from([127, 0, 0, 1])].into() } else { servers }
+}
+
+fn cidr(text: &str) -> Result<Cidr, String> {
+    Cidr::parse(text).map_err(|error| error.to_string())
 }
 
 fn port_or_all(text: &str) -> Result<PortOrAll, String> {

@@ -42,7 +42,11 @@ impl Place {
 
     /// Diverts what leaves the application to its sidecar, which listens by now.
     pub(crate) fn intercept(&self) -> Result<(), Failure> {
-        let rules = Rules::of_one_application(CAPTURE_OUTBOUND_PORT_DEFAULT, Some(CAPTURE_DNS_PORT_DEFAULT), self.ipv6);
+        let rules = Rules::of_one_application(
+            CAPTURE_OUTBOUND_PORT_DEFAULT,
+            Some(CAPTURE_DNS_PORT_DEFAULT),
+            self.ipv6,
+        );
         inside(&self.namespace, || tools::nft(&rules.script()))
     }
 
@@ -52,7 +56,8 @@ impl Place {
         let mut listen = |flag: &str, port: u16| {
             arguments.extend([flag.to_owned(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string()]);
             if self.ipv6 {
-                arguments.extend([flag.to_owned(), SocketAddr::from((Ipv6Addr::LOCALHOST, port)).to_string()]);
+                arguments
+                    .extend([flag.to_owned(), SocketAddr::from((Ipv6Addr::LOCALHOST, port)).to_string()]);
             }
         };
         listen("--capture-outbound", CAPTURE_OUTBOUND_PORT_DEFAULT);
@@ -90,16 +95,18 @@ fn furnish(name: &str) -> Result<bool, Failure> {
     if !fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").is_ok() && !tools::ipv6() {
         return Ok(false);
     }
-    let made = tools::ip(&format!(
-        "address add {APP_V6}/128 dev lo nodad\nroute add ::/0 dev lo src {APP_V6}\n"
-    ));
+    let made =
+        tools::ip(&format!("address add {APP_V6}/128 dev lo nodad\nroute add ::/0 dev lo src {APP_V6}\n"));
     if let Err(why) = &made {
         tracing::warn!(%why, "the application gets no IPv6");
     }
     Ok(made.is_ok())
 }
 
-fn inside<T: Send>(namespace: &Namespace, does: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+fn inside<T: Send>(
+    namespace: &Namespace,
+    does: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
     let result: io::Result<Result<T, Failure>> = namespace.run(|| Ok(does()));
     result.unwrap_or_else(|error| Err(Failure::failed(format!("cannot enter a network namespace: {error}"))))
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use leno_core::spec::Cidr;
 use leno_proxy::CaptureMode;
 use leno_proxy::netns::{APP_V4, APP_V6};
 
@@ -29,7 +30,7 @@ pub(crate) struct Rules {
     /// Connections to these ports are left alone.
     pub(crate) exclude_ports: BTreeSet<u16>,
     /// Connections to these addresses are left alone.
-    pub(crate) exclude_cidrs: BTreeSet<Cidr>,
+    pub(crate) exclude_cidrs: Vec<Cidr>,
     /// False where the system has no IPv6: rules for it could not be loaded.
     pub(crate) ipv6: bool,
 }
@@ -66,25 +67,6 @@ pub(crate) enum Own {
     Addresses,
 }
 
-/// Addresses with a common beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Cidr {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl Cidr {
-    /// From `10.0.0.0/8`, `fd00::/8`, or one address.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is neither an address nor a range such as 10.0.0.0/8");
-        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| wrong()))?;
-        if bits > most { Err(wrong()) } else { Ok(Self { address, bits }) }
-    }
-}
-
 impl Rules {
     /// Those of a namespace in which there is one application and nothing else.
     pub(crate) fn of_one_application(outbound: u16, dns: Option<u16>, ipv6: bool) -> Self {
@@ -96,7 +78,7 @@ impl Rules {
             mark: None,
             exclude_uids: BTreeSet::new(),
             exclude_ports: BTreeSet::new(),
-            exclude_cidrs: BTreeSet::new(),
+            exclude_cidrs: Vec::new(),
             ipv6,
         }
     }
@@ -153,8 +135,8 @@ impl Rules {
             if !self.exclude_ports.is_empty() {
                 rule(format!("tcp dport {} return", set(&self.exclude_ports)));
             }
-            for cidr in self.exclude_cidrs.iter().filter(|cidr| self.ipv6 || cidr.address.is_ipv4()) {
-                rule(format!("{} return", destination(&cidr.address, &format!("{cidr}"))));
+            for cidr in self.exclude_cidrs.iter().filter(|cidr| self.ipv6 || cidr.is_ipv4()) {
+                rule(format!("{} {cidr} return", destination(cidr.is_ipv4())));
             }
             rule(format!("meta l4proto tcp redirect to :{port}"));
         }
@@ -208,7 +190,7 @@ impl Rules {
             Some(Dns { servers: None, .. }) => vec![String::new()],
             Some(Dns { servers: Some(servers), .. }) => {
                 let known = servers.iter().filter(|server| self.ipv6 || server.is_ipv4());
-                known.map(|server| destination(server, &server.to_string()) + " ").collect()
+                known.map(|server| format!("{} {server} ", destination(server.is_ipv4()))).collect()
             }
         }
     }
@@ -227,14 +209,8 @@ impl Rules {
     }
 }
 
-impl std::fmt::Display for Cidr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
-}
-
-fn destination(of: &IpAddr, text: &str) -> String {
-    format!("{} {text}", if of.is_ipv4() { "ip daddr" } else { "ip6 daddr" })
+const fn destination(ipv4: bool) -> &'static str {
+    if ipv4 { "ip daddr" } else { "ip6 daddr" }
 }
 
 fn set<T: std::fmt::Display>(values: &BTreeSet<T>) -> String {

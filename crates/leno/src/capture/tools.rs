@@ -116,5 +116,7 @@ fn said(output: &Output) -> String {
 
 fn not_permitted(output: &Output) -> bool {
     let said = said(output);
-    said.contains("Operation not permitted") || said.contains("Permission denied") || said.contains("must be root")
+    said.contains("Operation not permitted")
+        || said.contains("Permission denied")
+        || said.contains("must be root")
 }

@@ -41,7 +41,9 @@ impl Entry {
             fs::write(&new, serde_json::to_vec_pretty(self)?)?;
             fs::rename(new, &path)
         };
-        write().map_err(|error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
+        write().map_err(|error: std::io::Error| {
+            Failure::failed(format!("cannot write {}: {error}", path.display()))
+        })?;
         Ok(path)
     }
 

@@ -180,15 +180,22 @@ impl RunArgs {
         let instance = self.instance.as_ref().map(ToString::to_string);
         // A label has room for 63.
         let short: String = service.name.as_str().chars().take(40).collect();
-        let instance = instance.unwrap_or_else(|| format!("{}-run-{:08x}", short.trim_end_matches('-'), random as u32));
+        let instance =
+            instance.unwrap_or_else(|| format!("{}-run-{:08x}", short.trim_end_matches('-'), random as u32));
         let (control, tokens) = match &self.control {
             Some(control) => {
                 let token = match &self.token_file {
-                    Some(file) => read_token(file)
-                        .ok_or_else(|| Failure::failed(format!("no token can be read from {}", file.display())))?,
-                    None => std::env::var("LENO_TOKEN").ok().filter(|token| !token.trim().is_empty()).ok_or_else(
-                        || Failure::invalid("--control needs a join token: --token-file or the variable LENO_TOKEN"),
-                    )?,
+                    Some(file) => read_token(file).ok_or_else(|| {
+                        Failure::failed(format!("no token can be read from {}", file.display()))
+                    })?,
+                    None => std::env::var("LENO_TOKEN")
+                        .ok()
+                        .filter(|token| !token.trim().is_empty())
+                        .ok_or_else(|| {
+                            Failure::invalid(
+                                "--control needs a join token: --token-file or the variable LENO_TOKEN",
+                            )
+                        })?,
                 };
                 (control.clone(), Tokens::Given(token.trim().to_owned()))
             }
@@ -212,9 +219,8 @@ impl RunArgs {
         }
         let name = self.command.first().and_then(|program| Path::new(program).file_name()?.to_str());
         let name = name.unwrap_or_default();
-        ServiceId::parse(name).map_err(|_| {
-            Failure::invalid(format!("`{name}` cannot be a service's name: give --service"))
-        })
+        ServiceId::parse(name)
+            .map_err(|_| Failure::invalid(format!("`{name}` cannot be a service's name: give --service")))
     }
 
     fn place(&self, plan: &Plan) -> Result<Place, Failure> {
@@ -287,7 +293,9 @@ impl RunArgs {
                 command.env_remove(name);
             }),
             (None, Some(proxy)) => {
-                command.env("HTTP_PROXY", format!("http://{proxy}")).env("http_proxy", format!("http://{proxy}"));
+                command
+                    .env("HTTP_PROXY", format!("http://{proxy}"))
+                    .env("http_proxy", format!("http://{proxy}"));
                 command.env("NO_PROXY", NO_PROXY).env("no_proxy", NO_PROXY);
             }
             (None, None) => {}
@@ -316,7 +324,9 @@ impl Watched {
             Ok(path) => {
                 self.noted.get_or_insert(Noted(path));
             }
-            Err(why) => eprintln!("leno: {why}; if this run is killed, the next one will not find what is left of it"),
+            Err(why) => {
+                eprintln!("leno: {why}; if this run is killed, the next one will not find what is left of it")
+            }
         }
     }
 
@@ -401,7 +411,8 @@ impl Signals {
         loop {
             let number = std::future::poll_fn(|cx| {
                 let mut kinds = self.kinds.iter_mut();
-                let arrived = kinds.find_map(|(arrivals, it)| arrivals.poll_recv(cx).is_ready().then_some(*it));
+                let arrived =
+                    kinds.find_map(|(arrivals, it)| arrivals.poll_recv(cx).is_ready().then_some(*it));
                 arrived.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
             })
             .await;

@@ -81,7 +81,8 @@ pub(super) fn ended_children(parent: u32) -> Vec<u32> {
 /// Every process in the network namespace with this number.
 pub(super) fn members(namespace: u64) -> BTreeSet<u32> {
     let link = format!("net:[{namespace}]");
-    let is_there = |pid: &u32| fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|it| it.as_os_str() == &*link);
+    let is_there =
+        |pid: &u32| fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|it| it.as_os_str() == &*link);
     all().filter(is_there).collect()
 }
 
@@ -149,7 +150,8 @@ mod tests {
     #[test]
     fn a_whole_family_is_found_and_ended() {
         // The outer shell ends only when the inner ones do.
-        let mut shell = Command::new("sh").args(["-c", "sh -c 'sleep 100 & sleep 100' ; true"]).spawn().unwrap();
+        let mut shell =
+            Command::new("sh").args(["-c", "sh -c 'sleep 100 & sleep 100' ; true"]).spawn().unwrap();
         let family = || descendants(shell.id());
         while family().len() < 3 {
             std::thread::sleep(PACE);

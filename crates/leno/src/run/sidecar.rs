@@ -52,10 +52,9 @@ impl Recipe {
         let mut child = command.spawn().map_err(|error| cannot("start the sidecar", error))?;
         let lifeline = child.stdin.take();
         let log = tokio::spawn(last_lines(child.stderr.take(), self.echo));
-        let mut lines = BufReader::new(
-            child.stdout.take().ok_or_else(|| Failure::failed("the sidecar has no output"))?,
-        )
-        .lines();
+        let mut lines =
+            BufReader::new(child.stdout.take().ok_or_else(|| Failure::failed("the sidecar has no output"))?)
+                .lines();
         let ready = timeout(self.start_max, async {
             while let Ok(Some(line)) = lines.next_line().await {
                 let said: Option<Value> = serde_json::from_str(&line).ok();

@@ -151,7 +151,8 @@ impl WardenArgs {
 /// Returns when the process `parent`, which must be our parent, has ended.
 fn parent_gone(parent: i32) -> Result<impl Future<Output = ()>, Failure> {
     let parent = Pid::from_raw(parent).ok_or_else(|| Failure::invalid("no parent"))?;
-    let process = pidfd_open(parent, PidfdFlags::empty()).map_err(|error| cannot("watch `leno run`", &error.into()))?;
+    let process =
+        pidfd_open(parent, PidfdFlags::empty()).map_err(|error| cannot("watch `leno run`", &error.into()))?;
     // Only now is it certain whose number it was.
     if getppid() != Some(parent) {
         return Err(Failure::failed("`leno run` has ended already"));
@@ -193,7 +194,10 @@ impl Forwarded {
 
     async fn next(&mut self) -> Signal {
         std::future::poll_fn(|cx| {
-            let arrived = self.kinds.iter_mut().find_map(|(arrivals, it)| arrivals.poll_recv(cx).is_ready().then_some(*it));
+            let arrived = self
+                .kinds
+                .iter_mut()
+                .find_map(|(arrivals, it)| arrivals.poll_recv(cx).is_ready().then_some(*it));
             arrived.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
         })
         .await

@@ -28,8 +28,8 @@ use crate::output::Output;
 
 use self::command::Command;
 use self::mesh::{Mesh, Options};
-pub(crate) use self::plan::executable;
 use self::plan::Planner;
+pub(crate) use self::plan::executable;
 use self::state::{State, StateChoice};
 use self::supervise::{RESTART_FIRST, Timing};
 use self::view::View;

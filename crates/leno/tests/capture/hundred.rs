@@ -59,7 +59,8 @@ fn a_hundred_runs_leave_nothing() {
         let entries = fs::read_dir("/proc").unwrap().flatten();
         let lines = entries
             .filter(|entry| {
-                fs::read_link(entry.path().join("ns/net")).is_ok_and(|link| link.to_string_lossy() == *namespace)
+                fs::read_link(entry.path().join("ns/net"))
+                    .is_ok_and(|link| link.to_string_lossy() == *namespace)
             })
             .map(|entry| fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default());
         lines.filter(|line| line.contains("hundred")).count()

@@ -50,7 +50,9 @@ impl Pair {
 
     /// Everything that capture could change.
     fn state(&self) -> String {
-        self.machine.shell("nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all")
+        self.machine.shell(
+            "nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all",
+        )
     }
 
     /// How many connections the proxy took.
@@ -63,7 +65,8 @@ impl Pair {
     /// What the neighbour's server answers to the machine, and whether the proxy took the connection.
     fn call(&self, url: &str, as_user: &str) -> (String, bool) {
         let before = self.taken("captured");
-        let script = format!("setpriv --reuid={as_user} --regid=65534 --clear-groups curl -g -s -m 10 '{url}'");
+        let script =
+            format!("setpriv --reuid={as_user} --regid=65534 --clear-groups curl -g -s -m 10 '{url}'");
         let answer = self.machine.shell(&script);
         (answer, self.taken("captured") > before)
     }
@@ -98,7 +101,8 @@ fn what_leaves_goes_through_the_proxy_but_for_what_is_excluded() {
     let shown = pair.capture(&["show"]);
     pair.install(&["--exclude-cidr", "10.78.0.0/24", "--exclude-cidr", "fd00::/16"]);
     assert_eq!(stdout(&pair.capture(&["show"])), stdout(&shown));
-    let json: serde_json::Value = serde_json::from_slice(&pair.capture(&["show", "-o", "json"]).stdout).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&pair.capture(&["show", "-o", "json"]).stdout).unwrap();
     assert_eq!(json["installed"], true);
     assert_eq!(json["tables"][0]["nftables"][1]["table"]["name"], "leno");
     assert_eq!(stdout(&pair.capture(&["remove"])), "removed\n");
@@ -118,7 +122,9 @@ fn what_comes_in_goes_through_the_proxy() {
         let ask = |url: &str| pair.neighbour.shell(&format!("curl -g -s -m 10 '{url}' || true"));
         assert_eq!(ask("http://10.78.0.1:8000/"), "the application");
         assert_eq!(pair.taken("captured_inbound"), 0);
-        for ports in [&["--inbound-port", "8000"][..], &["--inbound-port", "all", "--exclude-inbound-port", "22"]] {
+        for ports in
+            [&["--inbound-port", "8000"][..], &["--inbound-port", "all", "--exclude-inbound-port", "22"]]
+        {
             pair.install(&[ports, &["--mode", mode]].concat());
             let taken = pair.taken("captured_inbound");
             assert_eq!(ask("http://10.78.0.1:8000/"), "the application", "{mode}");
@@ -149,7 +155,10 @@ fn nothing_is_installed_before_the_proxy_is_ready() {
     drop(proxy);
     let proxy = pair.proxy(&["--capture-outbound", "127.0.0.1:15011"]);
     refused(&["install", "--dns", "none"], "does not mark its connections with 0x1e40");
-    refused(&["install", "--dns", "none", "--inbound-port", "80"], "takes no inbound connections on port 15006");
+    refused(
+        &["install", "--dns", "none", "--inbound-port", "80"],
+        "takes no inbound connections on port 15006",
+    );
     drop(proxy);
     let output = pair.capture(&["install", "--force"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -161,7 +170,8 @@ fn nothing_is_installed_before_the_proxy_is_ready() {
 fn what_is_missing_is_said() {
     let Some(pair) = Pair::new("what_is_missing_is_said") else { return };
     let before = pair.state();
-    let no_nft = pair.machine.output(leno().args(["capture", "install", "--force"]).env("PATH", "/bin-of-nothing"));
+    let no_nft =
+        pair.machine.output(leno().args(["capture", "install", "--force"]).env("PATH", "/bin-of-nothing"));
     assert_eq!(no_nft.status.code(), Some(1));
     let said = "is not in PATH; install the package `";
     assert!(stderr(&no_nft).contains(said), "{}", stderr(&no_nft));
@@ -170,10 +180,18 @@ fn what_is_missing_is_said() {
     std::fs::copy(env!("CARGO_BIN_EXE_leno"), &copy).unwrap();
     for command in ["install --force", "remove", "show"] {
         let mut nobody = Command::new("setpriv");
-        nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy).arg("capture").args(command.split(' '));
+        nobody
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&copy)
+            .arg("capture")
+            .args(command.split(' '));
         let output = pair.machine.output(&mut nobody);
         assert_eq!(output.status.code(), Some(1), "{command}");
-        assert!(stderr(&output).contains("needs CAP_NET_ADMIN; run as root"), "{command}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains("needs CAP_NET_ADMIN; run as root"),
+            "{command}: {}",
+            stderr(&output)
+        );
     }
     std::fs::remove_file(copy).unwrap();
     assert_eq!(pair.state(), before);

@@ -72,7 +72,9 @@ fn what_cannot_be_run_is_said_before_anything_starts() {
 fn signals_reach_the_program() {
     let Some(machine) = Machine::new("signals_reach_the_program") else { return };
     let mesh = machine.mesh();
-    for (signal, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT"), (Signal::USR1, "USR1"), (Signal::HUP, "HUP")] {
+    for (signal, name) in
+        [(Signal::TERM, "TERM"), (Signal::INT, "INT"), (Signal::USR1, "USR1"), (Signal::HUP, "HUP")]
+    {
         let script = format!("trap 'echo got {name}; exit 5' {name}; echo set; while :; do sleep 0.05; done");
         let mut running = machine.start(&mut mesh.run(&["--service", "caller"], &["sh", "-c", &script]));
         running.find(SOON, |line| (line == "set").then_some(()));
@@ -120,7 +122,8 @@ fn a_program_is_reached_wherever_it_listens_and_whenever() {
     let mesh = machine.mesh();
     for (host, delay) in [("127.0.0.1", "0"), ("::1", "0"), ("::", "0"), ("192.0.0.8", "2")] {
         let program = server(host, delay);
-        let mut running = machine.start(&mut mesh.run(&["--service", "app", "--port", "5000"], &words(&program)));
+        let mut running =
+            machine.start(&mut mesh.run(&["--service", "app", "--port", "5000"], &words(&program)));
         until("the program's answer", SOON, || mesh.ask_gateway() == format!("from {host} 200"));
         // The port is the program's alone: the machine's is free.
         assert!(machine.inside(|| std::net::TcpListener::bind("127.0.0.1:5000").is_ok()));
@@ -169,7 +172,10 @@ fn nothing_survives_whoever_is_killed() {
     let mesh = machine.mesh();
     let start = |mark: &str| -> Running {
         let script = format!("(setsid sleep {mark} &) ; echo on; sleep {mark}");
-        let running = machine.start(&mut mesh.run(&["--service", "caller", "--instance", &format!("m{}", mark.replace('.', "-"))], &["sh", "-c", &script]));
+        let running = machine.start(&mut mesh.run(
+            &["--service", "caller", "--instance", &format!("m{}", mark.replace('.', "-"))],
+            &["sh", "-c", &script],
+        ));
         running.find(SOON, |line| (line == "on").then_some(()));
         until("the background", SOON, || processes_with(&format!("sleep\0{mark}")).len() == 2);
         running
@@ -204,7 +210,10 @@ fn nothing_survives_whoever_is_killed() {
     until("the end of the program", SOON, || processes_with("86398.4").len() <= 1);
     run(leno().args(["run", "--clean"]));
     gone("86398.4");
-    assert_eq!(stdout(&run(leno().args(["run", "--clean", "-o", "json"]))).replace(char::is_whitespace, ""), "{\"runs\":0,\"processes\":0}");
+    assert_eq!(
+        stdout(&run(leno().args(["run", "--clean", "-o", "json"]))).replace(char::is_whitespace, ""),
+        "{\"runs\":0,\"processes\":0}"
+    );
 }
 
 #[test]
@@ -212,7 +221,8 @@ fn without_capture_the_program_is_told_its_sidecar() {
     let Some(machine) = Machine::new("without_capture_the_program_is_told_its_sidecar") else { return };
     let mesh = machine.mesh();
     let program = server("127.0.0.1", "0");
-    let _app = machine.start(&mut mesh.run(&["--service", "app", "--port", "5001", "--no-capture"], &words(&program)));
+    let _app = machine
+        .start(&mut mesh.run(&["--service", "app", "--port", "5001", "--no-capture"], &words(&program)));
     until("the program's answer", SOON, || mesh.ask_gateway().ends_with("200"));
     let curl = ["curl", "-s", "-m", "10", "http://app/"];
     let output = machine.output(&mut mesh.run(&["--service", "caller", "--no-capture"], &curl));

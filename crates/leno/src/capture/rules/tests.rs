@@ -10,7 +10,7 @@ fn machine() -> Rules {
         mark: Some(0x1e40),
         exclude_uids: BTreeSet::new(),
         exclude_ports: BTreeSet::new(),
-        exclude_cidrs: BTreeSet::new(),
+        exclude_cidrs: Vec::new(),
         ipv6: true,
     }
 }
@@ -51,7 +51,7 @@ fn everything_that_can_be_excluded_comes_first() {
         }),
         exclude_uids: [0, 1337].into(),
         exclude_ports: [25].into(),
-        exclude_cidrs: ["10.0.0.0/8", "fd00::/8", "192.0.2.1"].map(|text| Cidr::parse(text).unwrap()).into(),
+        exclude_cidrs: ["10.0.0.0/8", "192.0.2.1", "fd00::/8"].map(|text| Cidr::parse(text).unwrap()).into(),
         ..machine()
     };
     let script = format!(
@@ -131,13 +131,4 @@ fn a_namespace_of_one_application_leads_nowhere_else() {
 "
     );
     assert_eq!(Rules::of_one_application(15011, Some(15053), true).script(), script);
-}
-
-#[test]
-fn ranges_are_addresses_with_bits() {
-    let shown = ["10.0.0.0/8", "::1", "fd00::/8", "0.0.0.0/0"].map(|text| Cidr::parse(text).unwrap().to_string());
-    assert_eq!(shown, ["10.0.0.0/8", "::1/128", "fd00::/8", "0.0.0.0/0"]);
-    for wrong in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "a/8", "10.0.0.0/", "10.0.0.0/-1", "1.2.3.4; flush ruleset"] {
-        assert!(Cidr::parse(wrong).is_err(), "{wrong}");
-    }
 }
