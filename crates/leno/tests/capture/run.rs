@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Running, leno, run, stderr, stdout, until};
+use crate::common::{Running, leno, run, stderr, stdout, until, write};
 use crate::machine::{Machine, V4, V6, processes_with};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -134,6 +134,28 @@ fn a_program_is_reached_wherever_it_listens_and_whenever() {
 }
 
 #[test]
+fn programs_find_each_other_by_name_whatever_they_speak() {
+    let Some(machine) = Machine::new("programs_find_each_other_by_name_whatever_they_speak") else { return };
+    let mesh = machine.mesh();
+    // It speaks first, and only on IPv6.
+    let program = "import socket, os\n\
+        server = socket.create_server(('::1', int(os.environ['PORT'])), family=socket.AF_INET6)\n\
+        while True:\n    client, _ = server.accept()\n    client.sendall(b'220 ready\\r\\n')\n    \
+        client.sendall(b'echo ' + client.recv(100))\n    client.close()\n";
+    let _app =
+        machine.start(&mut mesh.run(&["--service", "app", "--port", "2525"], &["python3", "-c", program]));
+    until("the program's health", SOON, || !mesh.ask_gateway().contains("503"));
+    let client = "import socket\n\
+        for family, name in ((socket.AF_INET, 'app'), (socket.AF_INET6, 'app.default.mesh')):\n    \
+        address = socket.getaddrinfo(name, 25, family, socket.SOCK_STREAM)[0][4]\n    \
+        client = socket.socket(family)\n    client.settimeout(10)\n    client.connect(address)\n    \
+        print(client.recv(100))\n    client.sendall(b'hello')\n    print(client.recv(100))\n";
+    let output = machine.output(&mut mesh.run(&["--service", "caller"], &["python3", "-c", client]));
+    let once = "b'220 ready\\r\\n'\nb'echo hello'\n";
+    assert_eq!(stdout(&output), [once, once].concat(), "{}", stderr(&output));
+}
+
+#[test]
 fn a_sidecar_that_is_killed_is_started_again() {
     let Some(machine) = Machine::new("a_sidecar_that_is_killed_is_started_again") else { return };
     let mesh = machine.mesh();
@@ -227,4 +249,41 @@ fn without_capture_the_program_is_told_its_sidecar() {
     let curl = ["curl", "-s", "-m", "10", "http://app/"];
     let output = machine.output(&mut mesh.run(&["--service", "caller", "--no-capture"], &curl));
     assert_eq!(stdout(&output).trim_end(), "from 127.0.0.1", "{}", stderr(&output));
+}
+
+#[test]
+fn leno_up_captures_each_service() {
+    let Some(machine) = Machine::new("leno_up_captures_each_service") else { return };
+    let _outside = machine.serve("outside");
+    // The second asks the first by its name, and somebody outside by address, each time that it is asked.
+    let ask = "import http.server, os, urllib.request\n\
+        class Handler(http.server.BaseHTTPRequestHandler):\n    def do_GET(self):\n        \
+        body = b'ok'\n        \
+        if self.path != '/ok':\n            \
+        body = b' '.join(urllib.request.urlopen(url, timeout=5).read() for url in ('http://first/ok', 'http://10.77.0.1:8000/'))\n        \
+        self.send_response(200)\n        self.send_header('content-length', str(len(body)))\n        \
+        self.end_headers()\n        self.wfile.write(body)\n    def log_message(self, *_): pass\n\
+        http.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()\n";
+    let script = write(machine.folder.path(), "ask.py", ask);
+    let run = format!("env -u HTTP_PROXY -u http_proxy python3 {}", script.display());
+    let text = format!(
+        "mesh: t\ngateway: {{listen: \"127.0.0.1:8080\", routes: [{{to: second}}]}}\n\
+         services:\n  first: {{run: {run}, health: /ok}}\n  second: {{run: {run}, health: /ok, calls: first}}\n"
+    );
+    let file = write(machine.folder.path(), "mesh.yaml", &text);
+    for (when, answer) in [("on", "ok outside 200"), ("auto", "ok outside 200")] {
+        let mut command = leno();
+        command.args(["up", "-o", "json", "--ephemeral", "--capture", when]).arg(&file);
+        let mut up = machine.start(&mut command);
+        up.event("ready", Duration::from_secs(40));
+        let asked = "curl -s -m 10 -w ' %{http_code}' http://127.0.0.1:8080/";
+        assert_eq!(machine.shell(asked), answer, "{when}");
+        up.signal(Signal::TERM);
+        assert_eq!(up.wait(SOON).code(), Some(0));
+    }
+    let cannot = machine.output(
+        leno().args(["up", "--ephemeral", "--capture", "on"]).arg(&file).env("PATH", "/bin-of-nothing"),
+    );
+    assert_eq!(cannot.status.code(), Some(1));
+    assert!(stderr(&cannot).contains("install the package `nftables`"), "{}", stderr(&cannot));
 }
