@@ -106,6 +106,12 @@ impl Mesh<'_> {
         command
     }
 
+    /// What the registry knows.
+    pub(crate) fn instances(&self) -> String {
+        let output = self.machine.output(leno().arg("instances").arg("--state").arg(&self.state));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// What the gateway answers: the status and the body.
     pub(crate) fn ask_gateway(&self) -> String {
         let asked = "curl -s -m 5 -w ' %{http_code}' http://127.0.0.1:8080/ || true";
