@@ -22,7 +22,7 @@ use domain::base::iana::Rcode;
 use leno_core::dns::{Answer, Unheard, Zone, decide};
 use leno_core::name::Label;
 use leno_core::snapshot::Snapshot;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -48,6 +48,8 @@ const CONNECTIONS_MAX: usize = 128;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// A question is never longer than this in a datagram; what is, is none.
 const QUERY_BYTES_MAX: usize = 4096;
+/// Questions that the kernel keeps while the main thread is busy: some 1,000 (each takes 768 bytes of it).
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 /// How often the control plane is asked for one question: a bare name can stand for two services.
 const ASKS_PER_QUERY: usize = 3;
 /// After a failed receive or accept: the reason does not pass at once.
@@ -100,6 +102,8 @@ impl Sockets {
             match StdSocket::bind(tcp.local_addr()?) {
                 Ok(udp) => {
                     udp.set_nonblocking(true)?;
+                    // What does not fit is lost, and its client waits for seconds. The system may give less.
+                    let _ = SockRef::from(&udp).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
                     return Ok(Self { udp, tcp });
                 }
                 // A port that is free for streams may be taken for datagrams: the next one, when any will do.

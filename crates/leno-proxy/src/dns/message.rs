@@ -44,6 +44,8 @@ pub(crate) struct Query {
     id: u16,
     name: Name<Vec<u8>>,
     rtype: Rtype,
+    /// Of a question that is answered: IN.
+    class: Class,
     recursion_desired: bool,
     authentic_data: bool,
     checking_disabled: bool,
@@ -87,6 +89,7 @@ impl Query {
             id: header.id(),
             name: question.qname().to_name(),
             rtype: question.qtype(),
+            class: question.qclass(),
             recursion_desired: header.rd(),
             authentic_data: header.ad(),
             checking_disabled: header.cd(),
@@ -108,7 +111,7 @@ impl Query {
             }
         }
         let transfer = matches!(query.rtype, Rtype::AXFR | Rtype::IXFR);
-        if question.qclass() != Class::IN || transfer {
+        if query.class != Class::IN || transfer {
             return Err(Unreadable::Refused(query.error(Rcode::REFUSED)));
         }
         Ok(query)
@@ -300,7 +303,7 @@ impl Query {
         header.set_cd(self.checking_disabled);
         header.set_rcode(rcode);
         // A question that was read fits a message.
-        let _ = question.push((&self.name, self.rtype, Class::IN));
+        let _ = question.push((&self.name, self.rtype, self.class));
         question.answer()
     }
 
