@@ -20,6 +20,7 @@ pub mod dns;
 mod downstream;
 mod drive;
 mod h1;
+mod h2;
 pub mod health;
 mod io;
 mod listen;
