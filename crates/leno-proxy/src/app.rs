@@ -43,6 +43,8 @@ pub enum ProxyError {
     Bind(&'static str, SocketAddr, io::Error),
     /// The application's network namespace cannot be entered.
     Namespace(io::Error),
+    /// Connections cannot be marked, or not be made inside the application's namespace.
+    Capture(io::Error),
     /// There is no world to start with.
     Source(SourceError),
     /// The access log cannot be opened.
@@ -65,6 +67,10 @@ impl std::fmt::Display for ProxyError {
                     "the application's network namespace cannot be entered: {error}; that needs CAP_SYS_ADMIN"
                 )
             }
+            Self::Capture(error) => write!(
+                f,
+                "connections cannot be made in the way that capture needs: {error}; a mark needs CAP_NET_ADMIN, another network namespace CAP_SYS_ADMIN"
+            ),
             Self::Source(error) => error.fmt(f),
             Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
             Self::System(error) => write!(f, "the operating system refused to start the proxy: {error}"),
@@ -137,7 +143,7 @@ fn raise_descriptor_limit() {
 async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<Running, ProxyError> {
     raise_descriptor_limit();
     let namespace = capture::namespace(&config.capture)?;
-    let dialer = Dialer::new(config.capture.mark, namespace.as_ref()).map_err(ProxyError::Namespace)?;
+    let dialer = Dialer::new(config.capture.mark, namespace.as_ref()).map_err(ProxyError::Capture)?;
     let clock = Clock::start();
     let count = workers(config.workers);
     let mut listeners = Vec::new();

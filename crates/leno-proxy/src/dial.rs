@@ -41,7 +41,7 @@ impl Dialer {
     /// One that marks its sockets, and reaches an application inside a namespace at [`APP_V4`].
     ///
     /// # Errors
-    /// The namespace cannot be entered.
+    /// The namespace cannot be entered, or sockets cannot be marked: better now than with each connection.
     pub(crate) fn new(mark: Option<u32>, namespace: Option<&Namespace>) -> io::Result<Self> {
         let app = match namespace {
             Some(namespace) => {
@@ -50,6 +50,9 @@ impl Dialer {
             }
             None => None,
         };
+        if let Some(mark) = mark {
+            Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?.set_mark(mark)?;
+        }
         Ok(Self { mark, app })
     }
 

@@ -20,7 +20,6 @@ use leno_core::http1::BodyFraming;
 use leno_core::mux::Kind;
 use leno_core::reason::Reason;
 use leno_core::route::Expected;
-use tokio::net::TcpStream;
 
 use crate::alarm::Alarm;
 use crate::body::{
