@@ -31,6 +31,8 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         probe: Probe::Program("nginx"),
         used_by: "tests with nginx as an unchanged service",
     },
+    Package { name: "nftables", probe: Probe::Program("nft"), used_by: "tests that intercept traffic" },
+    Package { name: "iproute2", probe: Probe::Program("ip"), used_by: "tests that intercept traffic" },
     Package { name: "curl", probe: Probe::Program("curl"), used_by: "tests with curl as a client" },
     Package {
         name: "python3",

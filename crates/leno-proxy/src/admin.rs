@@ -36,6 +36,8 @@ pub(crate) struct Admin {
     pub(crate) ready: watch::Receiver<bool>,
     /// The proxy's own name.
     pub(crate) name: Arc<str>,
+    /// Where it takes intercepted connections, as JSON.
+    pub(crate) capture: Arc<str>,
     /// The resolver's counters, where there is one.
     pub(crate) dns: Option<Arc<crate::dns::Counters>>,
     /// What is known of the control plane, as JSON; `null` without one.
@@ -132,7 +134,10 @@ impl Admin {
         let snapshot = self.snapshot.borrow().clone();
         let mut out = String::from("{\"name\":");
         json_string(&mut out, self.name.as_bytes());
-        let _ = write!(out, ",\"generation\":{},\"control\":", snapshot.generation);
+        let (ready, capture) = (*self.ready.borrow(), &self.capture);
+        let _ =
+            write!(out, ",\"ready\":{ready},\"capture\":{capture},\"generation\":{}", snapshot.generation);
+        out.push_str(",\"control\":");
         match &self.control {
             Some(status) => status.write_json(&mut out),
             None => out.push_str("null"),

@@ -38,6 +38,7 @@ use self::resolvers::{RESOLV_CONF, Resolvers};
 use self::upstream::{Asker, framed};
 use crate::agent::AgentHandle;
 use crate::clock::Clock;
+use crate::dial::Dialer;
 
 /// Questions that wait for somebody, over all clients; one more is answered at once that it failed.
 const QUERIES_MAX: usize = 1024;
@@ -61,8 +62,6 @@ pub struct Sockets {
     pub udp: StdSocket,
     /// For streams; does not block.
     pub tcp: StdListener,
-    /// Who is answered.
-    pub clients: Clients,
 }
 
 /// Who is answered; anybody else is refused.
@@ -84,6 +83,10 @@ pub(crate) struct Settings {
     pub(crate) namespace: Option<Label>,
     /// Resolvers that the operator names; empty: the system's.
     pub(crate) upstream: Vec<SocketAddr>,
+    /// Who is answered.
+    pub(crate) clients: Clients,
+    /// Makes connections to resolvers.
+    pub(crate) dialer: Dialer,
 }
 
 impl Sockets {
@@ -101,7 +104,7 @@ impl Sockets {
                     udp.set_nonblocking(true)?;
                     // What does not fit is lost, and its client waits for seconds. The system may give less.
                     let _ = SockRef::from(&udp).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
-                    return Ok(Self { udp, tcp, clients: Clients::ThisHost });
+                    return Ok(Self { udp, tcp });
                 }
                 // A port that is free for streams may be taken for datagrams: the next one, when any will do.
                 Err(error) if address.port() == 0 => last = error,
@@ -131,15 +134,14 @@ fn stream_socket(address: SocketAddr) -> io::Result<StdListener> {
 }
 
 /// Answers questions until the process ends.
-pub(crate) fn start(sockets: Sockets, settings: Settings) -> io::Result<Arc<Counters>> {
-    let own = vec![sockets.address()?];
-    let (udp, tcp) = (Arc::new(UdpSocket::from_std(sockets.udp)?), TcpListener::from_std(sockets.tcp)?);
+pub(crate) fn start(sockets: Vec<Sockets>, settings: Settings) -> io::Result<Arc<Counters>> {
+    let own = sockets.iter().map(Sockets::address).collect::<io::Result<Vec<_>>>()?;
     let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
     let mut token = [0; 8];
     random.fill(&mut token).map_err(|_| io::Error::other("the system has no random numbers"))?;
     let counters = Arc::new(Counters::default());
-    let Settings { clock, snapshot, control, namespace, upstream } = settings;
-    let asker = Asker { random, token, counters: counters.clone() };
+    let Settings { clock, snapshot, control, namespace, upstream, clients, dialer } = settings;
+    let asker = Asker { random, token, counters: counters.clone(), dialer };
     let resolvers = Resolvers::new(Path::new(RESOLV_CONF), upstream, own);
     let desk = Arc::new(Desk {
         forwarder: Arc::new(Forwarder::new(asker, clock, resolvers)),
@@ -147,14 +149,16 @@ pub(crate) fn start(sockets: Sockets, settings: Settings) -> io::Result<Arc<Coun
         snapshot,
         namespace,
         neighbours: Neighbours::default(),
-        clients: sockets.clients,
+        clients,
         token,
         counters: counters.clone(),
         turn: AtomicUsize::new(0),
         places: Arc::new(Semaphore::new(QUERIES_MAX)),
     });
-    tokio::spawn(datagrams(udp, desk.clone()));
-    tokio::spawn(streams(tcp, desk));
+    for Sockets { udp, tcp } in sockets {
+        tokio::spawn(datagrams(Arc::new(UdpSocket::from_std(udp)?), desk.clone()));
+        tokio::spawn(streams(TcpListener::from_std(tcp)?, desk.clone()));
+    }
     Ok(counters)
 }
 

@@ -12,8 +12,10 @@ mod app;
 mod body;
 mod buffer;
 mod caller;
+mod capture;
 mod clock;
 pub mod config;
+pub mod dial;
 pub mod dns;
 mod downstream;
 mod drive;
@@ -29,6 +31,7 @@ pub mod health;
 mod io;
 mod listen;
 mod mux;
+pub mod netns;
 mod opaque;
 mod socket;
 mod source;
@@ -38,5 +41,7 @@ mod tls;
 mod worker;
 
 pub use app::{ProxyError, run};
-pub use config::{AccessLog, Bound, IdentitySource, ProxyConfig, Source, Workload};
+pub use config::{
+    AccessLog, Bound, CaptureConfig, CaptureMode, IdentitySource, ProxyConfig, Source, Workload,
+};
 pub use source::SourceError;

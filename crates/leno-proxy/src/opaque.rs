@@ -20,7 +20,6 @@ use leno_core::http1::BodyFraming;
 use leno_core::mux::Kind;
 use leno_core::reason::Reason;
 use leno_core::route::Expected;
-use tokio::net::TcpStream;
 
 use crate::alarm::Alarm;
 use crate::body::{
@@ -150,7 +149,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects to an application. The caller bounds the wait.
     pub(crate) async fn dial(worker: &Worker, address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        let stream = worker.dialer.connect(address).await?;
         stream.set_nodelay(true)?;
         let stream = Rc::new(Stream::Plain(stream));
         stream.probe_after(PROBE_AFTER);

@@ -22,6 +22,7 @@ use crate::access_log::Log;
 use crate::buffer::Stock;
 use crate::caller::Caller;
 use crate::clock::{Clock, seed};
+use crate::dial::Dialer;
 use crate::gateway::certificates::Terminations;
 use crate::h1::client::Pools as H1Pools;
 use crate::h2;
@@ -56,6 +57,10 @@ pub(crate) struct Seat {
     pub(crate) demand: mpsc::Sender<ServiceId>,
     /// One line per request.
     pub(crate) log: Log,
+    /// Makes connections.
+    pub(crate) dialer: Dialer,
+    /// The port of the application beside.
+    pub(crate) app_port: Option<u16>,
     /// Who this proxy is, as the `source` of what leaves it and the `destination` of what enters.
     pub(crate) own_name: Arc<str>,
 }
@@ -96,6 +101,8 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     pub(crate) own_name: Arc<str>,
+    pub(crate) dialer: Dialer,
+    pub(crate) app_port: Option<u16>,
     #[allow(
         clippy::redundant_allocation,
         reason = "each request takes a reference: the inner count is shared by all workers, the outer one is ours"
@@ -160,6 +167,8 @@ impl Worker {
             limits: Limits::default(),
             log: seat.log.clone(),
             own_name: seat.own_name.clone(),
+            dialer: seat.dialer.clone(),
+            app_port: seat.app_port,
             snapshot: RefCell::new(Rc::new(snapshot.clone())),
             backends: RefCell::default(),
             rng: RefCell::new(Rng::new(seed(number))),

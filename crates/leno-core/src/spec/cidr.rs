@@ -50,6 +50,11 @@ impl Cidr {
         if masked.network == network { Ok(masked) } else { Err(CidrError::HostBits(masked)) }
     }
 
+    /// Whether it is a range of IPv4 addresses.
+    pub const fn is_ipv4(&self) -> bool {
+        self.network.is_ipv4()
+    }
+
     /// True when `ip` lies in it. An address of the other family never does.
     pub fn contains(&self, ip: IpAddr) -> bool {
         bits(ip) == bits(self.network) && mask(ip, self.prefix) == self.network

@@ -62,6 +62,7 @@ fn sidecar(control: &Control, granted: &str, app: SocketAddr) -> AgentConfig {
             app,
         },
         mesh_advertise: Some(SocketAddr::from(([127, 0, 0, 1], 4711))),
+        dialer: Dialer::default(),
     }
 }
 
@@ -150,6 +151,7 @@ async fn a_gateway_learns_its_rules() {
         token: control.token(Grant::Gateway(id("edge"))),
         workload: Workload::Gateway { name: Label::parse("edge").unwrap() },
         mesh_advertise: None,
+        dialer: Dialer::default(),
     };
     let agent = start(config, 1).unwrap();
     until(&agent.status, "ready", |status| status.ready).await;

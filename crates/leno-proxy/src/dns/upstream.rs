@@ -9,10 +9,11 @@ use std::sync::Arc;
 use domain::base::iana::Rcode;
 use rustls::crypto::SecureRandom;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 
 use super::counters::{Count, Counters};
 use super::message::{NoReply, Query, Reply, Token, Way};
+use crate::dial::Dialer;
 
 /// So many things that are no answer are passed over; then somebody is guessing, and the resolver is asked over TCP, where guessing
 /// does not help.
@@ -27,6 +28,8 @@ pub(crate) struct Asker {
     /// In every question, so that one that comes back is recognised.
     pub(crate) token: Token,
     pub(crate) counters: Arc<Counters>,
+    /// Makes connections to resolvers, and knows the mark that keeps questions from coming back.
+    pub(crate) dialer: Dialer,
 }
 
 /// Why a resolver gave no answer.
@@ -85,6 +88,9 @@ impl Asker {
             if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         // The kernel draws the port at random, and hands out only what comes from the server.
         let socket = UdpSocket::bind((any, 0)).await?;
+        if let Some(mark) = self.dialer.mark() {
+            socket2::SockRef::from(&socket).set_mark(mark)?;
+        }
         socket.connect(server).await?;
         let id = self.id()?;
         socket.send(&query.forward(id, &self.token, edns)).await?;
@@ -102,7 +108,7 @@ impl Asker {
     }
 
     async fn stream(&self, server: SocketAddr, query: &Query, edns: bool) -> Result<Reply, NoAnswer> {
-        let mut stream = TcpStream::connect(server).await?;
+        let mut stream = self.dialer.connect(server).await?;
         stream.set_nodelay(true)?;
         let id = self.id()?;
         stream.write_all(&framed(&query.forward(id, &self.token, edns))).await?;

@@ -16,7 +16,6 @@ use leno_core::backend::Endpoint;
 use leno_core::exchange::{CONNECT_TIMEOUT, ConnectFailure};
 use leno_core::h2guard::{Fault, Role};
 use leno_core::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::call::{Call, OpenedStream, poll_now};
@@ -174,7 +173,7 @@ where
 
 /// A connection in plain text to an endpoint that speaks HTTP/2 without being asked.
 pub(crate) async fn dial_plain(worker: Rc<Worker>, endpoint: Rc<Endpoint>) -> Result<Stream, ConnectFailure> {
-    let stream = TcpStream::connect(endpoint.spec.address).await.map_err(|_| ConnectFailure::Refused)?;
+    let stream = worker.dialer.connect(endpoint.spec.address).await.map_err(|_| ConnectFailure::Refused)?;
     // Frames are written whole turns at a time: waiting for more to say would only delay them.
     stream.set_nodelay(true).map_err(|_| ConnectFailure::Refused)?;
     bump(&mut worker.telemetry().dialed, "h2");
