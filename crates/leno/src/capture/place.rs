@@ -92,7 +92,7 @@ fn furnish(name: &str) -> Result<bool, Failure> {
         "link set lo alias {ALIAS}{name}\nlink set lo up\naddress add {APP_V4}/32 dev lo\nroute add 0.0.0.0/0 dev lo src {APP_V4}\n"
     ))?;
     // A machine may have switched IPv6 off in new namespaces; a file that is not there says that it has none.
-    if !fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").is_ok() && !tools::ipv6() {
+    if fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").is_err() && !tools::ipv6() {
         return Ok(false);
     }
     let made =

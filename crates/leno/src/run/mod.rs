@@ -206,7 +206,7 @@ impl RunArgs {
                     )
                 })?;
                 let RunFile { control, .. } = running;
-                (control, Tokens::Made { api: self.api.resolve()?, service: service.to_string() })
+                (control, Tokens::Made { api: Box::new(self.api.resolve()?), service: service.to_string() })
             }
         };
         let name = format!("{instance}.{}", std::process::id());

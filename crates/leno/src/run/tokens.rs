@@ -12,7 +12,7 @@ pub(super) enum Tokens {
     /// New ones, made by the control plane for a service.
     Made {
         /// Where it is asked.
-        api: Api,
+        api: Box<Api>,
         /// For which service.
         service: String,
     },

@@ -70,7 +70,7 @@ impl Machine {
         let state = self.folder.path().join("state");
         let up = self.start(leno().args(["up", "-o", "json"]).arg(&file).arg("--state").arg(&state));
         up.event("ready", Duration::from_secs(40));
-        Mesh { machine: self, up, state }
+        Mesh { machine: self, _up: up, state }
     }
 
     /// Serves `text` by HTTP to whoever asks, on both of the machine's addresses.
@@ -94,7 +94,7 @@ impl Machine {
 /// A mesh that runs on a machine.
 pub(crate) struct Mesh<'a> {
     pub(crate) machine: &'a Machine,
-    pub(crate) up: Running,
+    _up: Running,
     pub(crate) state: PathBuf,
 }
 
