@@ -116,6 +116,20 @@ impl Ground {
         self.logs.join(format!("{name}.log"))
     }
 
+    /// The folder of all that.
+    pub(crate) fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// Every process of the ground, as the machine sees them.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let space = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = space(self.first);
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        all.filter(|pid| own.is_some() && space(*pid) == own).collect()
+    }
+
     /// What a program has written so far.
     pub(crate) fn said(&self, name: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.log(name)).unwrap_or_default()).into_owned()

@@ -142,7 +142,12 @@ pub(crate) const PYTHON_HTTP: Scenario = Scenario {
         curl -sS -m 30 --http1.0 $url/small
         python3 fetch.py $url
     ",
-    expect: &["href=\"large\"", "leno-mark-python-http-seen\n", "content-length: 1000000", "urllib: 20 times 1000000"],
+    expect: &[
+        "href=\"large\"",
+        "leno-mark-python-http-seen\n",
+        "content-length: 1000000",
+        "urllib: 20 times 1000000",
+    ],
     ..Scenario::BARE
 };
 
