@@ -200,10 +200,7 @@ fn clients_prove_themselves() {
                 code == 0 && text.contains("x-forwarded-client-cert: Hash="),
                 "{listener} {tls:?}: {text}"
             );
-            assert!(
-                text.contains(";Subject=\"CN=good client\";DNS=client.example\n"),
-                "{listener}: {text}"
-            );
+            assert!(text.contains(";Subject=\"CN=good client\";DNS=client.example\n"), "{listener}: {text}");
             let (code, text) = ask(listener, Some("bad"), tls);
             assert_ne!(code, 0, "{listener} {tls:?}: {text}");
         }
@@ -367,13 +364,15 @@ fn the_example_works_as_it_says() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/gateway/mesh.yaml");
     let mut text = std::fs::read_to_string(example).unwrap();
     let certificate = text.lines().skip_while(|line| !line.contains("openssl req")).take(2);
-    let commands: String = certificate.map(|line| line.trim_start_matches('#').trim().trim_end_matches('\\')).collect();
+    let commands: String =
+        certificate.map(|line| line.trim_start_matches('#').trim().trim_end_matches('\\')).collect();
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("certs")).unwrap();
     let made = common::run(Command::new("sh").arg("-c").arg(&commands).current_dir(folder.path()));
     assert!(made.status.success(), "{commands}: {}", common::stderr(&made));
-    let ports: Vec<(&str, String)> =
-        ["8080", "8443", "8081", "9443", "6380", "9001"].map(|port| (port, common::free_port().to_string())).into();
+    let ports: Vec<(&str, String)> = ["8080", "8443", "8081", "9443", "6380", "9001"]
+        .map(|port| (port, common::free_port().to_string()))
+        .into();
     for (port, free) in &ports {
         text = text.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{free}"));
     }
