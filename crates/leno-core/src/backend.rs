@@ -4,15 +4,18 @@
 //! A [`Permit`] is one request's place on an endpoint: it counts as load while it lives and gives its place back
 //! when it is dropped, whatever way the request ended.
 
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::net::SocketAddr;
 
 use crate::rng::Rng;
 use crate::route::{BackendId, SplitId};
 use crate::snapshot::{BackendSpec, Snapshot};
-use crate::spec::{Balance, EndpointSpec};
+use crate::spec::{Balance, EndpointSpec, Transport};
 use crate::time::{Duration, Instant};
 
 mod budget;
@@ -37,9 +40,17 @@ pub struct Backends {
     by_name: Vec<u32>,
     /// The targets of each split, and whose turn it is among them.
     splits: Vec<(Shares, Turns)>,
+    /// Addresses outside the mesh that clients went to, so that connections to them are kept like others.
+    direct: BTreeMap<SocketAddr, Rc<Endpoint>>,
     /// The next endpoint key; never reused in one worker.
     next_key: u64,
 }
+
+/// Addresses outside the mesh that one worker remembers; when there are more, all are forgotten at once.
+pub const DIRECT_MAX: usize = 4096;
+
+/// The backend of addresses that are in none.
+const NO_BACKEND: BackendId = BackendId(u32::MAX);
 
 /// One named set of endpoints.
 #[derive(Debug)]
@@ -90,6 +101,8 @@ pub enum Choice {
     Split(SplitId),
     /// An endpoint of this backend: a retry stays with the version that was chosen.
     Backend(BackendId),
+    /// This address, which is no service's.
+    Direct(SocketAddr),
 }
 
 /// Why there is no endpoint.
@@ -116,8 +129,9 @@ impl Backends {
     /// Follows a new snapshot. Live state of endpoints that are still there, at the same address under the same
     /// name, is kept.
     pub fn adopt(&mut self, snapshot: &Snapshot) {
-        let old = core::mem::take(self);
+        let mut old = core::mem::take(self);
         self.next_key = old.next_key;
+        self.direct = core::mem::take(&mut old.direct);
         for spec in &snapshot.backends {
             let before = old.named(&spec.name).and_then(|at| old.backends.get(at));
             self.backends.push(Backend::build(spec, before, &mut self.next_key));
@@ -146,6 +160,7 @@ impl Backends {
         rng: &mut Rng,
     ) -> Result<Permit, NoEndpoint> {
         let backend = match choice {
+            Choice::Direct(address) => return self.direct(address, avoid),
             Choice::Backend(id) => id,
             Choice::Split(id) => self.target(snapshot, id).ok_or(NoEndpoint::Empty)?,
         };
@@ -169,12 +184,38 @@ impl Backends {
 
     /// The endpoints in use, for pools to know what may go.
     pub fn keys(&self) -> impl Iterator<Item = u64> {
-        self.backends.iter().flat_map(|backend| backend.endpoints.iter().map(|endpoint| endpoint.key))
+        let of_services = self.backends.iter().flat_map(|backend| &backend.endpoints);
+        of_services.chain(self.direct.values()).map(|endpoint| endpoint.key)
     }
 
     /// Every backend, for what users look at.
     pub fn iter(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter()
+    }
+
+    /// A place on an address that is in no backend.
+    fn direct(&mut self, address: SocketAddr, avoid: &[u64]) -> Result<Permit, NoEndpoint> {
+        if self.direct.len() >= DIRECT_MAX && !self.direct.contains_key(&address) {
+            self.direct.clear();
+        }
+        let next_key = &mut self.next_key;
+        let endpoint = self.direct.entry(address).or_insert_with(|| {
+            *next_key += 1;
+            let spec = EndpointSpec {
+                name: address.to_string().into(),
+                address,
+                transport: Transport::Plain,
+                version: None,
+                weight: 1,
+                healthy: true,
+            };
+            Rc::new(Endpoint { spec: Arc::new(spec), key: *next_key, live: Rc::default() })
+        });
+        if avoid.contains(&endpoint.key) {
+            return Err(NoEndpoint::AllTried);
+        }
+        endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
+        Ok(Permit { endpoint: endpoint.clone(), backend: NO_BACKEND })
     }
 
     fn target(&mut self, snapshot: &Snapshot, id: SplitId) -> Option<BackendId> {

@@ -4,9 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-use tokio::net::TcpStream;
-
-use crate::socket;
+use crate::io::Stream;
 
 /// The usual buffer, in bytes: a body of 16 KiB, which is what many programs write at a time, together with its head. Larger
 /// ones cost cache, smaller ones system calls.
@@ -79,6 +77,18 @@ impl ReadBuffer {
         Self { data: Vec::new(), start: 0, large: false, stock }
     }
 
+    /// A buffer in which `first` is there already.
+    pub(crate) const fn beginning_with(stock: Stock, first: Vec<u8>) -> Self {
+        Self { data: first, start: 0, large: false, stock }
+    }
+
+    /// Takes everything out.
+    pub(crate) fn take_all(&mut self) -> Vec<u8> {
+        let bytes = self.filled().to_vec();
+        self.consume(bytes.len());
+        bytes
+    }
+
     /// The bytes that are there.
     pub(crate) fn filled(&self) -> &[u8] {
         self.data.get(self.start..).unwrap_or(&[])
@@ -104,9 +114,9 @@ impl ReadBuffer {
     }
 
     /// Reads once without waiting, at most up to `limit` unconsumed bytes in all. 0 is the end of the stream.
-    pub(crate) fn try_read(&mut self, stream: &TcpStream, limit: usize) -> io::Result<usize> {
+    pub(crate) fn try_read(&mut self, stream: &Stream, limit: usize) -> io::Result<usize> {
         self.make_room(limit);
-        let read = socket::try_receive(stream, &mut self.data);
+        let read = stream.try_receive(&mut self.data);
         if self.data.is_empty() {
             self.give_back();
         }

@@ -8,19 +8,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use leno_core::backend::Backends;
+use leno_core::detect::Verdicts;
 use leno_core::http1::Limits;
 use leno_core::name::ServiceId;
 use leno_core::rng::Rng;
 use leno_core::route::ListId;
 use leno_core::snapshot::Snapshot;
 use leno_core::time::Instant;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::access_log::Log;
 use crate::buffer::Stock;
 use crate::clock::{Clock, seed};
 use crate::h1::client::Pools as H1Pools;
+use crate::io::Stream;
 use crate::mux::Inputs;
 use crate::mux::accept::Desks;
 use crate::mux::pool::Pools as MuxPools;
@@ -107,6 +108,8 @@ pub(crate) struct Worker {
     pub(crate) mux_pools: RefCell<MuxPools>,
     pub(crate) desks: RefCell<Desks>,
     pub(crate) mux_inputs: Inputs,
+    /// What was found out about ports on which anything may be spoken.
+    pub(crate) verdicts: RefCell<Verdicts>,
     /// Client connections by number, so that a drain can end the idle ones.
     clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
@@ -123,14 +126,14 @@ pub(crate) struct Worker {
 /// A client's connection, as a drain sees it.
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     /// Waiting for a request: it may be closed without harm.
     pub(crate) idle: Cell<bool>,
 }
 
 impl Client {
     /// The connection.
-    pub(crate) fn stream(&self) -> &TcpStream {
+    pub(crate) fn stream(&self) -> &Stream {
         &self.stream
     }
 }
@@ -157,6 +160,7 @@ impl Worker {
             mux_pools: RefCell::default(),
             desks: RefCell::default(),
             mux_inputs: Inputs::default(),
+            verdicts: RefCell::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
             active: Cell::new(0),
@@ -269,7 +273,7 @@ impl Worker {
     }
 
     /// Enters a client's connection; `None` at the limit.
-    pub(crate) fn enter(self: &Rc<Self>, stream: &Rc<TcpStream>) -> Option<(Rc<Client>, ClientGuard)> {
+    pub(crate) fn enter(self: &Rc<Self>, stream: &Rc<Stream>) -> Option<(Rc<Client>, ClientGuard)> {
         let mut clients = self.clients.borrow_mut();
         if clients.len() >= CONNECTIONS_MAX {
             crate::telemetry::bump(&mut self.telemetry().limits, "connections");
@@ -321,8 +325,8 @@ impl Worker {
     pub(crate) fn start_drain(&self) {
         self.draining.set(true);
         for client in self.clients.borrow().values().filter(|client| client.idle.get()) {
-            // Its task sees the end of the stream as if the client had closed it. A failure means it is closed already.
-            let _ = socket2::SockRef::from(&*client.stream).shutdown(std::net::Shutdown::Read);
+            // Its task sees the end of the stream as if the client had closed it.
+            client.stream.shutdown_read();
         }
         self.mux_pools.borrow_mut().drain();
         self.drain.notify_waiters();
