@@ -9,6 +9,7 @@ mod candidate;
 mod certificates;
 mod check;
 mod crosscheck;
+mod dialect;
 mod envoy;
 mod generator;
 mod measure;
@@ -65,7 +66,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     };
     let load = Generator::build()?;
     let certificates = Certificates::make(&folder.join("certificates"))?;
-    let stage = Stage { cores: &cores, certificates: &certificates, leno, envoy, load, folder: folder.clone() };
+    let stage =
+        Stage { cores: &cores, certificates: &certificates, leno, envoy, load, folder: folder.clone() };
     println!("load and upstream on core {}, proxies on core {}", cores.load, cores.proxy);
 
     let mut session = Session::new(options, &stage);

@@ -119,7 +119,8 @@ pub(super) fn ask_once(
     setup: &Setup,
     upstream: &Upstream,
 ) -> Result<(), String> {
-    let case = Case { warm_milliseconds: 0, ..Case::usual(1) };
+    let mut case = Case::usual(1);
+    case.warm_milliseconds = 0;
     let mut command = Command::new(&stage.load);
     command.args(arguments(stage, entry, &case, setup, upstream, 0));
     // It is ready, and then nobody says go.

@@ -181,8 +181,7 @@ impl<'a> Session<'a> {
             memory.after = running.memory()?;
             return Ok(Sample { load, cpu, memory, churn: 0 });
         }
-        let mut generator =
-            Generator::start(self.stage, running.entry, case, &seat.setup, upstream, length)?;
+        let mut generator = Generator::start(self.stage, running.entry, case, &seat.setup, upstream, length)?;
         memory.open = running.memory()?;
         let churn = churn_of(running, upstream)?;
         let before = running.cpu()?;

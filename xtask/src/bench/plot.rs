@@ -56,9 +56,11 @@ struct Bar {
 }
 
 fn cpu(report: &Report<'_>, scenario: &str, group: Group) -> Vec<Bars> {
-    let cases = report.scenarios.iter().filter(|s| s.name == scenario).flat_map(|s| &s.cases);
+    let scenarios = report.scenarios.iter().filter(|s| s.name == scenario);
+    let cases =
+        scenarios.flat_map(|scenario| scenario.cases.iter().map(|case| (scenario.unit.digits(), case)));
     cases
-        .map(|case| {
+        .map(|(digits, case)| {
             let bars = report.candidates.iter().filter(|candidate| candidate.group == group);
             let bars = bars.filter_map(|candidate| {
                 let cell = report.cell(scenario, &candidate.name, "", &case.name)?;
@@ -67,7 +69,7 @@ fn cpu(report: &Report<'_>, scenario: &str, group: Group) -> Vec<Bars> {
                     name: candidate.name.clone(),
                     value: cpu.median,
                     line: (cpu.min, cpu.max),
-                    text: format!("{:.1}", cpu.median),
+                    text: format!("{:.digits$}", cpu.median),
                 })
             });
             Bars { heading: case.name.clone(), bars: bars.collect() }

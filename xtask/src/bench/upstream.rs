@@ -105,7 +105,8 @@ impl Upstream {
     ) -> Result<Self, String> {
         let core = stage.cores.load.to_string();
         let (log, listen) = (folder.join(format!("{word}.log")), address.to_string());
-        let mut process = [Process::start(word, &core, &log, &stage.load, &[word, "--listen", &listen], &[])?];
+        let mut process =
+            [Process::start(word, &core, &log, &stage.load, &[word, "--listen", &listen], &[])?];
         check::await_answer(&mut process, || {
             TcpStream::connect(address).map(drop).map_err(|error| format!("{address}: {error}"))
         })?;
