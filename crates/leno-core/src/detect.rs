@@ -4,15 +4,15 @@
 //! Whoever asks goes on listening to both ends meanwhile: in a protocol in which the server speaks first (SMTP, MySQL, SSH) the
 //! client's bytes never come, and the server's decide. So no time-out is ever in the path.
 //!
-//! HTTP/1 is recognised by its whole request line and not by a method's name: `GET x` is memcached's, `OPTIONS rtsp://x RTSP/1.0` a
-//! camera's. A first byte that no method can have decides at once, which is nearly always the case (TLS, Redis, `PostgreSQL`,
-//! Kafka, AMQP).
+//! HTTP/1 is recognised by a known method and the slash of a path, or by `HTTP/` in a whole first line of any other form: what means to
+//! be HTTP and is malformed is refused as HTTP instead of passing unseen. Without them a line is something else: `get x` is
+//! memcached's, `OPTIONS rtsp://x RTSP/1.0` a camera's. A first byte that no method can have decides at once, which is nearly always
+//! the case (TLS, Redis, `PostgreSQL`, Kafka, AMQP).
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::net::SocketAddr;
 
-use crate::http1::is_token;
 use crate::name::ServiceId;
 
 /// What the client's first bytes say.
@@ -45,8 +45,41 @@ impl Detected {
 
 /// The first bytes of every HTTP/2 connection.
 pub const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Longest method looked for, in bytes; the longest registered one is UPDATEREDIRECTREF with 17.
-const METHOD_BYTES_MAX: usize = 32;
+/// Methods in use, of the registry of RFC 9110 §16.1.1 and beside it. A line whose beginning is none of these is no HTTP until it is
+/// whole and says so.
+const METHODS: [&[u8]; 29] = [
+    b"GET",
+    b"POST",
+    b"HEAD",
+    b"PUT",
+    b"DELETE",
+    b"OPTIONS",
+    b"PATCH",
+    b"TRACE",
+    b"CONNECT",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"REPORT",
+    b"SEARCH",
+    b"MERGE",
+    b"BIND",
+    b"LINK",
+    b"UNLINK",
+    b"PURGE",
+    b"SUBSCRIBE",
+    b"UNSUBSCRIBE",
+    b"NOTIFY",
+    b"M-SEARCH",
+    b"QUERY",
+    b"ACL",
+];
+/// Ends of lines before a first word that HTTP may still follow.
+const EMPTY_LINES_BYTES_MAX: usize = 16;
 /// Longest request line looked for, in bytes: as long as an HTTP/1 head may be.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -66,37 +99,34 @@ pub fn detect(bytes: &[u8]) -> Detected {
 }
 
 fn detect_http1(bytes: &[u8]) -> Detected {
-    // An empty line before a request is no part of it (RFC 9112 §2.2).
-    let line = match bytes {
-        [b'\r'] => return Detected::NeedMore,
-        [b'\r', b'\n', rest @ ..] => rest,
-        line => line,
+    // Empty lines before a request are no part of it, of whatever form (RFC 9112 §2.2).
+    let Some(begin) = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')) else {
+        return if bytes.len() < EMPTY_LINES_BYTES_MAX { Detected::NeedMore } else { Detected::Opaque };
     };
-    if line.is_empty() {
-        return Detected::NeedMore;
+    let line = &bytes[begin..];
+    if let Some(end) = memchr::memchr(b'\n', line) {
+        let is_http = memchr::memmem::find(&line[..end], b" HTTP/").is_some();
+        let usual =
+            METHODS.iter().any(|method| behind(method, line).is_some_and(|rest| rest.starts_with(b"/")));
+        return if is_http || usual { Detected::Http1 } else { Detected::Opaque };
     }
-    let end = memchr::memchr(b'\n', line);
-    let line = end.map_or(line, |end| &line[..end]);
-    let space = memchr::memchr(b' ', line);
-    let method = space.map_or(line, |space| &line[..space]);
-    if !is_token(method) || method.len() > METHOD_BYTES_MAX {
-        return Detected::Opaque;
+    for method in METHODS {
+        match behind(method, line) {
+            Some([b'/', ..]) => return Detected::Http1,
+            Some(rest) if rest.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | 0x80..)) => {
+                return if line.len() > LINE_BYTES_MAX { Detected::Opaque } else { Detected::NeedMore };
+            }
+            Some(_) => return Detected::Opaque,
+            None if method.starts_with(line) => return Detected::NeedMore,
+            None => {}
+        }
     }
-    let Some(space) = space else {
-        // No line of HTTP/1 is one word.
-        return if end.is_some() { Detected::Opaque } else { Detected::NeedMore };
-    };
-    let rest = &line[space + 1..];
-    let text = rest.strip_suffix(b"\r").unwrap_or(rest);
-    if text.iter().any(|byte| *byte < b' ' || *byte == 0x7f) {
-        return Detected::Opaque;
-    }
-    match end {
-        Some(_) if text.ends_with(b" HTTP/1.1") || text.ends_with(b" HTTP/1.0") => Detected::Http1,
-        Some(_) => Detected::Opaque,
-        None if line.len() > LINE_BYTES_MAX => Detected::Opaque,
-        None => Detected::NeedMore,
-    }
+    Detected::Opaque
+}
+
+/// What stands behind `method` and a space.
+fn behind<'a>(method: &[u8], line: &'a [u8]) -> Option<&'a [u8]> {
+    line.strip_prefix(method)?.strip_prefix(b" ")
 }
 
 /// What was found out about a port, for the connections to come.
@@ -165,16 +195,29 @@ mod tests {
             (b"P", Detected::NeedMore),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", Detected::NeedMore),
             (HTTP2_PREFACE, Detected::Http2),
-            (b"PRI * HTTP/2.0\r\n\r\nXX", Detected::Opaque),
+            (b"PRI * HTTP/2.0\r\n\r\nXX", Detected::Http1),
             (b"PRI / HTTP/1.1\r\n", Detected::Http1),
             (b"GET", Detected::NeedMore),
-            (b"GET / HTTP/1.1", Detected::NeedMore),
+            (b"GET ", Detected::NeedMore),
+            (b"GET /", Detected::Http1),
             (b"GET / HTTP/1.1\r\n", Detected::Http1),
             (b"GET / HTTP/1.0\nHost: a\n\n", Detected::Http1),
             (b"\r\nGET / HTTP/1.1\r\n", Detected::Http1),
             (b"\r", Detected::NeedMore),
             (b"\r\n", Detected::NeedMore),
-            (b"GET /\r\n", Detected::Opaque),
+            (b"GET / HTTP/1.1\r\r\n", Detected::Http1),
+            (b"PUT  / HTTP/1.1\r\n", Detected::Http1),
+            (b"get / HTTP/1.1\r\n", Detected::Http1),
+            (b"REPORT", Detected::NeedMore),
+            (b"REPORT x", Detected::NeedMore),
+            (b"REPORT x\r\n", Detected::Opaque),
+            (b"REPORT x HTTP/1.1\r\n", Detected::Http1),
+            (b"FROB /a HTTP/1.1\r\n", Detected::Http1),
+            // A fixed word without an end, after which its sender waits
+            (b"hello", Detected::Opaque),
+            (b"HELO", Detected::Opaque),
+            (b"FROB", Detected::Opaque),
+            (b"GET key\r\n", Detected::Opaque),
             (b"CONNECT a:1 HTTP/1.1\r\n", Detected::Http1),
             (b"OPTIONS rtsp://camera RTSP/1.0\r\n", Detected::Opaque),
             (b"INVITE sip:a@b SIP/2.0\r\n", Detected::Opaque),
@@ -194,7 +237,7 @@ mod tests {
             // what clients of server-first protocols would say first
             (b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n", Detected::Opaque),
             (b"EHLO example.com\r\n", Detected::Opaque),
-            (b"GET /\x00 HTTP/1.1\r\n", Detected::Opaque),
+            (b"REPORT \x00 /a\r\n", Detected::Opaque),
         ] {
             assert_eq!(detect(bytes), detected, "{:?}", alloc::string::String::from_utf8_lossy(bytes));
         }
@@ -205,6 +248,7 @@ mod tests {
         for whole in [
             &b"GET /a/b?c=d HTTP/1.1\r\nHost: a\r\n\r\n"[..],
             b"\x16\x03\x01\x00\x05",
+            b"REPORT /a HTTP/1.1\r\n",
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00",
             b"get key and another key\r\n",
             b"\r\nHEAD / HTTP/1.0\r\n\r\n",
@@ -221,12 +265,11 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_not_waited_for_for_ever() {
-        let mut line = b"GET /".to_vec();
+        let mut line = b"REPORT *".to_vec();
         line.resize(LINE_BYTES_MAX, b'a');
         assert_eq!(detect(&line), Detected::NeedMore);
         line.resize(LINE_BYTES_MAX + 1, b'a');
         assert_eq!(detect(&line), Detected::Opaque);
-        assert_eq!(detect(&[b'A'; METHOD_BYTES_MAX + 1]), Detected::Opaque);
     }
 
     #[test]
