@@ -24,6 +24,7 @@ mod mux;
 mod opaque;
 mod socket;
 mod source;
+mod splice;
 mod sys;
 mod telemetry;
 mod tls;
