@@ -167,7 +167,8 @@ async fn obey(words: &[&str], all: &mut Clients, upstream: &Orders) -> Result<u6
         }
         Some("open-bulk") => {
             for _ in 0..number(2)? {
-                let stream = TcpStream::connect(entry()?).await.map_err(|error| format!("connect: {error}"))?;
+                let stream =
+                    TcpStream::connect(entry()?).await.map_err(|error| format!("connect: {error}"))?;
                 all.bulk.push(stream);
             }
             Ok(0)

@@ -85,14 +85,16 @@ impl Plan {
         );
         let (roles, text) = match kind {
             Kind::Bulk => {
-                let text =
-                    format!("mesh: guard\nservices:\n  app:\n{protocol}    endpoints: [\"{first}\"]\n{caller}");
+                let text = format!(
+                    "mesh: guard\nservices:\n  app:\n{protocol}    endpoints: [\"{first}\"]\n{caller}"
+                );
                 (&["caller-1"][..], text)
             }
             Kind::Plain | Kind::Grpc => {
                 let endpoints: Vec<String> =
                     upstreams.iter().map(|address| format!("\"{address}\"")).collect();
-                let services = format!("services:\n  app:\n{protocol}    endpoints: [{}]\n", endpoints.join(", "));
+                let services =
+                    format!("services:\n  app:\n{protocol}    endpoints: [{}]\n", endpoints.join(", "));
                 let gateway = format!("gateway:\n  listen: \"{entry}\"\n  routes:\n    - to: app\n");
                 (&["gateway"][..], format!("mesh: guard\n{gateway}{services}"))
             }

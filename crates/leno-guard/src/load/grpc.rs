@@ -77,11 +77,7 @@ pub(super) async fn serve(stream: TcpStream, held: Rc<Held>) {
     }
 }
 
-async fn answer(
-    mut body: RecvStream,
-    mut respond: SendResponse<Bytes>,
-    held: &Held,
-) -> Result<(), String> {
+async fn answer(mut body: RecvStream, mut respond: SendResponse<Bytes>, held: &Held) -> Result<(), String> {
     let message = read(&mut body).await?;
     held.wait().await;
     let head = Response::builder()
