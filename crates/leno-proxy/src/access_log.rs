@@ -139,6 +139,9 @@ impl Entry<'_> {
         if let Some(reason) = self.record.reason {
             let _ = write!(out, ",\"culprit\":\"{}\"", reason.culprit().word());
         }
+        if let Some(status) = self.record.grpc {
+            let _ = write!(out, ",\"grpc_status\":\"{}\"", status.word());
+        }
         out.push_str(",\"attempts\":[");
         for (at, attempt) in self.record.attempts().enumerate() {
             out.push_str(if at == 0 { "{\"endpoint\":" } else { ",{\"endpoint\":" });

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
+use leno_core::grpc::{self, Status};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
@@ -24,6 +25,7 @@ use crate::body::{
 };
 use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
+use crate::h2;
 use crate::mux;
 use crate::opaque;
 use crate::telemetry::bump;
@@ -34,8 +36,8 @@ mod learn;
 /// How long a client may take to accept an answer made here.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long nobody looks at a clock while nothing is to time out.
-const NO_DEADLINE: Duration = Duration::from_secs(3600);
+/// When what has no deadline is due.
+const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
 /// No changes.
 static NO_EDITS: Edits = Edits::new();
@@ -71,6 +73,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     }
     let now = worker.now();
     let request_id = caller.edit(edits, &head, client, &mut worker.rng());
+    let call = head.method == b"POST" && grpc::is_call(head.fields);
     let inherited = request.time_left.map(|left| now.after(left));
     let mut drive = Drive {
         worker,
@@ -82,9 +85,13 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         request_id,
         exchange: Exchange::new(decision, head.is_idempotent(), inherited, now),
         alarm,
+        call,
         sent: Moved::default(),
         received: Moved::default(),
     };
+    if call {
+        drive.exchange.begin_call();
+    }
     let mut upstream = None;
     while let Some(action) = drive.exchange.poll_action() {
         match action {
@@ -125,6 +132,8 @@ struct Drive<'a> {
     request_id: RequestId,
     exchange: Exchange,
     alarm: &'a mut Alarm,
+    /// It is a call of gRPC.
+    call: bool,
     /// The request's body on its way up.
     sent: Moved,
     /// The response's body on its way down.
@@ -135,6 +144,7 @@ struct Drive<'a> {
 enum Upstream {
     H1(Box<h1::client::Connection>),
     Mux(Box<mux::stream::Stream>),
+    H2(Box<h2::Call>),
     Opaque(Box<opaque::Connection>),
 }
 
@@ -255,6 +265,14 @@ impl Drive<'_> {
                 reader.follow(writer);
                 pin!(self.converse(source, sink, reader, writer)).await;
             }
+            Upstream::H2(mut call) => {
+                let h2::Call { reader, writer } = &mut *call;
+                if let Err(broken) = RequestSink::head(writer, &self.head, self.edits, &hop) {
+                    return self.handle(Input::UpstreamEnded(early(broken)));
+                }
+                reader.follow(writer);
+                pin!(self.converse(source, sink, reader, writer)).await;
+            }
             Upstream::Opaque(mut connection) => {
                 let opaque::Connection { source: responses, sink: requests } = &mut *connection;
                 pin!(self.converse(source, sink, responses, requests)).await;
@@ -278,6 +296,7 @@ impl Drive<'_> {
         let broken_off = Conversed { complete: false };
         let (sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
         let (sent, received) = (&sent, &received);
+        received.call.set(self.call);
         let mut uploading = true;
         let uploaded = std::cell::Cell::new(false);
         let tunnel_offered = !self.request.upgrade.is_empty();
@@ -352,6 +371,11 @@ impl Drive<'_> {
                     }
                 };
                 self.handle(Input::Response { status: arrived.status });
+                if self.call
+                    && let Some(status) = Status::of(responses.view().fields)
+                {
+                    self.exchange.call_ended(status);
+                }
                 if self.exchange.poll_action() != Some(Action::Relay) {
                     break 'talk broken_off;
                 }
@@ -388,7 +412,12 @@ impl Drive<'_> {
                                         downloading = false;
                                         continue;
                                     }
-                                    Ok(()) => self.handle(Input::UpstreamEnded(Ending::Complete)),
+                                    Ok(()) => {
+                                        if let Some(status) = received.status.get() {
+                                            self.exchange.call_ended(status);
+                                        }
+                                        self.handle(Input::UpstreamEnded(Ending::Complete));
+                                    }
                                     Err(PumpError::Source(broken)) => {
                                         self.handle(Input::UpstreamEnded(early(broken)));
                                     }
@@ -450,7 +479,7 @@ impl Drive<'_> {
 
     /// When the next deadline is.
     fn due(&self) -> Instant {
-        self.exchange.poll_timeout().map_or_else(|| self.worker.now().after(NO_DEADLINE), |(at, _)| at)
+        self.exchange.poll_timeout().map_or(NEVER, |(at, _)| at)
     }
 
     /// The alarm rang. True when that ends the attempt; false when something has moved since the deadline was set.
@@ -492,11 +521,19 @@ impl Drive<'_> {
         };
         let mut edits = Edits::default();
         edits.add(b"leno-reason", reason.word().as_bytes());
-        edits.add(b"content-type", b"text/plain; charset=utf-8");
         edits.add(b"x-request-id", self.request_id.bytes());
-        let status = reason.status();
+        let mut status = reason.status();
+        let mut wants_body = self.head.method != b"HEAD";
+        if self.call {
+            // The whole answer is a head, in gRPC's terms.
+            (status, wants_body) = (200, false);
+            edits.add(b"content-type", grpc::CONTENT_TYPE);
+            edits.add(b"grpc-status", Status::of_reason(reason).text().as_bytes());
+            edits.set_with(b"grpc-message", |out| grpc::write_message(out, body.trim_end()));
+        } else {
+            edits.add(b"content-type", b"text/plain; charset=utf-8");
+        }
         let head = ResponseHead { status, reason: phrase(status), fields: Fields::default() };
-        let wants_body = self.head.method != b"HEAD";
         let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
         if self.worker.draining() || !matches!(self.request.framing, BodyFraming::None) {
             // What is left of the request's body will not be read.
@@ -551,11 +588,13 @@ impl Drive<'_> {
     }
 }
 
-/// True for an answer between whose parts any time may pass: server-sent events, and gRPC.
+/// The media type of server-sent events.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// True for server-sent events, between which any time may pass.
 fn is_event_stream(head: &ResponseHead<'_>) -> bool {
     let kind = head.fields.get_named(b"content-type").unwrap_or(&[]);
-    let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
-    begins(b"text/event-stream") || begins(b"application/grpc")
+    kind.get(..EVENT_STREAM.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 /// Sends the request's body, then watches for a client that goes away.
@@ -598,6 +637,7 @@ fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>, how: Speak) -> Option<Ups
             let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
             Some(Upstream::H1(connection))
         }
+        (Transport::Plain, Speak::Http2) => h2::client::ready(worker, endpoint).map(Upstream::H2),
         _ => None,
     }
 }
@@ -615,7 +655,12 @@ async fn connect(
             bump(&mut worker.telemetry().dialed, "plain");
             Ok(Upstream::Opaque(Box::new(connection)))
         }
-        (Transport::Plain, Speak::Http1 | Speak::Http2) => {
+        (Transport::Plain, Speak::Http2) => {
+            let scheme = http::uri::Scheme::HTTP;
+            let call = h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await?;
+            Ok(Upstream::H2(call))
+        }
+        (Transport::Plain, Speak::Http1) => {
             let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
             let connection = connection.map_err(|_| ConnectFailure::Refused)?;
             bump(&mut worker.telemetry().dialed, "plain");

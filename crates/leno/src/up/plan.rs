@@ -501,7 +501,10 @@ mod tests {
     #[test]
     fn a_dependency_becomes_a_variable() {
         assert_eq!(variable(&ServiceId::parse("product").unwrap(), "URL"), "LENO_PRODUCT_URL");
-        assert_eq!(variable(&ServiceId::parse("shop/price-list").unwrap(), "URL"), "LENO_SHOP_PRICE_LIST_URL");
+        assert_eq!(
+            variable(&ServiceId::parse("shop/price-list").unwrap(), "URL"),
+            "LENO_SHOP_PRICE_LIST_URL"
+        );
     }
 
     #[test]
