@@ -53,6 +53,16 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         used_by: "tests with openssl as a TLS peer",
     },
     Package {
+        name: "bind9-dnsutils",
+        probe: Probe::Program("dig"),
+        used_by: "tests with dig as a client of the resolver",
+    },
+    Package {
+        name: "iproute2",
+        probe: Probe::Program("ip"),
+        used_by: "tests in network namespaces of their own",
+    },
+    Package {
         name: "valgrind",
         probe: Probe::Program("valgrind"),
         used_by: "guards that count instructions",

@@ -168,6 +168,9 @@ impl Proxies {
 fn start(plan: &Plan, role: &str) -> Result<Bound, String> {
     let mesh = native::load(&plan.file()).map_err(|diagnostics| diagnostics.to_string())?;
     let config = ProxyConfig {
+        dns_listen: None,
+        dns_sockets: None,
+        dns_upstream: Vec::new(),
         source: Source::File {
             mesh: Box::new(mesh),
             role: role.to_owned(),

@@ -8,6 +8,8 @@ use std::time::Duration;
 use leno_config::native::MeshFile;
 use leno_core::name::{Label, ServiceId};
 
+use crate::dns::Sockets;
+
 /// How long a stopping proxy waits for requests under way.
 pub const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
 /// Where a sidecar accepts mesh traffic when nothing else is said.
@@ -30,6 +32,12 @@ pub struct ProxyConfig {
     pub forward_listen: Option<SocketAddr>,
     /// A local port for each declared dependency.
     pub outbound: Vec<(ServiceId, SocketAddr)>,
+    /// Where the workload's resolver listens, for datagrams and streams; `None`: nowhere, unless `dns_sockets` are there.
+    pub dns_listen: Option<SocketAddr>,
+    /// The resolver's sockets, bound by somebody else (in another network namespace).
+    pub dns_sockets: Option<Sockets>,
+    /// Who resolves names outside the mesh; empty: whom /etc/resolv.conf names.
+    pub dns_upstream: Vec<SocketAddr>,
     /// The admin address; `None`: none.
     pub admin_listen: Option<SocketAddr>,
     /// Worker threads; `None`: one for each core that this process may use.
@@ -123,10 +131,14 @@ pub struct Bound {
     pub mesh: Option<SocketAddr>,
     /// The forward proxy.
     pub forward: Option<SocketAddr>,
-    /// The gateway's listener.
+    /// The first of the gateway's listeners.
     pub gateway: Option<SocketAddr>,
+    /// Each of the gateway's listeners, by name.
+    pub listeners: Vec<(String, SocketAddr)>,
     /// The admin address.
     pub admin: Option<SocketAddr>,
+    /// The workload's resolver.
+    pub dns: Option<SocketAddr>,
     /// The local port of each dependency.
     pub outbound: Vec<(ServiceId, SocketAddr)>,
 }

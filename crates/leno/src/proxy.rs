@@ -79,6 +79,12 @@ pub(crate) struct ProxyArgs {
     /// Where metrics, readiness and the configuration held are served [default: what the file says; with --control 127.0.0.1:15020].
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Where the application's questions about names are answered, over UDP and TCP [default: nowhere].
+    #[arg(long, value_name = "ADDR")]
+    dns_listen: Option<SocketAddr>,
+    /// Who answers those about names outside the mesh; may be given several times [default: what /etc/resolv.conf names].
+    #[arg(long, value_name = "IP[:PORT]", value_parser = resolver)]
+    dns_upstream: Vec<SocketAddr>,
     /// Worker threads [default: one per core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -130,6 +136,9 @@ impl ProxyArgs {
             forward_listen: listen(self.proxy_listen, named.forward, alone && sidecar, FORWARD_PORT_DEFAULT),
             outbound: self.outbound,
             admin_listen: listen(self.admin, named.admin, alone, ADMIN_PORT_DEFAULT),
+            dns_listen: self.dns_listen,
+            dns_sockets: None,
+            dns_upstream: self.dns_upstream,
             workers: self.workers.and_then(|workers| NonZeroUsize::new(workers.into())),
             access_log,
             drain: self.drain_seconds.map_or(DRAIN_DEFAULT, Duration::from_secs),
@@ -211,12 +220,22 @@ struct Named {
 fn tell_ready(bound: &Bound) {
     let mut ready = serde_json::Map::new();
     ready.insert("event".to_owned(), "ready".into());
-    let addresses =
-        [("mesh", bound.mesh), ("proxy", bound.forward), ("gateway", bound.gateway), ("admin", bound.admin)];
+    let addresses = [
+        ("mesh", bound.mesh),
+        ("proxy", bound.forward),
+        ("gateway", bound.gateway),
+        ("admin", bound.admin),
+        ("dns", bound.dns),
+    ];
     for (name, address) in addresses {
         if let Some(address) = address {
             ready.insert(name.to_owned(), address.to_string().into());
         }
+    }
+    if !bound.listeners.is_empty() {
+        let listeners = bound.listeners.iter();
+        let listeners = listeners.map(|(name, address)| (name.clone(), address.to_string().into()));
+        ready.insert("listeners".to_owned(), Value::Object(listeners.collect()));
     }
     if !bound.outbound.is_empty() {
         let outbound = bound.outbound.iter();
@@ -231,6 +250,12 @@ fn outbound(text: &str) -> Result<(ServiceId, SocketAddr), String> {
     let (service, address) = text.split_once('=').ok_or("expected SERVICE=IP:PORT")?;
     let address = address.parse().map_err(|_| format!("`{address}` is not IP:PORT"))?;
     Ok((service_id(service)?, address))
+}
+
+/// `IP` or `IP:PORT`.
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, 53)));
+    address.ok_or_else(|| "expected IP or IP:PORT".to_owned())
 }
 
 fn service_id(text: &str) -> Result<ServiceId, String> {
