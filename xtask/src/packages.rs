@@ -31,6 +31,8 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         probe: Probe::Program("nginx"),
         used_by: "tests with nginx as an unchanged service",
     },
+    Package { name: "nftables", probe: Probe::Program("nft"), used_by: "tests that intercept traffic" },
+    Package { name: "iproute2", probe: Probe::Program("ip"), used_by: "tests that intercept traffic" },
     Package { name: "curl", probe: Probe::Program("curl"), used_by: "tests with curl as a client" },
     Package {
         name: "python3",
@@ -51,6 +53,16 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         name: "openssl",
         probe: Probe::Program("openssl"),
         used_by: "tests with openssl as a TLS peer",
+    },
+    Package {
+        name: "bind9-dnsutils",
+        probe: Probe::Program("dig"),
+        used_by: "tests with dig as a client of the resolver",
+    },
+    Package {
+        name: "iproute2",
+        probe: Probe::Program("ip"),
+        used_by: "tests in network namespaces of their own",
     },
     Package {
         name: "valgrind",

@@ -23,6 +23,7 @@
 use alloc::rc::Rc;
 
 use crate::backend::{Choice, Endpoint, NoEndpoint, Outcome, Permit};
+use crate::grpc::Status;
 use crate::reason::Reason;
 use crate::route::{BackendId, Decision, Then};
 use crate::time::{Duration, Instant};
@@ -45,8 +46,12 @@ pub struct Exchange {
     idempotent: bool,
     /// Nothing of the request's body has been taken from the client: the request can be sent again.
     replayable: bool,
-    /// The connection belongs to the two ends: both may be silent for days, and dead peers are the transport's concern.
+    /// Both ends may be silent for days, and dead peers are the transport's concern.
+    silence_allowed: bool,
+    /// The connection belongs to the two ends: nothing times out.
     tunnel: bool,
+    /// It is a call of gRPC.
+    call: bool,
     /// When the whole exchange must be over.
     deadline: Option<Instant>,
     /// When the connection attempt must be over.
@@ -180,6 +185,8 @@ pub struct Record {
     pub status: u16,
     /// Why it failed, if Leno ended it.
     pub reason: Option<Reason>,
+    /// How it ended, if it is a call of gRPC.
+    pub grpc: Option<Status>,
 }
 
 /// One try at one endpoint.
@@ -206,7 +213,9 @@ impl Exchange {
             action: None,
             idempotent,
             replayable: true,
+            silence_allowed: false,
             tunnel: false,
+            call: false,
             deadline,
             connect_deadline: None,
             progress: now,
@@ -220,6 +229,7 @@ impl Exchange {
                 attempts_made: 0,
                 status: 0,
                 reason: None,
+                grpc: None,
             },
         };
         match decision.then {
@@ -231,6 +241,11 @@ impl Exchange {
             }
             Then::NoSuchService => exchange.reply(Reason::NoSuchService),
             Then::Unsupported => exchange.reply(Reason::Unsupported),
+            Then::Misdirected => exchange.reply(Reason::Misdirected),
+            Then::Redirect(status) => {
+                exchange.reply(Reason::HttpsOnly);
+                exchange.record.status = status;
+            }
             // `decide` never answers List; if it did, there would be no route.
             Then::NoRoute | Then::List(_) => exchange.reply(Reason::NoRoute),
         }
@@ -257,6 +272,9 @@ impl Exchange {
             (State::Dialing, Input::ConnectFailed(why)) => self.connect_failed(why, now),
             (State::Waiting, Input::Response { status }) => {
                 self.record.status = status;
+                if self.call && status != 200 {
+                    self.record.grpc = Some(Status::of_http(status));
+                }
                 self.report(Outcome::Reached, now);
                 self.state = State::Streaming;
                 self.action = Some(Action::Relay);
@@ -312,17 +330,31 @@ impl Exchange {
         if self.tunnel {
             return None;
         }
-        let idle = (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout);
+        let idle =
+            (!self.silence_allowed).then_some((self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout));
         let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
         let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
-        let mut next = idle;
         // On a tie the later one in this order is the reason; the whole exchange's deadline cannot be retried.
-        for wait in [connect, whole].into_iter().flatten() {
-            if wait.0 <= next.0 {
-                next = wait;
-            }
-        }
-        Some(next)
+        [idle, connect, whole]
+            .into_iter()
+            .flatten()
+            .reduce(|next, wait| if wait.0 <= next.0 { wait } else { next })
+    }
+
+    /// The request is a call of gRPC: its streams may be silent for any time, but it may have a deadline.
+    pub const fn begin_call(&mut self) {
+        self.call = true;
+        self.silence_allowed = true;
+    }
+
+    /// The answer is a stream of events, between which any time may pass.
+    pub const fn allow_silence(&mut self) {
+        self.silence_allowed = true;
+    }
+
+    /// A call's answer says how it ended.
+    pub const fn call_ended(&mut self, status: Status) {
+        self.record.grpc = Some(status);
     }
 
     /// The answer opened a tunnel: from here on nothing times out.
@@ -420,7 +452,8 @@ impl Exchange {
         }
         // The peer's clock and ours measure the same deadline: what is too late there is too late here.
         // A request that cannot be said to one peer cannot be said to another one.
-        let worth_it = !matches!(reason, Reason::RequestTimeout | Reason::RequestMalformed);
+        let worth_it =
+            !matches!(reason, Reason::RequestTimeout | Reason::RequestMalformed | Reason::Unsupported);
         if worth_it && self.replayable && (app_saw == AppSaw::Nothing || self.idempotent) {
             self.retry_or_reply(reason, true);
         } else {
@@ -463,7 +496,8 @@ impl Exchange {
     fn reply(&mut self, reason: Reason) {
         self.permit = None;
         self.connect_deadline = None;
-        self.record.status = reason.status();
+        // A call is answered by a status of its own.
+        self.record.status = if self.call { 200 } else { reason.status() };
         self.record.reason = Some(reason);
         self.state = State::Ending;
         self.action = Some(Action::Reply(reason));
@@ -478,6 +512,10 @@ impl Exchange {
 
     fn finish(&mut self, now: Instant) {
         self.permit = None;
+        if self.call {
+            let said = self.record.grpc.unwrap_or(Status::UNKNOWN);
+            self.record.grpc = Some(self.record.reason.map_or(said, Status::of_reason));
+        }
         self.record.finished = now;
         self.state = State::Done;
         self.action = Some(Action::Finish);

@@ -60,6 +60,17 @@ pub enum Expected {
     Opaque,
 }
 
+impl Expected {
+    /// The word for it in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Anything => "auto",
+            Self::Http => "http",
+            Self::Opaque => "tcp",
+        }
+    }
+}
+
 /// Rules in order, with an index beside them when there are many: a request costs the same however long the list is.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
@@ -95,6 +106,10 @@ pub enum Then {
     NoSuchService,
     /// The entry does not serve this kind of request.
     Unsupported,
+    /// The request is for a host that this connection is not for.
+    Misdirected,
+    /// The same URL is served over HTTPS: answer with this status.
+    Redirect(u16),
 }
 
 /// Backends by weight.

@@ -14,10 +14,16 @@ use crate::route::{
     decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EndpointSpec, KnownService, MatchSpec, Protocol, RuleSpec, ServiceSpec, TargetSpec,
-    Transport, World,
+    ActionSpec, Balance, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
+    ServiceSpec, TargetSpec, Transport, World,
 };
 use crate::time::Duration;
+use crate::vip::{Vips, is_virtual};
+
+mod addresses;
+
+use addresses::Addresses;
+pub use addresses::{Instance, Published, Target};
 
 /// Longest host name looked up (RFC 1035 §2.3.4); a longer one is no service's.
 const HOST_BYTES_MAX: usize = 255;
@@ -39,10 +45,12 @@ pub struct Snapshot {
     services: BTreeMap<ServiceId, ListId>,
     /// Services known not to exist.
     absent: alloc::collections::BTreeSet<ServiceId>,
-    /// Services by their virtual addresses.
-    addresses: BTreeMap<IpAddr, ServiceId>,
+    /// What names resolve to, and what the virtual addresses stand for.
+    addresses: Addresses,
     /// The gateway's list, in a gateway.
     gateway: Option<ListId>,
+    /// The gateway's listeners.
+    listeners: Vec<Arc<ListenerSpec>>,
     /// The list that leads to the application beside this sidecar.
     local: Option<ListId>,
 }
@@ -58,6 +66,8 @@ pub struct BackendSpec {
     pub balance: Balance,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// Connections begin with a PROXY header.
+    pub send_proxy: Option<crate::proxy_protocol::Version>,
     /// In the order of their names.
     pub endpoints: Vec<Arc<EndpointSpec>>,
 }
@@ -73,7 +83,7 @@ pub enum Entry<'a> {
     Gateway,
     /// The mesh: a request for the application beside this sidecar.
     Inbound,
-    /// An intercepted connection to an address that is no service's.
+    /// An intercepted connection to this address: a virtual one names a service or an instance, any other itself.
     Address(SocketAddr),
 }
 
@@ -101,8 +111,14 @@ pub enum Lookup {
 
 impl Snapshot {
     /// Builds the snapshot for `world`, and for the application beside this proxy if there is one. Whatever a rule
-    /// names and the world lacks becomes an answer with a reason, never a failure of the whole.
+    /// names and the world lacks becomes an answer with a reason, never a failure of the whole. Virtual addresses are those
+    /// of a process that has just started.
     pub fn build(world: &World, local: Option<&LocalApp>) -> Self {
+        Self::build_with(world, local, &mut Vips::new())
+    }
+
+    /// The same with the virtual addresses that this process has given out so far.
+    pub fn build_with(world: &World, local: Option<&LocalApp>, vips: &mut Vips) -> Self {
         let mut build = Build {
             snapshot: Self::default(),
             backends: BTreeMap::new(),
@@ -128,6 +144,7 @@ impl Snapshot {
         for (id, service) in &world.services {
             build.service(id, service, world);
         }
+        build.publish(world, vips);
         if let Some(gateway) = &world.gateway {
             let rules: Vec<Rule> = gateway.rules.iter().map(|rule| build.rule(rule, world)).collect();
             let list = build.add_list(RuleList {
@@ -138,6 +155,7 @@ impl Snapshot {
                 expected: Expected::Http,
             });
             build.snapshot.gateway = Some(list);
+            build.snapshot.listeners.clone_from(&gateway.listeners);
         }
         if let Some(app) = local {
             build.local(app, world);
@@ -170,8 +188,7 @@ impl Snapshot {
     pub fn expected(&self, entry: Entry<'_>) -> Expected {
         match entry {
             Entry::Forward | Entry::Gateway => Expected::Http,
-            Entry::Address(_) => Expected::Anything,
-            Entry::Dependency(_) | Entry::Inbound => {
+            Entry::Dependency(_) | Entry::Inbound | Entry::Address(_) => {
                 let list = self.list(entry, b"").and_then(|list| self.lists.get(list.0 as usize));
                 list.map_or(Expected::Anything, |list| list.expected)
             }
@@ -183,9 +200,24 @@ impl Snapshot {
         self.backend(backend).map_or(Protocol::Auto, |backend| backend.protocol)
     }
 
-    /// The service that a virtual address stands for.
+    /// The service that a virtual address stands for, or that the instance belongs to for which it stands.
     pub fn service_at(&self, address: IpAddr) -> Option<&ServiceId> {
-        self.addresses.get(&address)
+        self.target_at(address).map(|(Target::Service(id) | Target::Instance(id, _))| id)
+    }
+
+    /// Whom a virtual address stands for. [`Entry::Address`] decides by it.
+    pub fn target_at(&self, address: IpAddr) -> Option<&Target> {
+        self.addresses.target(address)
+    }
+
+    /// How a service can be resolved.
+    pub fn published(&self, service: &ServiceId) -> Option<&Published> {
+        self.addresses.service(service)
+    }
+
+    /// True when a service of this namespace is known.
+    pub fn has_namespace(&self, namespace: &Label) -> bool {
+        self.addresses.has_namespace(namespace)
     }
 
     fn list(&self, entry: Entry<'_>, authority: &[u8]) -> Option<ListId> {
@@ -194,17 +226,33 @@ impl Snapshot {
             Entry::Dependency(service) => self.services.get(service).copied(),
             Entry::Gateway => self.gateway,
             Entry::Inbound => self.local,
-            Entry::Address(_) => None,
+            Entry::Address(address) => match self.target_at(address.ip())? {
+                Target::Service(service) => self.services.get(service).copied(),
+                Target::Instance(service, name) => {
+                    self.published(service)?.instance(name).map(|instance| instance.list)
+                }
+            },
         }
     }
 
-    const fn undecided(entry: Entry<'_>) -> Decision {
+    /// The decision about a request that the gateway's listener does not let in.
+    pub fn turned_away(&self, then: Then) -> Decision {
+        Decision { list: self.gateway.unwrap_or(ListId(u32::MAX)), rule: None, then, timeout: None }
+    }
+
+    fn undecided(entry: Entry<'_>) -> Decision {
         let then = match entry {
             Entry::Gateway => Then::NoRoute,
-            Entry::Address(address) => Then::Direct(address),
-            Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
+            // An application that remembers the address of a service which is gone must not be sent into nowhere.
+            Entry::Address(address) if !is_virtual(address.ip()) => Then::Direct(address),
+            Entry::Address(_) | Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
         };
         Decision { list: ListId(u32::MAX), rule: None, then, timeout: None }
+    }
+
+    /// The gateway's listener with this name.
+    pub fn listener(&self, name: &str) -> Option<&Arc<ListenerSpec>> {
+        self.listeners.iter().find(|listener| &*listener.name == name)
     }
 
     /// What is known of the service that `authority` names.
@@ -402,11 +450,47 @@ impl Build {
             service: service.id.clone(),
             balance: service.balance,
             protocol: service.protocol,
+            send_proxy: service.send_proxy,
             endpoints,
         });
         let id = BackendId(self.snapshot.backends.len() as u32 - 1);
         self.backends.insert(key, id);
         id
+    }
+
+    /// Gives every service its virtual addresses, and each instance of a headless one its own.
+    fn publish(&mut self, world: &World, vips: &mut Vips) {
+        let mut addresses = Addresses::default();
+        vips.begin_round();
+        for service in world.services.values() {
+            addresses.publish(service, vips, |endpoint| self.instance(&service.spec, endpoint));
+        }
+        vips.end_round();
+        self.snapshot.addresses = addresses;
+    }
+
+    /// One rule-less list that leads to one endpoint, for callers that have chosen it themselves.
+    fn instance(&mut self, service: &ServiceSpec, endpoint: &EndpointSpec) -> ListId {
+        let name: Arc<str> = alloc::format!("{}#{}", service.id, endpoint.name).into();
+        // Whoever names an instance means it, whatever its checks and weight say.
+        let endpoint = Arc::new(EndpointSpec { weight: 1, healthy: true, ..endpoint.clone() });
+        self.snapshot.backends.push(BackendSpec {
+            name: name.clone(),
+            service: service.id.clone(),
+            balance: Balance::RoundRobin,
+            protocol: service.protocol,
+            send_proxy: service.send_proxy,
+            endpoints: alloc::vec![endpoint],
+        });
+        let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
+        let otherwise = self.add_split(alloc::vec![(backend, 1)]);
+        self.add_list(RuleList {
+            name,
+            rules: Rules::default(),
+            otherwise,
+            timeout: service.timeout,
+            expected: expected(service),
+        })
     }
 
     /// One rule-less list that leads to the application beside this sidecar.
@@ -417,6 +501,7 @@ impl Build {
             service: app.service.clone(),
             balance: Balance::RoundRobin,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
+            send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: app.instance.clone(),
                 address: app.address,

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use leno_config::native;
-use leno_proxy::{AccessLog, Bound, IdentitySource, ProxyConfig, Source};
+use leno_proxy::{AccessLog, Bound, CaptureConfig, IdentitySource, ProxyConfig, Source};
 use tempfile::TempDir;
 
 /// What is between client and upstream.
@@ -120,6 +120,9 @@ impl Proxies {
 fn start(plan: &Plan, role: &str) -> Result<Bound, String> {
     let mesh = native::load(&plan.file()).map_err(|diagnostics| diagnostics.to_string())?;
     let config = ProxyConfig {
+        dns_listen: None,
+        capture: CaptureConfig::default(),
+        dns_upstream: Vec::new(),
         source: Source::File {
             mesh: Box::new(mesh),
             role: role.to_owned(),

@@ -36,6 +36,10 @@ pub(crate) struct Admin {
     pub(crate) ready: watch::Receiver<bool>,
     /// The proxy's own name.
     pub(crate) name: Arc<str>,
+    /// Where it takes intercepted connections, as JSON.
+    pub(crate) capture: Arc<str>,
+    /// The resolver's counters, where there is one.
+    pub(crate) dns: Option<Arc<crate::dns::Counters>>,
     /// What is known of the control plane, as JSON; `null` without one.
     pub(crate) control: Option<crate::agent::StatusReceiver>,
 }
@@ -92,7 +96,13 @@ impl Admin {
         for telemetry in self.ask(Order::Scrape).await {
             sum.add(&telemetry);
         }
+        if let Some(dns) = &self.dns {
+            dns.add_limits(&mut sum.limits);
+        }
         let mut out = sum.render();
+        if let Some(dns) = &self.dns {
+            dns.render(&mut out);
+        }
         family(&mut out, "leno_snapshot_generation", "gauge", "Generation of the configuration in use.");
         line(&mut out, "leno_snapshot_generation", "", self.snapshot.borrow().generation);
         family(&mut out, "leno_build_info", "gauge", "Always 1; the version is a label.");
@@ -124,7 +134,10 @@ impl Admin {
         let snapshot = self.snapshot.borrow().clone();
         let mut out = String::from("{\"name\":");
         json_string(&mut out, self.name.as_bytes());
-        let _ = write!(out, ",\"generation\":{},\"control\":", snapshot.generation);
+        let (ready, capture) = (*self.ready.borrow(), &self.capture);
+        let _ =
+            write!(out, ",\"ready\":{ready},\"capture\":{capture},\"generation\":{}", snapshot.generation);
+        out.push_str(",\"control\":");
         match &self.control {
             Some(status) => status.write_json(&mut out),
             None => out.push_str("null"),
@@ -202,6 +215,8 @@ fn describe(snapshot: &Snapshot, then: leno_core::route::Then) -> String {
         Then::NoRoute => "no_route".into(),
         Then::NoSuchService => "no_such_service".into(),
         Then::Unsupported => "unsupported".into(),
+        Then::Misdirected => "misdirected".into(),
+        Then::Redirect(_) => "https_only".into(),
     }
 }
 

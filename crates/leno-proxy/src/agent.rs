@@ -35,6 +35,7 @@ use tokio::time::{Instant, timeout};
 use crate::access_log::json_string;
 use crate::clock::unix_now;
 use crate::config::Workload;
+use crate::dial::Dialer;
 use crate::health;
 
 /// What an agent is told at its start.
@@ -48,6 +49,8 @@ pub struct AgentConfig {
     pub workload: Workload,
     /// Where peers reach this sidecar; `None` in a gateway.
     pub mesh_advertise: Option<SocketAddr>,
+    /// Makes the connections to the control plane, and to the application that is checked.
+    pub dialer: Dialer,
 }
 
 /// What the agent knows, for the rest of the proxy; cheap to clone, for any thread.
@@ -91,7 +94,7 @@ pub fn start(config: AgentConfig, seed: u64) -> Result<AgentHandle, AgentError> 
     let (checks_out, checks) = watch::channel(None);
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
     let health = match &config.workload {
-        Workload::Sidecar { app, .. } => health::check(*app, checks),
+        Workload::Sidecar { app, .. } => health::check(*app, config.dialer.clone(), checks),
         // Nothing stands beside a gateway. The sender may go: the last value stays.
         Workload::Gateway { .. } => watch::channel(Health::Healthy).1,
     };
@@ -304,7 +307,12 @@ impl Agent {
             Some(credential) => credential,
             None => {
                 let name = self.name().to_owned();
-                let join = link::join(self.config.control.clone(), self.token.clone(), name);
+                let join = link::join(
+                    self.config.dialer.clone(),
+                    self.config.control.clone(),
+                    self.token.clone(),
+                    name,
+                );
                 let credential = match self.meanwhile(join).await? {
                     Ok(credential) => credential,
                     Err(link::JoinError::Refused(why)) => {
@@ -317,7 +325,7 @@ impl Agent {
                 self.adopt(credential)
             }
         };
-        let dial = link::dial(self.config.control.clone(), credential);
+        let dial = link::dial(self.config.dialer.clone(), self.config.control.clone(), credential);
         self.meanwhile(dial).await?.map_err(Failure::Again)
     }
 

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use leno_core::name::ServiceId;
 use leno_core::snapshot::{LocalApp, Snapshot};
-use leno_core::spec::World;
+use leno_core::spec::{GatewaySpec, World};
+use leno_core::vip::Vips;
 use leno_identity::credential::Credential;
+use leno_identity::ingress::IngressError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,9 +20,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::access_log;
 use crate::admin::{self, Admin};
 use crate::caller::Caller;
+use crate::capture;
 use crate::clock::Clock;
 use crate::config::{Bound, ProxyConfig, Source};
+use crate::dial::Dialer;
+use crate::dns::{self, Clients};
+use crate::gateway::certificates;
 use crate::listen::{Listener, Purpose, bind};
+use crate::netns::APP_V4;
 use crate::source::{self, Feed, Listens, SourceError};
 use crate::tls::TlsState;
 use crate::worker::thread::{WorkerHandle, start};
@@ -36,10 +43,16 @@ const FIRST_WORLD: Duration = Duration::from_secs(15);
 pub enum ProxyError {
     /// An address cannot be bound: which, for what.
     Bind(&'static str, SocketAddr, io::Error),
+    /// The application's network namespace cannot be entered.
+    Namespace(io::Error),
+    /// Connections cannot be marked, or not be made inside the application's namespace.
+    Capture(io::Error),
     /// There is no world to start with.
     Source(SourceError),
     /// The access log cannot be opened.
     AccessLog(io::Error),
+    /// The certificates of a gateway cannot be used.
+    Certificates(IngressError),
     /// The operating system refused something else.
     System(io::Error),
     /// This worker's thread is over though nobody told it to end: a fault of ours.
@@ -52,7 +65,18 @@ impl std::fmt::Display for ProxyError {
             Self::Bind(what, address, error) => {
                 write!(f, "the {what} address {address} cannot be used: {error}")
             }
+            Self::Namespace(error) => {
+                write!(
+                    f,
+                    "the application's network namespace cannot be entered: {error}; that needs CAP_SYS_ADMIN"
+                )
+            }
+            Self::Capture(error) => write!(
+                f,
+                "connections cannot be made in the way that capture needs: {error}; a mark needs CAP_NET_ADMIN, another network namespace CAP_SYS_ADMIN"
+            ),
             Self::Source(error) => error.fmt(f),
+            Self::Certificates(error) => write!(f, "the gateway's certificates cannot be used: {error}"),
             Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
             Self::System(error) => write!(f, "the operating system refused to start the proxy: {error}"),
             Self::Worker(number) => {
@@ -123,6 +147,8 @@ fn raise_descriptor_limit() {
 
 async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<Running, ProxyError> {
     raise_descriptor_limit();
+    let namespace = capture::namespace(&config.capture)?;
+    let dialer = Dialer::new(config.capture.mark, namespace.as_ref()).map_err(ProxyError::Capture)?;
     let clock = Clock::start();
     let count = workers(config.workers);
     let mut listeners = Vec::new();
@@ -132,7 +158,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         admin: config.admin_listen,
         outbound: config.outbound.clone(),
     };
-    let (feed, own) = match &config.source {
+    let (feed, mut own) = match &config.source {
         Source::File { mesh, role, identity } => {
             let (feed, own, from_file) = source::file::open(mesh, role, identity)?;
             listens.mesh = listens.mesh.or(from_file.mesh);
@@ -159,23 +185,43 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
                 }
                 None => None,
             };
-            source::control::open(address, token, workload, mesh)?
+            let workload = capture::placed(workload, namespace.as_ref());
+            source::control::open(address, token, &workload, mesh, dialer.clone())?
         }
     };
+    if let Some(app) = own.app.as_mut().filter(|_| namespace.is_some()) {
+        app.address.set_ip(APP_V4.into());
+    }
     first_world(&feed).await?;
 
-    let gateway = feed.world.borrow().gateway.as_ref().map(|gateway| gateway.listen);
-    if let Some(address) = gateway.filter(|_| own.gateway) {
-        listeners.push(bound("gateway", Purpose::Http(Caller::Gateway), address, count)?);
+    let gateway = feed.world.borrow().gateway.clone().filter(|_| own.gateway);
+    let terminations = match &gateway {
+        Some(_) => certificates::follow(feed.world.clone()).map_err(ProxyError::Certificates)?,
+        None => watch::channel(Arc::default()).1,
+    };
+    for listener in gateway.iter().flat_map(|gateway| &gateway.listeners) {
+        listeners.push(bound("gateway", Purpose::Gateway(listener.name.clone()), listener.listen, count)?);
     }
+    if let Some(gateway) = gateway {
+        tokio::spawn(watch_listeners(gateway, feed.world.clone()));
+    }
+    // What the workload is told must be reachable from where it lives.
+    let place = namespace.as_ref();
     if let Some(address) = listens.forward {
-        listeners.push(bound("forward proxy", Purpose::Http(Caller::Forward), address, count)?);
+        listeners.push(capture::bind_one(
+            place,
+            "forward proxy",
+            Purpose::Http(Caller::Forward),
+            address,
+            count,
+        )?);
     }
     for (service, address) in listens.outbound {
         let authority = host_of(&service);
         let purpose = Purpose::Http(Caller::Dependency { service, authority });
-        listeners.push(bound("dependency", purpose, address, count)?);
+        listeners.push(capture::bind_one(place, "dependency", purpose, address, count)?);
     }
+    listeners.extend(capture::bind(&config.capture, place, count)?);
     let admin = match listens.admin {
         Some(address) => {
             let listener = TcpListener::bind(address).await;
@@ -183,14 +229,26 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         }
         None => None,
     };
-    let addresses = addresses(&listeners, admin.as_ref());
+    let dns = capture::bind_dns(config.dns_listen.iter().chain(&config.capture.dns), place)?;
+    let mut addresses = addresses(&listeners, admin.as_ref());
+    addresses.dns = dns.iter().filter_map(|sockets| sockets.address().ok()).collect();
 
     let (log, log_writer) = access_log::open(&config.access_log).map_err(ProxyError::AccessLog)?;
     let snapshot = follow_world(feed.world.clone(), own.app.clone());
     let tls = follow_credential(feed.credential.clone());
     let (demand, demands) = mpsc::channel(DEMANDS_MAX);
     tokio::spawn(follow_demand(demands, feed.control.clone()));
-    let seat = Seat { clock, snapshot, tls, demand, log, own_name: own.name.clone() };
+    let seat = Seat {
+        clock,
+        snapshot,
+        tls,
+        terminations,
+        demand,
+        log,
+        dialer,
+        app_port: own.app.as_ref().map(|app| app.address.port()),
+        own_name: own.name.clone(),
+    };
     let mut workers = Vec::with_capacity(count);
     let (tell_ended, ended) = mpsc::unbounded_channel();
     for number in 0..count {
@@ -201,12 +259,29 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         workers.push(worker.map_err(ProxyError::System)?);
     }
     let (ready, is_ready) = watch::channel(true);
+    let dns = match dns.is_empty() {
+        false => {
+            let settings = dns::Settings {
+                clock,
+                snapshot: seat.snapshot.clone(),
+                control: feed.control.clone(),
+                namespace: own.app.as_ref().map(|app| app.service.namespace.clone()),
+                upstream: config.dns_upstream,
+                clients: if namespace.is_some() { Clients::Everybody } else { Clients::ThisHost },
+                dialer: seat.dialer.clone(),
+            };
+            Some(dns::start(dns, settings).map_err(ProxyError::System)?)
+        }
+        true => None,
+    };
     if let Some(listener) = admin {
         let admin = Admin {
             workers: workers.iter().map(|worker| worker.orders.clone()).collect(),
             snapshot: seat.snapshot.clone(),
             ready: is_ready,
             name: own.name.clone(),
+            capture: capture::to_json(&addresses, config.capture.mark).into(),
+            dns,
             control: feed.control.as_ref().map(crate::agent::AgentHandle::status),
         };
         tokio::spawn(admin::serve(listener, admin));
@@ -287,14 +362,41 @@ fn addresses(listeners: &[Listener], admin: Option<&TcpListener>) -> Bound {
         match purpose {
             Purpose::Mesh => bound.mesh = Some(*address),
             Purpose::Http(Caller::Forward) => bound.forward = Some(*address),
-            Purpose::Http(Caller::Gateway) => bound.gateway = Some(*address),
+            Purpose::Gateway(name) => {
+                bound.gateway = bound.gateway.or(Some(*address));
+                bound.listeners.push((name.to_string(), *address));
+            }
             Purpose::Http(Caller::Dependency { service, .. }) => {
                 bound.outbound.push((service.clone(), *address));
             }
-            Purpose::Captured | Purpose::Http(Caller::Inbound { .. } | Caller::Captured { .. }) => {}
+            Purpose::Captured => bound.captured.push(*address),
+            Purpose::CapturedInbound(_) => bound.captured_inbound.push(*address),
+            Purpose::Http(
+                Caller::Gateway(_)
+                | Caller::Passage { .. }
+                | Caller::Inbound { .. }
+                | Caller::Captured { .. },
+            ) => {}
         }
     }
     bound
+}
+
+/// Says when the configuration has listeners at other addresses than the ones that were bound at the start.
+async fn watch_listeners(bound: GatewaySpec, mut world: watch::Receiver<Arc<World>>) {
+    let addresses = |gateway: &GatewaySpec| -> Vec<(Arc<str>, SocketAddr)> {
+        gateway.listeners.iter().map(|listener| (listener.name.clone(), listener.listen)).collect()
+    };
+    let mut said = addresses(&bound);
+    while world.changed().await.is_ok() {
+        let now = world.borrow_and_update().gateway.as_ref().map(addresses);
+        if let Some(now) = now.filter(|now| *now != said) {
+            tracing::warn!(
+                "the gateway's listeners have changed; their addresses are taken when the proxy starts again"
+            );
+            said = now;
+        }
+    }
 }
 
 /// The host name by which requests on a dependency's port call it: the `/` of its own name has no place in one.
@@ -316,11 +418,13 @@ fn follow_world(
     app: Option<LocalApp>,
 ) -> watch::Receiver<Arc<Snapshot>> {
     let first = world.borrow_and_update().clone();
-    let (sender, receiver) = watch::channel(Arc::new(Snapshot::build(&first, app.as_ref())));
+    // Names keep their addresses as long as the process lives; this is the only writer.
+    let mut vips = Vips::new();
+    let (sender, receiver) = watch::channel(Arc::new(Snapshot::build_with(&first, app.as_ref(), &mut vips)));
     tokio::spawn(async move {
         while world.changed().await.is_ok() {
             let next = world.borrow_and_update().clone();
-            if sender.send(Arc::new(Snapshot::build(&next, app.as_ref()))).is_err() {
+            if sender.send(Arc::new(Snapshot::build_with(&next, app.as_ref(), &mut vips))).is_err() {
                 return;
             }
         }

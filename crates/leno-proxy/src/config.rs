@@ -16,6 +16,14 @@ pub const MESH_PORT_DEFAULT: u16 = 15008;
 pub const FORWARD_PORT_DEFAULT: u16 = 15001;
 /// Where the admin address is when nothing else is said.
 pub const ADMIN_PORT_DEFAULT: u16 = 15020;
+/// Where a workload's intercepted connections go when nothing else is said.
+pub const CAPTURE_OUTBOUND_PORT_DEFAULT: u16 = 15011;
+/// Where intercepted connections to an application go when nothing else is said (Istio's port for them).
+pub const CAPTURE_INBOUND_PORT_DEFAULT: u16 = 15006;
+/// Where a workload's questions for names go when nothing else is said (Istio's port for them).
+pub const CAPTURE_DNS_PORT_DEFAULT: u16 = 15053;
+/// The mark of a proxy's own sockets when nothing else is said: no other program's that we know of.
+pub const CAPTURE_MARK_DEFAULT: u32 = 0x1e40;
 
 /// Everything that one proxy process needs to start.
 #[derive(Debug)]
@@ -30,6 +38,10 @@ pub struct ProxyConfig {
     pub forward_listen: Option<SocketAddr>,
     /// A local port for each declared dependency.
     pub outbound: Vec<(ServiceId, SocketAddr)>,
+    /// Where the workload's resolver listens, for datagrams and streams; `None`: nowhere, but for what `capture` says.
+    pub dns_listen: Option<SocketAddr>,
+    /// Who resolves names outside the mesh; empty: whom /etc/resolv.conf names.
+    pub dns_upstream: Vec<SocketAddr>,
     /// The admin address; `None`: none.
     pub admin_listen: Option<SocketAddr>,
     /// Worker threads; `None`: one for each core that this process may use.
@@ -38,6 +50,36 @@ pub struct ProxyConfig {
     pub access_log: AccessLog,
     /// How long a stopping proxy waits for requests under way.
     pub drain: Duration,
+    /// What is intercepted, and how to let our own connections through.
+    pub capture: CaptureConfig,
+}
+
+/// Interception of the connections of a workload that knows nothing of its sidecar. By default there is none.
+#[derive(Clone, Debug, Default)]
+pub struct CaptureConfig {
+    /// Where the workload's own connections arrive, one address for each family. In the application's namespace, if it has one.
+    pub outbound: Vec<SocketAddr>,
+    /// Where connections to the application arrive that came from outside the mesh.
+    pub inbound: Vec<SocketAddr>,
+    /// Where the workload's questions for names arrive, by UDP and TCP. In the application's namespace, if it has one.
+    pub dns: Vec<SocketAddr>,
+    /// How connections to `inbound` were diverted.
+    pub mode: CaptureMode,
+    /// A link to the network namespace in which the application lives; `None`: it is ours. The application is then reached on
+    /// whichever address in it listens on its port.
+    pub app_namespace: Option<PathBuf>,
+    /// `SO_MARK` of every socket that we connect, so that capture's rules let it through. Needs CAP_NET_ADMIN.
+    pub mark: Option<u32>,
+}
+
+/// How a connection was diverted to us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// Its destination was replaced; connection tracking remembers which it was.
+    #[default]
+    Redirect,
+    /// Nothing was replaced (TPROXY): the local address is the destination. Needs CAP_NET_ADMIN.
+    Tproxy,
 }
 
 /// Where a proxy's world and identity come from.
@@ -123,10 +165,18 @@ pub struct Bound {
     pub mesh: Option<SocketAddr>,
     /// The forward proxy.
     pub forward: Option<SocketAddr>,
-    /// The gateway's listener.
+    /// The first of the gateway's listeners.
     pub gateway: Option<SocketAddr>,
+    /// Each of the gateway's listeners, by name.
+    pub listeners: Vec<(String, SocketAddr)>,
     /// The admin address.
     pub admin: Option<SocketAddr>,
     /// The local port of each dependency.
     pub outbound: Vec<(ServiceId, SocketAddr)>,
+    /// Where the workload's intercepted connections arrive.
+    pub captured: Vec<SocketAddr>,
+    /// Where intercepted connections to the application arrive.
+    pub captured_inbound: Vec<SocketAddr>,
+    /// The workload's resolver.
+    pub dns: Vec<SocketAddr>,
 }

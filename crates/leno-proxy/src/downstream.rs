@@ -8,6 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use leno_core::detect::{Detected, LINE_BYTES_MAX, Verdict, detect};
@@ -18,11 +19,13 @@ use tokio::net::TcpStream;
 use crate::alarm::Alarm;
 use crate::buffer::ReadBuffer;
 use crate::caller::{Caller, Remote};
+use crate::config::CaptureMode;
 use crate::h1;
+use crate::h2;
 use crate::io::Stream;
 use crate::listen::Guard;
 use crate::opaque::{self, Spoken};
-use crate::telemetry::bump;
+use crate::telemetry::{Direction, bump};
 use crate::worker::Worker;
 
 /// On a port where HTTP was spoken before, a client may be silent for so long until the server is asked after all: it may be
@@ -66,6 +69,32 @@ pub(crate) fn captured(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr,
         _ => bump(&mut worker.telemetry().malformed, "not_captured"),
     }
 }
+
+/// Serves a connection from outside the mesh to the application beside us that was intercepted.
+pub(crate) fn captured_inbound(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    mode: CaptureMode,
+    guard: Guard,
+) {
+    let destination = match mode {
+        CaptureMode::Redirect => original_destination(&stream),
+        CaptureMode::Tproxy => stream.local_addr().ok(),
+    };
+    match (destination, worker.app_port) {
+        (Some(destination), Some(port)) if destination.port() == port => {
+            let source: Arc<str> = OUTSIDE.into();
+            let pair = worker.telemetry().pair(Direction::Inbound, &source, &worker.own_name);
+            serve(worker, stream, peer, Caller::Inbound { source, pair }, guard);
+        }
+        // Another port than the application's, or somebody who was not intercepted.
+        _ => bump(&mut worker.telemetry().malformed, "not_captured"),
+    }
+}
+
+/// The `source` of what comes from somebody who is no peer.
+const OUTSIDE: &str = "outside";
 
 /// Where an intercepted connection was going: the kernel's connection tracking remembers it.
 fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
@@ -177,6 +206,5 @@ async fn first_words(
 
 /// Serves a connection of HTTP/2.
 pub(crate) fn serve_http2(worker: &Rc<Worker>, arrival: Arrival) {
-    drop(arrival);
-    bump(&mut worker.telemetry().malformed, "http2_unsupported");
+    h2::server::serve(worker, arrival);
 }

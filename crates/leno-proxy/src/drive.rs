@@ -5,17 +5,20 @@
 use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
+use leno_core::grpc::{self, Status};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
+use leno_core::proxy_protocol::{self, Ends};
 use leno_core::reason::{Reason, phrase};
-use leno_core::route::{Speak, Then, speak};
+use leno_core::route::{BackendId, Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::Transport;
+use leno_core::spec::{Protocol, Transport};
 use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
@@ -24,6 +27,8 @@ use crate::body::{
 };
 use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
+use crate::h2;
+use crate::h2::client::NoStream;
 use crate::mux;
 use crate::opaque;
 use crate::telemetry::bump;
@@ -33,6 +38,9 @@ mod learn;
 
 /// How long a client may take to accept an answer made here.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// When what has no deadline is due.
+const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
 /// No changes.
 static NO_EDITS: Edits = Edits::new();
@@ -59,7 +67,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         Kind::Tcp => snapshot.decide_connection(caller.entry(), head.authority),
         Kind::Http | Kind::Http2 => snapshot.decide(caller.entry(), &head),
     };
-    let mut decision = decide(&snapshot);
+    let mut decision = match caller.turn_away(&head) {
+        Some(then) => snapshot.turned_away(then),
+        None => decide(&snapshot),
+    };
     if decision.then == Then::NoSuchService
         && let Some(service) = learn::unheard(&snapshot, caller, head.authority)
     {
@@ -68,10 +79,12 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     }
     let now = worker.now();
     let request_id = caller.edit(edits, &head, client, &mut worker.rng());
+    let call = head.method == b"POST" && grpc::is_call(head.fields);
     let inherited = request.time_left.map(|left| now.after(left));
     let mut drive = Drive {
         worker,
         caller,
+        client,
         snapshot: &snapshot,
         head,
         request,
@@ -79,9 +92,13 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         request_id,
         exchange: Exchange::new(decision, head.is_idempotent(), inherited, now),
         alarm,
+        call,
         sent: Moved::default(),
         received: Moved::default(),
     };
+    if call {
+        drive.exchange.begin_call();
+    }
     let mut upstream = None;
     while let Some(action) = drive.exchange.poll_action() {
         match action {
@@ -115,6 +132,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
 struct Drive<'a> {
     worker: &'a Rc<Worker>,
     caller: &'a Caller,
+    client: &'a Remote,
     snapshot: &'a Snapshot,
     head: RequestHead<'a>,
     request: &'a Request,
@@ -122,6 +140,8 @@ struct Drive<'a> {
     request_id: RequestId,
     exchange: Exchange,
     alarm: &'a mut Alarm,
+    /// It is a call of gRPC.
+    call: bool,
     /// The request's body on its way up.
     sent: Moved,
     /// The response's body on its way down.
@@ -132,6 +152,7 @@ struct Drive<'a> {
 enum Upstream {
     H1(Box<h1::client::Connection>),
     Mux(Box<mux::stream::Stream>),
+    H2(Box<h2::Call>),
     Opaque(Box<opaque::Connection>),
 }
 
@@ -190,21 +211,23 @@ impl Drive<'_> {
     async fn dial<S: Source>(&mut self, source: &mut S) -> Option<Upstream> {
         let endpoint = self.exchange.endpoint()?.clone();
         let backend = self.exchange.backend()?;
-        let how = speak(self.request.kind, self.snapshot.protocol(backend));
+        let how = self.how(&endpoint, self.snapshot.protocol(backend));
         if let Some(connection) = ready(self.worker, &endpoint, how) {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
-        let mut connecting = pin!(connect(self.worker, &endpoint, how));
+        let auto = self.snapshot.protocol(backend) == Protocol::Auto;
+        let mut connecting = pin!(connect(self.worker, &endpoint, how, auto));
         let mut gone = pin!(source.gone());
         let due = self.due();
         let input = tokio::select! {
             biased;
             connected = &mut connecting => match connected {
-                Ok(upstream) => {
+                Ok(upstream) if self.begin(&upstream, backend).is_ok() => {
                     self.handle(Input::Connected { reused: false });
                     return Some(upstream);
                 }
+                Ok(_) => Input::ConnectFailed(ConnectFailure::Refused),
                 Err(failure) => Input::ConnectFailed(failure),
             },
             () = &mut gone => Input::DownstreamGone,
@@ -212,6 +235,29 @@ impl Drive<'_> {
         };
         self.handle(input);
         None
+    }
+
+    /// What the endpoint is spoken to.
+    fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
+        let how = speak(self.request.kind, protocol);
+        if how != Speak::Http2 || protocol != Protocol::Auto {
+            return how;
+        }
+        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
+        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
+        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
+    }
+
+    /// What a new connection begins with before anybody's first byte: a header that names the client, where that is asked for.
+    fn begin(&self, upstream: &Upstream, backend: BackendId) -> std::io::Result<()> {
+        let version = self.snapshot.backend(backend).and_then(|backend| backend.send_proxy);
+        let (Upstream::Opaque(connection), Some(version)) = (upstream, version) else { return Ok(()) };
+        let endpoint = self.exchange.endpoint().map(|endpoint| endpoint.spec.address);
+        let source = self.client.address;
+        let destination = self.client.destination.or(endpoint).unwrap_or(source);
+        let mut header = Vec::new();
+        proxy_protocol::encode(version, &Ends { source, destination }, &mut header);
+        connection.begin_with(&header)
     }
 
     /// Sends the request, relays the response, and keeps the connection if it can be used again.
@@ -252,6 +298,14 @@ impl Drive<'_> {
                 reader.follow(writer);
                 pin!(self.converse(source, sink, reader, writer)).await;
             }
+            Upstream::H2(mut call) => {
+                let h2::Call { reader, writer } = &mut *call;
+                if let Err(broken) = RequestSink::head(writer, &self.head, self.edits, &hop) {
+                    return self.handle(Input::UpstreamEnded(early(broken)));
+                }
+                reader.follow(writer);
+                pin!(self.converse(source, sink, reader, writer)).await;
+            }
             Upstream::Opaque(mut connection) => {
                 let opaque::Connection { source: responses, sink: requests } = &mut *connection;
                 pin!(self.converse(source, sink, responses, requests)).await;
@@ -275,6 +329,7 @@ impl Drive<'_> {
         let broken_off = Conversed { complete: false };
         let (sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
         let (sent, received) = (&sent, &received);
+        received.call.set(self.call);
         let mut uploading = true;
         let uploaded = std::cell::Cell::new(false);
         let tunnel_offered = !self.request.upgrade.is_empty();
@@ -349,6 +404,11 @@ impl Drive<'_> {
                     }
                 };
                 self.handle(Input::Response { status: arrived.status });
+                if self.call
+                    && let Some(status) = Status::of(responses.view().fields)
+                {
+                    self.exchange.call_ended(status);
+                }
                 if self.exchange.poll_action() != Some(Action::Relay) {
                     break 'talk broken_off;
                 }
@@ -358,6 +418,10 @@ impl Drive<'_> {
                 let framing = if eager { BodyFraming::Tunnel } else { arrived.framing };
                 if eager {
                     self.exchange.begin_tunnel();
+                } else if matches!(framing, BodyFraming::Chunked | BodyFraming::UntilClose)
+                    && is_event_stream(&responses.view())
+                {
+                    self.exchange.allow_silence();
                 }
                 let relayed = sink.head(&responses.view(), &NO_EDITS, framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
@@ -381,7 +445,12 @@ impl Drive<'_> {
                                         downloading = false;
                                         continue;
                                     }
-                                    Ok(()) => self.handle(Input::UpstreamEnded(Ending::Complete)),
+                                    Ok(()) => {
+                                        if let Some(status) = received.status.get() {
+                                            self.exchange.call_ended(status);
+                                        }
+                                        self.handle(Input::UpstreamEnded(Ending::Complete));
+                                    }
                                     Err(PumpError::Source(broken)) => {
                                         self.handle(Input::UpstreamEnded(early(broken)));
                                     }
@@ -443,7 +512,7 @@ impl Drive<'_> {
 
     /// When the next deadline is.
     fn due(&self) -> Instant {
-        self.exchange.poll_timeout().map_or(Instant::ZERO, |(at, _)| at)
+        self.exchange.poll_timeout().map_or(NEVER, |(at, _)| at)
     }
 
     /// The alarm rang. True when that ends the attempt; false when something has moved since the deadline was set.
@@ -454,7 +523,8 @@ impl Drive<'_> {
         }
         match self.exchange.poll_timeout() {
             Some((due, _)) if due > now => false,
-            _ => {
+            None => false,
+            Some(_) => {
                 self.exchange.handle(Input::Timeout, now);
                 true
             }
@@ -484,11 +554,24 @@ impl Drive<'_> {
         };
         let mut edits = Edits::default();
         edits.add(b"leno-reason", reason.word().as_bytes());
-        edits.add(b"content-type", b"text/plain; charset=utf-8");
         edits.add(b"x-request-id", self.request_id.bytes());
-        let status = reason.status();
+        let mut status = record.status;
+        let mut wants_body = self.head.method != b"HEAD";
+        if self.call {
+            // The whole answer is a head, in gRPC's terms.
+            (status, wants_body) = (200, false);
+            edits.add(b"content-type", grpc::CONTENT_TYPE);
+            edits.add(b"grpc-status", Status::of_reason(reason).text().as_bytes());
+            edits.set_with(b"grpc-message", |out| grpc::write_message(out, body.trim_end()));
+        } else {
+            edits.add(b"content-type", b"text/plain; charset=utf-8");
+        }
+        if reason == Reason::HttpsOnly
+            && let Some(url) = self.caller.https_url(&self.head)
+        {
+            edits.add(b"location", &url);
+        }
         let head = ResponseHead { status, reason: phrase(status), fields: Fields::default() };
-        let wants_body = self.head.method != b"HEAD";
         let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
         if self.worker.draining() || !matches!(self.request.framing, BodyFraming::None) {
             // What is left of the request's body will not be read.
@@ -528,6 +611,7 @@ impl Drive<'_> {
                 caller: self.caller,
                 own_name: &self.worker.own_name,
                 peer: client.address,
+                kind: self.request.kind,
                 head: &self.head,
                 request_id: self.request_id.bytes(),
                 record,
@@ -540,6 +624,15 @@ impl Drive<'_> {
             }
         }
     }
+}
+
+/// The media type of server-sent events.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// True for server-sent events, between which any time may pass.
+fn is_event_stream(head: &ResponseHead<'_>) -> bool {
+    let kind = head.fields.get_named(b"content-type").unwrap_or(&[]);
+    kind.get(..EVENT_STREAM.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 /// Sends the request's body, then watches for a client that goes away.
@@ -558,7 +651,14 @@ async fn upload<S: Source, W: RequestSink>(
             if tunnel_offered { requests.flush().await } else { requests.finish(Fields::default()).await };
         done.map_err(|_| PumpError::Sink)
     } else {
-        pump(source, requests, sent).await
+        // While the application takes nothing, nobody reads; a client that is cut off then has to be seen all the same.
+        let mut cut_off = pin!(source.cut_off());
+        let mut pumped = pin!(pump(source, requests, sent));
+        std::future::poll_fn(|cx| match pumped.as_mut().poll(cx) {
+            Poll::Ready(pumped) => Poll::Ready(pumped),
+            Poll::Pending => cut_off.as_mut().poll(cx).map(|()| Err(PumpError::Source(Broken::CLOSED))),
+        })
+        .await
     };
     match result {
         Ok(()) => {
@@ -582,6 +682,7 @@ fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>, how: Speak) -> Option<Ups
             let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
             Some(Upstream::H1(connection))
         }
+        (Transport::Plain, Speak::Http2) => h2::client::ready(worker, endpoint).map(Upstream::H2),
         _ => None,
     }
 }
@@ -591,6 +692,7 @@ async fn connect(
     worker: &Rc<Worker>,
     endpoint: &Rc<Endpoint>,
     how: Speak,
+    auto: bool,
 ) -> Result<Upstream, ConnectFailure> {
     match (&endpoint.spec.transport, how) {
         (Transport::Plain, Speak::Opaque) => {
@@ -599,17 +701,28 @@ async fn connect(
             bump(&mut worker.telemetry().dialed, "plain");
             Ok(Upstream::Opaque(Box::new(connection)))
         }
-        (Transport::Plain, Speak::Http1 | Speak::Http2) => {
-            let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
-            let connection = connection.map_err(|_| ConnectFailure::Refused)?;
-            bump(&mut worker.telemetry().dialed, "plain");
-            Ok(Upstream::H1(Box::new(connection)))
+        (Transport::Plain, Speak::Http2) => {
+            let scheme = http::uri::Scheme::HTTP;
+            match h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await {
+                Ok(call) => Ok(Upstream::H2(call)),
+                Err(NoStream::NotHttp2) if auto => dial_http1(worker, endpoint).await,
+                Err(NoStream::NotHttp2) => Err(ConnectFailure::Refused),
+                Err(NoStream::Connect(failure)) => Err(failure),
+            }
         }
+        (Transport::Plain, Speak::Http1) => dial_http1(worker, endpoint).await,
         (Transport::Mesh(id), _) => {
             let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
             Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
         }
     }
+}
+
+async fn dial_http1(worker: &Rc<Worker>, endpoint: &Endpoint) -> Result<Upstream, ConnectFailure> {
+    let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
+    let connection = connection.map_err(|_| ConnectFailure::Refused)?;
+    bump(&mut worker.telemetry().dialed, "plain");
+    Ok(Upstream::H1(Box::new(connection)))
 }
 
 const fn early(broken: Broken) -> Ending {

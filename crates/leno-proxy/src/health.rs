@@ -12,11 +12,17 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::dial::Dialer;
+
 /// Checks the application at `app` until nobody listens to the result. While `spec` is `None` it is not yet known what
 /// to ask, and nothing is asked. A change of `spec` leads to a check at once; what is known stays.
-pub fn check(app: SocketAddr, spec: watch::Receiver<Option<Arc<HealthSpec>>>) -> watch::Receiver<Health> {
+pub fn check(
+    app: SocketAddr,
+    dialer: Dialer,
+    spec: watch::Receiver<Option<Arc<HealthSpec>>>,
+) -> watch::Receiver<Health> {
     let (told, result) = watch::channel(Health::Unknown);
-    tokio::spawn(run(app, spec, told));
+    tokio::spawn(run(app, dialer, spec, told));
     result
 }
 
@@ -27,6 +33,7 @@ const STATUS_LINE_BYTES_MAX: usize = 1024;
 
 async fn run(
     app: SocketAddr,
+    dialer: Dialer,
     mut spec: watch::Receiver<Option<Arc<HealthSpec>>>,
     told: watch::Sender<Health>,
 ) {
@@ -39,7 +46,7 @@ async fn run(
                 let checks = checks.get_or_insert_with(|| Checks::new(&spec));
                 checks.reconfigure(&spec);
                 let started = Instant::now();
-                checks.handle(probe(app, &spec).await);
+                checks.handle(probe(app, &dialer, &spec).await);
                 // The reason may have changed without the state: whoever looks should see the present one.
                 told.send_if_modified(|known| {
                     let changed = known != checks.state();
@@ -63,9 +70,9 @@ async fn run(
     }
 }
 
-async fn probe(app: SocketAddr, spec: &HealthSpec) -> Outcome {
+async fn probe(app: SocketAddr, dialer: &Dialer, spec: &HealthSpec) -> Outcome {
     let asked = async {
-        let stream = match TcpStream::connect(app).await {
+        let stream = match dialer.connect(app).await {
             Ok(stream) => stream,
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Outcome::Refused,
             Err(error) => return Outcome::Bad(format!("connecting failed: {error}")),

@@ -10,9 +10,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::caller::Caller;
+use crate::config::CaptureMode;
 use crate::telemetry::bump;
 use crate::worker::Worker;
-use crate::{downstream, mux};
+use crate::{downstream, gateway, mux};
 
 /// Connections that the kernel keeps until they are accepted (nginx 511, Envoy 1024).
 const BACKLOG: i32 = 1024;
@@ -26,8 +27,12 @@ pub(crate) enum Purpose {
     Mesh,
     /// A caller of this kind.
     Http(Caller),
+    /// Clients from outside, through a gateway's listener of this name.
+    Gateway(std::sync::Arc<str>),
     /// The workload beside, through connections that were intercepted on their way to somewhere else.
     Captured,
+    /// Outside the mesh, through connections to the application that were intercepted in this way.
+    CapturedInbound(CaptureMode),
 }
 
 impl Purpose {
@@ -38,8 +43,9 @@ impl Purpose {
             Self::Captured | Self::Http(Caller::Captured { .. }) => "captured",
             Self::Http(Caller::Forward) => "forward",
             Self::Http(Caller::Dependency { .. }) => "dependency",
-            Self::Http(Caller::Gateway) => "gateway",
+            Self::Gateway(_) | Self::Http(Caller::Gateway(_) | Caller::Passage { .. }) => "gateway",
             Self::Http(Caller::Inbound { .. }) => "inbound",
+            Self::CapturedInbound(_) => "captured_inbound",
         }
     }
 }
@@ -57,24 +63,37 @@ pub(crate) fn bind(purpose: Purpose, address: SocketAddr, workers: usize) -> io:
     // Two processes of one user could share a port by SO_REUSEPORT without noticing; the first bind is made without
     // it, so that a taken port is an error.
     if address.port() != 0 {
-        drop(socket(address, false)?);
+        drop(socket(&purpose, address, false)?);
     }
-    let first = socket(address, true)?;
+    let first = socket(&purpose, address, true)?;
     let address = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..workers {
-        sockets.push(socket(address, true)?);
+        sockets.push(socket(&purpose, address, true)?);
     }
     Ok(Listener { purpose, address, sockets })
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
+fn socket(purpose: &Purpose, address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     // Answers are written whole: waiting for more to say would only delay them. Connections inherit it.
     socket.set_tcp_nodelay(true)?;
+    if let Purpose::Captured | Purpose::CapturedInbound(_) = purpose
+        && address.is_ipv6()
+    {
+        // Each family has a socket of its own: of an IPv4 connection on an IPv6 socket the original destination is not told.
+        socket.set_only_v6(true)?;
+    }
+    if let Purpose::CapturedInbound(CaptureMode::Tproxy) = purpose {
+        if address.is_ipv4() {
+            socket.set_ip_transparent_v4(true)?;
+        } else {
+            socket.set_ip_transparent_v6(true)?;
+        }
+    }
     socket.bind(&address.into())?;
     if shared {
         socket.listen(BACKLOG)?;
@@ -106,7 +125,11 @@ pub(crate) async fn accept(worker: Rc<Worker>, socket: StdListener, purpose: Pur
                     Purpose::Http(caller) => {
                         downstream::serve(&worker, stream, peer, caller.clone(), guard);
                     }
+                    Purpose::Gateway(name) => gateway::accept(&worker, stream, peer, name, guard),
                     Purpose::Captured => downstream::captured(&worker, stream, peer, guard),
+                    Purpose::CapturedInbound(mode) => {
+                        downstream::captured_inbound(&worker, stream, peer, *mode, guard);
+                    }
                 }
             }
             Err(error) => {

@@ -19,7 +19,7 @@ use leno_core::head::{Fields, RequestHead, RequestIndex, ResponseHead, Span};
 use leno_core::http1::BodyFraming;
 use leno_core::mux::Kind;
 use leno_core::reason::Reason;
-use tokio::net::TcpStream;
+use leno_core::route::Expected;
 
 use crate::alarm::Alarm;
 use crate::body::{
@@ -40,6 +40,12 @@ const PROBE_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let mut stream = Connection::downstream(&worker, &arrival, Choice::Made);
     converse(&worker, &arrival, &mut stream).await;
+    let Some(observed @ (Detected::Http1 | Detected::Http2)) = stream.source.observed else { return };
+    let declared = worker.snapshot().expected(arrival.caller.entry());
+    match arrival.caller.port() {
+        Some(port) if declared == Expected::Anything => worker.verdicts.borrow_mut().forget(&port),
+        _ => worker.note_mismatch(&arrival.caller, declared, observed),
+    }
 }
 
 /// How the wait for somebody's first words ended.
@@ -143,11 +149,19 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects to an application. The caller bounds the wait.
     pub(crate) async fn dial(worker: &Worker, address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        let stream = worker.dialer.connect(address).await?;
         stream.set_nodelay(true)?;
         let stream = Rc::new(Stream::Plain(stream));
         stream.probe_after(PROBE_AFTER);
         Ok(Self::new(stream, ReadBuffer::new(worker.stock.clone()), &Choice::Made))
+    }
+
+    /// Sends what comes before everything else, on a connection that is new: it fits into the socket's empty buffer.
+    pub(crate) fn begin_with(&self, header: &[u8]) -> io::Result<()> {
+        match self.sink.stream.try_send(header, &[])? {
+            sent if sent == header.len() => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
+        }
     }
 
     /// The client's connection.
@@ -168,6 +182,7 @@ impl Connection {
                 ended: false,
                 shown: 0,
                 read: 0,
+                observed: None,
                 choice: share(),
             },
             sink: Writer { stream, ended: false, choice: share() },
@@ -200,6 +215,8 @@ pub(crate) struct Reader {
     shown: usize,
     /// Bytes read so far.
     read: u64,
+    /// What the first bytes look like, although they pass whatever they are.
+    observed: Option<Detected>,
     choice: Choice,
 }
 
@@ -245,6 +262,9 @@ impl Source for Reader {
         }
         let bytes = self.buffer.filled();
         self.shown = bytes.len();
+        if self.observed.is_none() && !bytes.is_empty() {
+            self.observed = Some(detect(bytes));
+        }
         Ok(match bytes {
             [] if self.ended => Chunk::End,
             [] => Chunk::Empty,
@@ -298,6 +318,11 @@ impl Source for Reader {
             self.decide();
         }
     }
+
+    fn cut_off(&self) -> impl Future<Output = ()> + use<> {
+        let stream = self.stream.clone();
+        async move { stream.failed().await }
+    }
 }
 
 impl ResponseSource for Reader {
@@ -338,7 +363,7 @@ impl Writer {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        Poll::Ready(Ok(()))
+        self.stream.poll_flush(cx)
     }
 }
 

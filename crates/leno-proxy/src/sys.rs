@@ -10,3 +10,11 @@ pub(crate) fn give_memory_back() {
         libc::malloc_trim(0);
     }
 }
+
+/// Gives the calling thread a new network namespace with nothing in it.
+pub(crate) fn leave_network_namespace() -> std::io::Result<()> {
+    // SAFETY: of the things that unshare(2) can separate, only the table of file descriptors is one that other code relies on;
+    // a network namespace is what sockets made later by this thread belong to.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET)? };
+    Ok(())
+}

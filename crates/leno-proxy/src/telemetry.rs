@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use leno_core::exchange::Record;
+use leno_core::grpc::Status;
 use leno_core::reason::Reason;
 
 /// Pairs of source and destination that one proxy keeps apart; further ones are counted as `other`.
@@ -53,6 +54,8 @@ pub(crate) struct Telemetry {
     pub(crate) malformed: BTreeMap<&'static str, u64>,
     /// Times that a limit was hit, by its name.
     pub(crate) limits: BTreeMap<&'static str, u64>,
+    /// Connections on which something else was spoken than is declared, by service, what is declared and what was spoken.
+    pub(crate) mismatches: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
     /// Access log lines that were dropped because the log could not keep up.
     pub(crate) log_lines_dropped: u64,
 }
@@ -69,6 +72,8 @@ struct Pair {
     response_bytes: u64,
     /// Attempts after the first.
     retries: u64,
+    /// Calls of gRPC by status.
+    calls: [u64; Status::LAST as usize + 1],
 }
 
 impl Telemetry {
@@ -103,6 +108,9 @@ impl Telemetry {
         pair.seconds += seconds;
         pair.request_bytes += request_bytes;
         pair.response_bytes += response_bytes;
+        if let Some(count) = record.grpc.and_then(|status| pair.calls.get_mut(usize::from(status.0))) {
+            *count += 1;
+        }
         pair.retries += (record.attempts().count() as u64).saturating_sub(1);
     }
 
@@ -126,6 +134,9 @@ impl Telemetry {
             mine.request_bytes += theirs.request_bytes;
             mine.response_bytes += theirs.response_bytes;
             mine.retries += theirs.retries;
+            for (mine, theirs) in mine.calls.iter_mut().zip(theirs.calls) {
+                *mine += theirs;
+            }
         }
         sum(&mut self.connections, &other.connections);
         sum(&mut self.accepted, &other.accepted);
@@ -133,6 +144,7 @@ impl Telemetry {
         sum(&mut self.tls_refused, &other.tls_refused);
         sum(&mut self.malformed, &other.malformed);
         sum(&mut self.limits, &other.limits);
+        sum(&mut self.mismatches, &other.mismatches);
         self.log_lines_dropped += other.log_lines_dropped;
     }
 
@@ -162,6 +174,14 @@ impl Telemetry {
                     &format!("{labels},status=\"{status}\",reason=\"{reason}\""),
                     count,
                 );
+            }
+        }
+        family(&mut out, "leno_grpc_requests_total", "counter", "Calls of gRPC that are over.");
+        for (labels, pair) in &pairs {
+            for (code, count) in pair.calls.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let word = Status(code as u8).word();
+                let labels = format!("{labels},grpc_status=\"{word}\"");
+                line(&mut out, "leno_grpc_requests_total", &labels, count);
             }
         }
         let name = "leno_request_duration_seconds";
@@ -212,6 +232,13 @@ impl Telemetry {
         let malformed = "Requests refused before they were routed.";
         simple(&mut out, "leno_requests_refused_total", "counter", malformed, "reason", &self.malformed);
         simple(&mut out, "leno_limit_hits_total", "counter", "Times a limit was hit.", "limit", &self.limits);
+        let name = "leno_protocol_mismatches_total";
+        family(&mut out, name, "counter", "Connections on which something else was spoken than is declared.");
+        for ((service, declared, observed), count) in &self.mismatches {
+            let service = escaped(service);
+            let labels = format!("service=\"{service}\",declared=\"{declared}\",observed=\"{observed}\"");
+            line(&mut out, name, &labels, count);
+        }
         family(
             &mut out,
             "leno_access_log_dropped_total",

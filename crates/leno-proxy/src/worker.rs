@@ -8,25 +8,30 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use leno_core::backend::Backends;
-use leno_core::detect::Verdicts;
+use leno_core::detect::{Detected, Port, Verdicts};
 use leno_core::http1::Limits;
 use leno_core::name::ServiceId;
 use leno_core::rng::Rng;
-use leno_core::route::ListId;
+use leno_core::route::{Expected, ListId};
 use leno_core::snapshot::Snapshot;
 use leno_core::time::Instant;
+use leno_identity::ingress::Termination;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::access_log::Log;
 use crate::buffer::Stock;
+use crate::caller::Caller;
 use crate::clock::{Clock, seed};
+use crate::dial::Dialer;
+use crate::gateway::certificates::Terminations;
 use crate::h1::client::Pools as H1Pools;
+use crate::h2;
 use crate::io::Stream;
 use crate::mux::Inputs;
 use crate::mux::accept::Desks;
 use crate::mux::pool::Pools as MuxPools;
 use crate::sys;
-use crate::telemetry::{Direction, PairId, Telemetry};
+use crate::telemetry::{Direction, PAIRS_MAX, PairId, Telemetry};
 use crate::tls::TlsState;
 
 pub(crate) mod thread;
@@ -46,10 +51,16 @@ pub(crate) struct Seat {
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     /// What to speak TLS with; `None` until there is a certificate.
     pub(crate) tls: watch::Receiver<Option<Arc<TlsState>>>,
+    /// What a gateway's listeners speak TLS with.
+    pub(crate) terminations: watch::Receiver<Arc<Terminations>>,
     /// Services that a request named and the snapshot does not know.
     pub(crate) demand: mpsc::Sender<ServiceId>,
     /// One line per request.
     pub(crate) log: Log,
+    /// Makes connections.
+    pub(crate) dialer: Dialer,
+    /// The port of the application beside.
+    pub(crate) app_port: Option<u16>,
     /// Who this proxy is, as the `source` of what leaves it and the `destination` of what enters.
     pub(crate) own_name: Arc<str>,
 }
@@ -90,6 +101,8 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     pub(crate) own_name: Arc<str>,
+    pub(crate) dialer: Dialer,
+    pub(crate) app_port: Option<u16>,
     #[allow(
         clippy::redundant_allocation,
         reason = "each request takes a reference: the inner count is shared by all workers, the outer one is ours"
@@ -101,12 +114,18 @@ pub(crate) struct Worker {
     /// The counters of each list of the current snapshot, filled at first use.
     outbound_pairs: RefCell<Vec<Option<PairId>>>,
     tls: RefCell<Option<Arc<TlsState>>>,
+    terminations: watch::Receiver<Arc<Terminations>>,
+    /// Connections at a gateway that are not let in yet.
+    pub(crate) entering: Cell<usize>,
     demand: mpsc::Sender<ServiceId>,
     /// Rings when a snapshot was adopted.
     adopted: Notify,
     pub(crate) h1_pools: RefCell<H1Pools>,
     pub(crate) mux_pools: RefCell<MuxPools>,
     pub(crate) desks: RefCell<Desks>,
+    pub(crate) h2_pools: RefCell<h2::client::Pools>,
+    pub(crate) h2_desks: RefCell<h2::Desks>,
+    pub(crate) h2_heads: RefCell<h2::Heads>,
     pub(crate) mux_inputs: Inputs,
     /// What was found out about ports on which anything may be spoken.
     pub(crate) verdicts: RefCell<Verdicts>,
@@ -148,17 +167,24 @@ impl Worker {
             limits: Limits::default(),
             log: seat.log.clone(),
             own_name: seat.own_name.clone(),
+            dialer: seat.dialer.clone(),
+            app_port: seat.app_port,
             snapshot: RefCell::new(Rc::new(snapshot.clone())),
             backends: RefCell::default(),
             rng: RefCell::new(Rng::new(seed(number))),
             telemetry: RefCell::default(),
             outbound_pairs: RefCell::default(),
             tls: RefCell::new(seat.tls.borrow().clone()),
+            terminations: seat.terminations.clone(),
+            entering: Cell::new(0),
             demand: seat.demand.clone(),
             adopted: Notify::new(),
             h1_pools: RefCell::default(),
             mux_pools: RefCell::default(),
             desks: RefCell::default(),
+            h2_pools: RefCell::default(),
+            h2_desks: RefCell::default(),
+            h2_heads: RefCell::default(),
             mux_inputs: Inputs::default(),
             verdicts: RefCell::default(),
             clients: RefCell::default(),
@@ -221,6 +247,11 @@ impl Worker {
         self.tls.borrow()
     }
 
+    /// What a gateway's listener speaks TLS with now.
+    pub(crate) fn termination(&self, listener: &str) -> Option<Arc<Termination>> {
+        self.terminations.borrow().get(listener).cloned()
+    }
+
     /// The counters for requests that leave through a list of the current snapshot.
     pub(crate) fn outbound_pair(&self, snapshot: &Snapshot, list: ListId) -> PairId {
         // Two snapshots may be of one generation; only the same one has the same lists.
@@ -247,6 +278,7 @@ impl Worker {
         let mut keys: Vec<u64> = self.backends().keys().collect();
         keys.sort_unstable();
         self.h1_pools.borrow_mut().keep_only(&keys);
+        self.h2_pools.borrow_mut().keep_only(&keys);
         self.mux_pools.borrow_mut().keep_only(&keys);
         *self.snapshot.borrow_mut() = Rc::new(snapshot);
         self.adopted.notify_waiters();
@@ -266,6 +298,22 @@ impl Worker {
     /// Waits for the next snapshot.
     pub(crate) async fn next_snapshot(&self) {
         self.adopted.notified().await;
+    }
+
+    /// Notes that `observed` is spoken where something else is declared. Said once for each service, counted always.
+    pub(crate) fn note_mismatch(&self, caller: &Caller, declared: Expected, observed: Detected) {
+        let Some(Port::Service(service)) = caller.port() else { return };
+        let key = (Arc::from(service.to_string()), declared.word(), observed.word());
+        let mismatches = &mut self.telemetry().mismatches;
+        if mismatches.len() >= PAIRS_MAX && !mismatches.contains_key(&key) {
+            return;
+        }
+        let count = mismatches.entry(key).or_default();
+        *count += 1;
+        if *count == 1 {
+            tracing::warn!(%service, declared = declared.word(), observed = observed.word(),
+                "a client speaks something else than the service's `protocol` says");
+        }
     }
 
     pub(crate) fn draining(&self) -> bool {
@@ -309,6 +357,8 @@ impl Worker {
     pub(crate) fn sweep(&self) {
         self.h1_pools.borrow_mut().sweep(self.clock.now());
         self.desks.borrow_mut().sweep();
+        self.h2_desks.borrow_mut().sweep();
+        self.h2_heads.borrow_mut().sweep();
         self.stock.sweep();
         // What a burst of connections took goes back to the system once most of them are quiet or gone: the allocator
         // alone keeps it, in pieces, for ever.

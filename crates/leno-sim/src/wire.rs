@@ -120,6 +120,9 @@ impl Wires {
             calls: Vec::new(),
             health: None,
             timeout: Some(Duration::from_secs(3)),
+            send_proxy: None,
+            headless: false,
+            srv_port: 80,
         };
         let mut world = World { generation: 1, ..World::default() };
         world.services.insert(id, KnownService { spec, endpoints: endpoints.collect() });

@@ -48,6 +48,18 @@ enum Command {
     #[command(after_help = "Example:
   leno control --state ./state --file mesh.yaml")]
     Control(crate::control::ControlArgs),
+    /// Run a program beside a sidecar of its own, all of its connections intercepted.
+    #[command(after_help = "Examples:
+  leno run --service product --port 8080 -- ./product      the program listens on 8080 and knows nothing of Leno
+  leno run --service user -- curl http://product/          what user sees of product
+  leno run --clean                                         end what runs that were killed have left")]
+    Run(Box<crate::run::RunArgs>),
+    /// Intercept the connections of this network namespace for the proxy in it.
+    #[command(after_help = "Examples:
+  leno capture install --inbound-port 8080
+  leno capture show
+  leno capture remove")]
+    Capture(crate::capture::CaptureArgs),
     /// Show how the mesh is.
     #[command(after_help = "Examples:
   leno status
@@ -84,6 +96,12 @@ enum Command {
     /// Run a command that ends when this process's stdin does.
     #[command(hide = true)]
     Hold(crate::hold::HoldArgs),
+    /// Run a command and end whatever it leaves; end all of it with another process.
+    #[command(hide = true)]
+    Warden(crate::run::warden::WardenArgs),
+    /// Become a command that ends with its parent.
+    #[command(hide = true)]
+    Launch(crate::run::warden::LaunchArgs),
 }
 
 impl Cli {
@@ -104,6 +122,10 @@ impl Cli {
             Command::Completion(args) => args.run(),
             Command::Demo(args) => args.run(),
             Command::Hold(args) => args.run(),
+            Command::Run(args) => args.run(output, self.log),
+            Command::Capture(args) => args.run(output),
+            Command::Warden(args) => args.run(),
+            Command::Launch(args) => args.run(),
         }
     }
 }

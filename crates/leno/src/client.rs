@@ -40,13 +40,18 @@ pub(crate) struct Api {
 }
 
 impl ApiArgs {
+    /// The `leno up` that is meant, unless an API was named or nothing runs.
+    pub(crate) fn running(&self) -> Result<Option<RunFile>, Failure> {
+        match &self.state {
+            Some(state) => Ok(RunFile::read(state)),
+            None if self.api.is_some() => Ok(None),
+            None => RunFile::find(),
+        }
+    }
+
     /// Finds the API. What was typed wins, then what runs here, then the default port.
     pub(crate) fn resolve(&self) -> Result<Api, Failure> {
-        let running = match &self.state {
-            Some(state) => RunFile::read(state),
-            None if self.api.is_some() => None,
-            None => RunFile::find()?,
-        };
+        let running = self.running()?;
         let base = match (&self.api, &running) {
             (Some(api), _) => base_url(api)?,
             (None, Some(running)) => running.api.clone(),

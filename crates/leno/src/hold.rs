@@ -3,9 +3,11 @@
 //! group. When stdin ends (the supervisor is gone, however), the group is asked to end and then made to.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
+use leno_proxy::netns::Namespace;
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +17,9 @@ use crate::failure::Failure;
 /// What was typed.
 #[derive(clap::Args, Debug)]
 pub(crate) struct HoldArgs {
+    /// The network namespace in which it runs.
+    #[arg(long)]
+    namespace: Option<PathBuf>,
     /// The command and its arguments.
     #[arg(required = true, last = true)]
     command: Vec<String>,
@@ -23,6 +28,11 @@ pub(crate) struct HoldArgs {
 impl HoldArgs {
     /// Runs the command to its end and exits as it did: with its code, or 128 and the signal's number.
     pub(crate) fn run(&self) -> Result<ExitCode, Failure> {
+        // Before there is another thread: a namespace is a thread's, and whoever is started later inherits it.
+        if let Some(path) = &self.namespace {
+            let enter = Namespace::open(path).and_then(|namespace| namespace.enter());
+            enter.map_err(|error| Failure::failed(format!("cannot enter the network namespace: {error}")))?;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -52,7 +62,7 @@ impl HoldArgs {
             tokio::select! {
                 status = command.wait() => {
                     let status = status.map_err(|error| cannot(&format!("wait for `{program}`"), error))?;
-                    return Ok(exit_code(status));
+                    return Ok(ExitCode::from(exit_code(status)));
                 }
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
@@ -66,9 +76,9 @@ impl HoldArgs {
 }
 
 /// A finished command's status as an exit code, as shells write it.
-pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+    u8::try_from(code).unwrap_or(u8::MAX)
 }
 
 /// Asks this process's group to end, waits, and kills it: this process with it.

@@ -2,6 +2,7 @@
 //! then does it.
 
 mod args;
+mod capture;
 mod check;
 mod client;
 mod completion;
@@ -14,6 +15,7 @@ mod logging;
 mod output;
 mod parent;
 mod proxy;
+mod run;
 mod services;
 mod status;
 mod token;

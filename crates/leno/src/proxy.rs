@@ -12,6 +12,7 @@ use leno_proxy::config::{ADMIN_PORT_DEFAULT, DRAIN_DEFAULT, FORWARD_PORT_DEFAULT
 use leno_proxy::{AccessLog, Bound, IdentitySource, ProxyConfig, Source, Workload};
 use serde_json::Value;
 
+use crate::capture::flags::CaptureFlags;
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -79,6 +80,12 @@ pub(crate) struct ProxyArgs {
     /// Where metrics, readiness and the configuration held are served [default: what the file says; with --control 127.0.0.1:15020].
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Where the application's questions about names are answered, over UDP and TCP [default: nowhere].
+    #[arg(long, value_name = "ADDR")]
+    dns_listen: Option<SocketAddr>,
+    /// Who answers those about names outside the mesh; may be given several times [default: what /etc/resolv.conf names].
+    #[arg(long, value_name = "IP[:PORT]", value_parser = resolver)]
+    dns_upstream: Vec<SocketAddr>,
     /// Worker threads [default: one per core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -88,6 +95,8 @@ pub(crate) struct ProxyArgs {
     /// For requests under way when told to stop [default: 10].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600))]
     drain_seconds: Option<u64>,
+    #[command(flatten)]
+    capture: CaptureFlags,
     /// End when stdin does.
     #[arg(long, hide = true)]
     die_with_parent: bool,
@@ -130,8 +139,11 @@ impl ProxyArgs {
             forward_listen: listen(self.proxy_listen, named.forward, alone && sidecar, FORWARD_PORT_DEFAULT),
             outbound: self.outbound,
             admin_listen: listen(self.admin, named.admin, alone, ADMIN_PORT_DEFAULT),
+            dns_listen: self.dns_listen,
+            dns_upstream: self.dns_upstream,
             workers: self.workers.and_then(|workers| NonZeroUsize::new(workers.into())),
             access_log,
+            capture: self.capture.resolve(),
             drain: self.drain_seconds.map_or(DRAIN_DEFAULT, Duration::from_secs),
         })
     }
@@ -211,12 +223,27 @@ struct Named {
 fn tell_ready(bound: &Bound) {
     let mut ready = serde_json::Map::new();
     ready.insert("event".to_owned(), "ready".into());
-    let addresses =
-        [("mesh", bound.mesh), ("proxy", bound.forward), ("gateway", bound.gateway), ("admin", bound.admin)];
+    let addresses = [
+        ("mesh", bound.mesh),
+        ("proxy", bound.forward),
+        ("gateway", bound.gateway),
+        ("admin", bound.admin),
+        ("dns", bound.dns.first().copied()),
+    ];
     for (name, address) in addresses {
         if let Some(address) = address {
             ready.insert(name.to_owned(), address.to_string().into());
         }
+    }
+    if !bound.listeners.is_empty() {
+        let listeners = bound.listeners.iter();
+        let listeners = listeners.map(|(name, address)| (name.clone(), address.to_string().into()));
+        ready.insert("listeners".to_owned(), Value::Object(listeners.collect()));
+    }
+    let intercepted = [("captured", &bound.captured), ("captured_inbound", &bound.captured_inbound)];
+    for (name, addresses) in intercepted.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        ready.insert(name.to_owned(), addresses.into());
     }
     if !bound.outbound.is_empty() {
         let outbound = bound.outbound.iter();
@@ -233,16 +260,22 @@ fn outbound(text: &str) -> Result<(ServiceId, SocketAddr), String> {
     Ok((service_id(service)?, address))
 }
 
-fn service_id(text: &str) -> Result<ServiceId, String> {
+/// `IP` or `IP:PORT`.
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, 53)));
+    address.ok_or_else(|| "expected IP or IP:PORT".to_owned())
+}
+
+pub(crate) fn service_id(text: &str) -> Result<ServiceId, String> {
     ServiceId::parse(text).map_err(|error| error.to_string())
 }
 
-fn label(text: &str) -> Result<Label, String> {
+pub(crate) fn label(text: &str) -> Result<Label, String> {
     Label::parse(text).map_err(|error| error.to_string())
 }
 
 /// `HOST:PORT`, not looked up yet.
-fn host_and_port(text: &str) -> Result<String, String> {
+pub(crate) fn host_and_port(text: &str) -> Result<String, String> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => {
             Ok(text.to_owned())

@@ -61,6 +61,7 @@ struct ListArgs {
 #[derive(clap::Args, Debug)]
 struct RevokeArgs {
     /// The token's id: what stands between its first two dots.
+    #[arg(allow_hyphen_values = true)]
     id: String,
     #[command(flatten)]
     api: ApiArgs,

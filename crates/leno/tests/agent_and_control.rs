@@ -11,6 +11,7 @@ use leno_core::name::{Label, ServiceId};
 use leno_core::spec::{Transport, World};
 use leno_proxy::Workload;
 use leno_proxy::agent::{AgentConfig, AgentHandle, start};
+use leno_proxy::dial::Dialer;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -87,6 +88,7 @@ impl Running {
                 app,
             },
             mesh_advertise: Some(SocketAddr::from(([127, 0, 0, 1], 4711))),
+            dialer: Dialer::default(),
         };
         start(config, 1).unwrap()
     }

@@ -37,6 +37,9 @@ impl Scene {
             calls: vec![],
             health: None,
             timeout,
+            send_proxy: None,
+            headless: false,
+            srv_port: 80,
         };
         let mut world = World::default();
         world.services.insert(id, KnownService { spec, endpoints: endpoints.collect() });
@@ -214,6 +217,40 @@ fn without_a_timeout_only_silence_ends_an_exchange() {
 }
 
 #[test]
+fn a_stream_of_events_may_be_silent_but_not_beyond_its_deadline() {
+    for (deadline, due) in [(None, None), (Some(IDLE_TIMEOUT * 3), Some(Reason::RequestTimeout))] {
+        let mut scene = Scene::new(1, true, deadline);
+        scene.connect();
+        scene.handle(Input::Response { status: 200 });
+        scene.exchange.allow_silence();
+        assert_eq!(scene.exchange.poll_timeout().map(|(_, reason)| reason), due);
+    }
+}
+
+#[test]
+fn a_tunnel_has_no_deadline_at_all() {
+    let mut scene = Scene::new(1, true, Some(IDLE_TIMEOUT));
+    scene.connect();
+    scene.handle(Input::Response { status: 200 });
+    scene.exchange.begin_tunnel();
+    assert_eq!(scene.exchange.poll_timeout(), None);
+    assert_eq!(scene.handle(Input::UpstreamEnded(Ending::Complete)), Some(Action::Finish));
+}
+
+#[test]
+fn an_address_outside_the_mesh_is_tried_once() {
+    let address = "192.0.2.1:443".parse().unwrap();
+    let mut scene = Scene::new(1, true, None);
+    let decision = scene.snapshot.decide_connection(Entry::Address(address), b"");
+    scene.exchange = Exchange::new(decision, true, None, Instant::ZERO);
+    assert_eq!(scene.connect(), Some(Action::Send));
+    assert_eq!(scene.tried(), ["192.0.2.1:443"]);
+    // The same place is no other endpoint: what fails there is told.
+    assert!(is_pick(scene.handle(early(AppSaw::Nothing))));
+    assert_eq!(scene.pick(), Some(Action::Reply(Reason::UpstreamClosed)));
+}
+
+#[test]
 fn telling_that_the_body_was_taken_is_no_progress() {
     let mut scene = Scene::new(1, false, None);
     scene.connect();
@@ -273,4 +310,36 @@ fn the_callers_deadline_wins_when_it_is_earlier() {
         scene.exchange = Exchange::new(decision, true, Some(given), Instant::ZERO);
         assert_eq!(scene.exchange.deadline(), Some(Instant::ZERO.after(Duration::from_secs(expected))));
     }
+}
+
+#[test]
+fn a_call_is_answered_in_its_own_terms_and_recorded_by_its_status() {
+    // Answered here.
+    let mut scene = Scene::new(0, false, None);
+    scene.exchange.begin_call();
+    assert_eq!(scene.pick(), Some(Action::Reply(Reason::NoEndpoint)));
+    scene.exchange.ended(scene.now);
+    let record = scene.exchange.record();
+    assert_eq!((record.status, record.reason), (200, Some(Reason::NoEndpoint)));
+    assert_eq!(record.grpc, Some(Status::UNAVAILABLE));
+    // Answered by the service: with a status, with none, and by something that is no gRPC.
+    let rows =
+        [(200, Some(Status(5)), Status(5)), (200, None, Status::UNKNOWN), (503, None, Status::UNAVAILABLE)];
+    for (status, said, recorded) in rows {
+        let mut scene = Scene::new(1, false, None);
+        scene.exchange.begin_call();
+        scene.connect();
+        scene.handle(Input::Response { status });
+        if let Some(said) = said {
+            scene.exchange.call_ended(said);
+        }
+        scene.handle(Input::UpstreamEnded(Ending::Complete));
+        assert_eq!(scene.exchange.record().grpc, Some(recorded));
+    }
+    // What is no call has no status.
+    let mut scene = Scene::new(1, false, None);
+    scene.connect();
+    scene.handle(Input::Response { status: 503 });
+    scene.handle(Input::UpstreamEnded(Ending::Complete));
+    assert_eq!(scene.exchange.record().grpc, None);
 }

@@ -2,7 +2,7 @@ use alloc::vec;
 
 use super::*;
 use crate::head::Fields;
-use crate::spec::{GatewaySpec, MatchSpec, PathMatch, Protocol};
+use crate::spec::{GatewaySpec, ListenerSpec, MatchSpec, PathMatch, Protocol};
 
 fn service(name: &str) -> KnownService {
     KnownService {
@@ -14,6 +14,9 @@ fn service(name: &str) -> KnownService {
             calls: vec![],
             health: None,
             timeout: None,
+            send_proxy: None,
+            headless: false,
+            srv_port: 80,
         },
         endpoints: vec![],
     }
@@ -86,7 +89,7 @@ fn a_gateway_hands_over_to_the_services_rules() {
     };
     world.gateway = Some(GatewaySpec {
         id: ServiceId::parse("gateway").unwrap(),
-        listen: ([127, 0, 0, 1], 0).into(),
+        listeners: vec![Arc::new(ListenerSpec::http("http", ([127, 0, 0, 1], 0).into()))],
         rules: vec![rule("/products", "product"), rule("/cart", "cart")],
     });
     let snapshot = Snapshot::build(&world, None);
@@ -129,4 +132,51 @@ fn the_application_is_behind_the_inbound_entry() {
     let Then::Split(split) = decision.then else { panic!("{decision:?}") };
     let (backend, _) = snapshot.splits[split.0 as usize].targets[0];
     assert_eq!(snapshot.backend(backend).unwrap().endpoints[0].address, app.address);
+}
+
+#[test]
+fn an_address_leads_where_its_name_does() {
+    let mut world = world(&["cart", "db"]);
+    let db = world.services.get_mut(&ServiceId::parse("db").unwrap()).unwrap();
+    db.spec.headless = true;
+    // Neither its weight nor its health keeps whoever names an instance from it.
+    for (name, weight, healthy) in [("db-0", 1, true), ("db-1", 0, false), ("10.0.0.7:1", 1, true)] {
+        db.endpoints.push(EndpointSpec {
+            name: name.into(),
+            address: SocketAddr::from(([10, 0, 0, 7], 1)),
+            transport: Transport::Plain,
+            version: None,
+            weight,
+            healthy,
+        });
+    }
+    let snapshot = Snapshot::build(&world, None);
+    let backends_at = |address: IpAddr| {
+        let then = snapshot.decide_connection(Entry::Address(SocketAddr::new(address, 5432)), b"").then;
+        let Then::Split(split) = then else { panic!("{address}: {then:?}") };
+        let [(backend, _)] = snapshot.splits[split.0 as usize].targets[..] else { panic!() };
+        snapshot.backend(backend).unwrap()
+    };
+    let cart = snapshot.published(&ServiceId::parse("cart").unwrap()).unwrap();
+    for address in cart.vip.addresses() {
+        assert_eq!(&*backends_at(address).name, "cart");
+        assert_eq!(snapshot.service_at(address).unwrap().to_string(), "cart");
+    }
+    let db = snapshot.published(&ServiceId::parse("db").unwrap()).unwrap();
+    assert_eq!(&*backends_at(db.vip.v6.into()).name, "db");
+    assert_eq!(db.instances.len(), 2, "what is no label has no name");
+    for instance in &db.instances {
+        for address in instance.vip.addresses() {
+            let backend = backends_at(address);
+            assert_eq!(*backend.name, *alloc::format!("db#{}", instance.name));
+            let [endpoint] = &backend.endpoints[..] else { panic!() };
+            assert_eq!(*endpoint.name, *instance.name.as_str());
+            assert!(endpoint.healthy && endpoint.weight == 1);
+            assert_eq!(snapshot.service_at(address).unwrap().to_string(), "db");
+        }
+    }
+    let nobody = SocketAddr::from(([240, 240, 0, 9], 80));
+    assert_eq!(snapshot.decide_connection(Entry::Address(nobody), b"").then, Then::NoSuchService);
+    let outside = SocketAddr::from(([192, 0, 2, 1], 80));
+    assert_eq!(snapshot.decide_connection(Entry::Address(outside), b"").then, Then::Direct(outside));
 }

@@ -50,6 +50,11 @@ impl Cidr {
         if masked.network == network { Ok(masked) } else { Err(CidrError::HostBits(masked)) }
     }
 
+    /// Whether it is a range of IPv4 addresses.
+    pub const fn is_ipv4(&self) -> bool {
+        self.network.is_ipv4()
+    }
+
     /// True when `ip` lies in it. An address of the other family never does.
     pub fn contains(&self, ip: IpAddr) -> bool {
         bits(ip) == bits(self.network) && mask(ip, self.prefix) == self.network
@@ -115,10 +120,7 @@ mod tests {
         for text in ["10.0.0/8", "", "/8", "10.0.0.0.0/8", "localhost/8", "010.0.0.0/8"] {
             assert_eq!(Cidr::parse(text), Err(CidrError::Address), "{text}");
         }
-        assert_eq!(
-            Cidr::parse("10.1.2.3/8"),
-            Err(CidrError::HostBits(Cidr::parse("10.0.0.0/8").unwrap()))
-        );
+        assert_eq!(Cidr::parse("10.1.2.3/8"), Err(CidrError::HostBits(Cidr::parse("10.0.0.0/8").unwrap())));
         assert_eq!(Cidr::parse("::ffff:10.0.0.0/104"), Err(CidrError::Mapped));
     }
 

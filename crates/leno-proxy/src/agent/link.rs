@@ -14,13 +14,13 @@ use leno_wire::grpc::Client;
 use leno_wire::proto::mesh::{JoinRequest, JoinResponse, RenewRequest};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::{Code, Status};
 
 use crate::clock::unix_now;
+use crate::dial::Dialer;
 
 /// An open connection.
 pub(super) struct Link {
@@ -50,15 +50,20 @@ const CALL_WITHIN: Duration = Duration::from_secs(5);
 const REASON_WITHIN: Duration = Duration::from_millis(100);
 
 /// Connects with our identity to exactly the control plane of our trust domain.
-pub(super) async fn dial(control: String, credential: Arc<Credential>) -> Result<Link, String> {
+pub(super) async fn dial(
+    dialer: Dialer,
+    control: String,
+    credential: Arc<Credential>,
+) -> Result<Link, String> {
     let expected = control_id(&credential.id.trust_domain);
     let config = client_config(&credential, &expected, &[ALPN_CONTROL], &Clock::system())
         .map_err(|error| error.to_string())?;
-    open(&control, config).await
+    open(&dialer, &control, config).await
 }
 
 /// Trades the token and a fresh key for a credential.
 pub(super) async fn join(
+    dialer: Dialer,
     control: String,
     token: JoinToken,
     instance: String,
@@ -66,7 +71,7 @@ pub(super) async fn join(
     let again = |error: &dyn Error| JoinError::Again(error.to_string());
     let config = pinned_client_config(token.pin, &[ALPN_CONTROL], &Clock::system()).map_err(|e| again(&e))?;
     let key = KeyAndCsr::generate().map_err(|e| again(&e))?;
-    let link = open(&control, config).await.map_err(JoinError::Again)?;
+    let link = open(&dialer, &control, config).await.map_err(JoinError::Again)?;
     let request = JoinRequest { token: token.text(), csr_der: key.csr_der().to_vec(), instance };
     match link.client.join(request, CALL_WITHIN).await {
         Ok(response) => accept(key, response, None).map_err(JoinError::Again),
@@ -101,9 +106,9 @@ fn accept(key: KeyAndCsr, response: JoinResponse, id: Option<&SpiffeId>) -> Resu
         .map_err(|error| format!("the certificate from the control plane cannot be used: {error}"))
 }
 
-async fn open(control: &str, config: Arc<ClientConfig>) -> Result<Link, String> {
+async fn open(dialer: &Dialer, control: &str, config: Arc<ClientConfig>) -> Result<Link, String> {
     let opening = async {
-        let tcp = TcpStream::connect(control).await.map_err(|error| format!("connecting: {error}"))?;
+        let tcp = dialer.connect_host(control).await.map_err(|error| format!("connecting: {error}"))?;
         // Small messages that should leave at once.
         tcp.set_nodelay(true).map_err(|error| format!("connecting: {error}"))?;
         let tls = TlsConnector::from(config).connect(server_name(), tcp).await.map_err(|error| {

@@ -6,7 +6,8 @@ use fake::Control;
 use leno_core::index::{Key, Kind};
 use leno_core::name::Label;
 use leno_core::spec::{
-    ActionSpec, Balance, EndpointSpec, GatewaySpec, MatchSpec, Protocol, RuleSpec, ServiceSpec, Transport,
+    ActionSpec, Balance, EndpointSpec, GatewaySpec, ListenerSpec, MatchSpec, Protocol, RuleSpec, ServiceSpec,
+    Transport,
 };
 use leno_identity::token::Grant;
 use tokio::net::TcpListener;
@@ -29,6 +30,9 @@ fn service(name: &str, calls: &[&str]) -> ServiceSpec {
         calls: calls.iter().map(|name| id(name)).collect(),
         health: None,
         timeout: None,
+        send_proxy: None,
+        headless: false,
+        srv_port: 80,
     }
 }
 
@@ -58,6 +62,7 @@ fn sidecar(control: &Control, granted: &str, app: SocketAddr) -> AgentConfig {
             app,
         },
         mesh_advertise: Some(SocketAddr::from(([127, 0, 0, 1], 4711))),
+        dialer: Dialer::default(),
     }
 }
 
@@ -130,7 +135,7 @@ async fn a_gateway_learns_its_rules() {
     let (control, _running) = Control::new().await;
     let spec = GatewaySpec {
         id: id("edge"),
-        listen: SocketAddr::from(([127, 0, 0, 1], 80)),
+        listeners: vec![Arc::new(ListenerSpec::http("http", SocketAddr::from(([127, 0, 0, 1], 80))))],
         rules: vec![RuleSpec {
             name: "all".into(),
             when: MatchSpec::default(),
@@ -146,6 +151,7 @@ async fn a_gateway_learns_its_rules() {
         token: control.token(Grant::Gateway(id("edge"))),
         workload: Workload::Gateway { name: Label::parse("edge").unwrap() },
         mesh_advertise: None,
+        dialer: Dialer::default(),
     };
     let agent = start(config, 1).unwrap();
     until(&agent.status, "ready", |status| status.ready).await;

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use leno_core::http1::ResponseFor;
 use leno_core::reason::Reason;
 use leno_core::time::{Duration, Instant};
-use tokio::net::TcpStream;
 
 use super::{Reader, Response, ResponseReader, Writer};
 use crate::io::Stream;
@@ -30,7 +29,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects. The caller bounds the wait.
     pub(crate) async fn dial(worker: &Worker, address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        let stream = worker.dialer.connect(address).await?;
         stream.set_nodelay(true)?;
         let stream = Rc::new(Stream::Plain(stream));
         let reader =

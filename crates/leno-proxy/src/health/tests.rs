@@ -28,6 +28,11 @@ async fn app(answers: &'static [&'static str]) -> SocketAddr {
     address
 }
 
+/// No namespace but ours.
+fn here() -> Dialer {
+    Dialer::default()
+}
+
 async fn until(told: &mut watch::Receiver<Health>, wanted: &Health) {
     let found = timeout(Duration::from_secs(5), told.wait_for(|health| health == wanted)).await.is_ok();
     assert!(found, "expected {wanted:?}, it is {:?}", *told.borrow());
@@ -41,15 +46,18 @@ async fn a_status_decides() {
     let garbage = app(&["SSH-2.0-OpenSSH\r\n"]).await;
     let silent = app(&[""]).await;
     let http = spec(Probe::Http("/healthz".into()));
-    assert_eq!(probe(ok, &http).await, Outcome::Good);
-    assert_eq!(probe(redirect, &http).await, Outcome::Good);
-    assert_eq!(probe(sick, &http).await, Outcome::Bad("status 503 for /healthz".into()));
-    assert_eq!(probe(garbage, &http).await, Outcome::Bad("the answer is not HTTP for /healthz".into()));
-    let outcome = probe(silent, &http).await;
+    assert_eq!(probe(ok, &here(), &http).await, Outcome::Good);
+    assert_eq!(probe(redirect, &here(), &http).await, Outcome::Good);
+    assert_eq!(probe(sick, &here(), &http).await, Outcome::Bad("status 503 for /healthz".into()));
+    assert_eq!(
+        probe(garbage, &here(), &http).await,
+        Outcome::Bad("the answer is not HTTP for /healthz".into())
+    );
+    let outcome = probe(silent, &here(), &http).await;
     assert_eq!(outcome, Outcome::Bad("the connection ended before an answer for /healthz".into()));
-    assert_eq!(probe(sick, &spec(Probe::Tcp)).await, Outcome::Good);
+    assert_eq!(probe(sick, &here(), &spec(Probe::Tcp)).await, Outcome::Good);
     let split = spec(Probe::Http("/x HTTP/1.1\r\nEvil: yes".into()));
-    assert!(matches!(probe(ok, &split).await, Outcome::Bad(why) if why.starts_with("not a path")));
+    assert!(matches!(probe(ok, &here(), &split).await, Outcome::Bad(why) if why.starts_with("not a path")));
 }
 
 #[tokio::test]
@@ -58,10 +66,10 @@ async fn nobody_there_and_no_answer_are_told_apart() {
     let held = tokio::net::TcpSocket::new_v4().unwrap();
     held.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let gone = held.local_addr().unwrap();
-    assert_eq!(probe(gone, &spec(Probe::Tcp)).await, Outcome::Refused);
+    assert_eq!(probe(gone, &here(), &spec(Probe::Tcp)).await, Outcome::Refused);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let deaf = listener.local_addr().unwrap();
-    let outcome = probe(deaf, &spec(Probe::Http("/".into()))).await;
+    let outcome = probe(deaf, &here(), &spec(Probe::Http("/".into()))).await;
     assert_eq!(outcome, Outcome::Bad("no answer within 200ms".into()));
 }
 
@@ -70,7 +78,7 @@ async fn an_application_is_followed_through_its_life() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (configure, configured) = watch::channel(None);
-    let mut told = check(address, configured);
+    let mut told = check(address, here(), configured);
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(*told.borrow(), Health::Unknown, "it is not known yet what to ask");
 

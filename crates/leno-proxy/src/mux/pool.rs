@@ -263,7 +263,7 @@ async fn handshake(
     let tls = worker.tls().clone();
     let Some(tls) = tls else { return Err(refused("self", "no_credential")) };
     let config = tls.client(id).map_err(|_| refused("self", "credential"))?;
-    let stream = TcpStream::connect(endpoint.spec.address).await.map_err(|_| ConnectFailure::Refused)?;
+    let stream = worker.dialer.connect(endpoint.spec.address).await.map_err(|_| ConnectFailure::Refused)?;
     // Nagle's delay would undo the coalescing that the transport does itself.
     stream.set_nodelay(true).map_err(|_| ConnectFailure::Refused)?;
     let stream = TlsConnector::from(config).connect(server_name(), stream).await;

@@ -8,22 +8,25 @@ use super::{Feed, Identity, SourceError};
 use crate::agent::{self, AgentConfig};
 use crate::clock::seed;
 use crate::config::Workload;
+use crate::dial::Dialer;
 
 /// Salt of the agent's seed, so that its waits differ from the workers' choices.
 const AGENT_SALT: u64 = 0xa6e7;
 
-/// Joins the control plane at `address`; `mesh` is where peers reach this sidecar.
+/// Joins the control plane at `address`; `mesh` is where peers reach this sidecar, `dialer` how connections are made.
 pub(crate) fn open(
     address: &str,
     token: &str,
     workload: &Workload,
     mesh: Option<SocketAddr>,
+    dialer: Dialer,
 ) -> Result<(Feed, Identity), SourceError> {
     let config = AgentConfig {
         control: address.to_owned(),
         token: token.to_owned(),
         workload: workload.clone(),
         mesh_advertise: mesh,
+        dialer,
     };
     let handle = agent::start(config, seed(AGENT_SALT))
         .map_err(|error| SourceError::Control(format!("the join token cannot be used: {error}")))?;

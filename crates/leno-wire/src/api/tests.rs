@@ -16,7 +16,9 @@ fn a_declaration_survives_json_and_the_core_model() {
         "calls": ["cart", "shop/user"],
         "health": {"http_path": "/healthz", "interval_ms": 500, "timeout_ms": 250, "healthy_after": 1,
                    "unhealthy_after": 2},
-        "timeout_ms": 15000
+        "timeout_ms": 15000,
+        "headless": true,
+        "srv_port": 6379
     }"#;
     let declaration: ServiceDeclaration = serde_json::from_str(text).unwrap();
     let spec = declaration.clone().parse(&ServiceId::parse("shop/product").unwrap()).unwrap();

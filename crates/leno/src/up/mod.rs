@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use leno_config::native::{self, MeshFile};
 
+use crate::capture::tools;
 use crate::failure::Failure;
 use crate::logging::Level;
 use crate::output::Output;
@@ -29,6 +30,7 @@ use crate::output::Output;
 use self::command::Command;
 use self::mesh::{Mesh, Options};
 use self::plan::Planner;
+pub(crate) use self::plan::executable;
 use self::state::{State, StateChoice};
 use self::supervise::{RESTART_FIRST, Timing};
 use self::view::View;
@@ -44,6 +46,10 @@ pub(crate) struct UpArgs {
     /// Keep nothing: a temporary state directory, removed at the end.
     #[arg(long)]
     ephemeral: bool,
+    /// Run each service in a network namespace of its own, every connection of it intercepted by its sidecar: `on`, `off`, or
+    /// `auto`, which does so where it may (root, and the program nft).
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    capture: Capture,
     /// How long the mesh may take to be ready.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     start_timeout: Duration,
@@ -54,6 +60,18 @@ pub(crate) struct UpArgs {
     /// environment; then stop the mesh and exit as it did.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+/// Whether services are captured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Capture {
+    /// Where that is possible.
+    #[default]
+    Auto,
+    /// Or nothing is started.
+    On,
+    /// They are told their sidecars by the environment.
+    Off,
 }
 
 impl UpArgs {
@@ -70,7 +88,8 @@ impl UpArgs {
             (None, false) => StateChoice::Beside(&file),
         };
         let state = State::open(&choice, mesh.name.as_str(), seed)?;
-        let plan = Planner::new(&mesh, &file, &state, log, seed)?.plan()?;
+        let capture = self.capture()?;
+        let plan = Planner::new(&mesh, &file, &state, log, seed)?.capture(capture).plan()?;
         let leno = std::env::current_exe()
             .map_err(|error| Failure::failed(format!("cannot find the running program: {error}")))?;
         let timing = Timing {
@@ -86,6 +105,19 @@ impl UpArgs {
             .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?;
         let code = runtime.block_on(Mesh::run(plan, state, options, command, view))?;
         Ok(ExitCode::from(code))
+    }
+
+    /// Whether services are captured; says why not, where that is not what was asked for.
+    fn capture(&self) -> Result<bool, Failure> {
+        match (self.capture, tools::cannot()) {
+            (Capture::Off, _) => Ok(false),
+            (_, None) => Ok(true),
+            (Capture::Auto, Some(why)) => {
+                tracing::info!(%why, "services are not captured");
+                Ok(false)
+            }
+            (Capture::On, Some(why)) => Err(Failure::failed(format!("cannot intercept traffic: {why}"))),
+        }
     }
 
     fn file(&self) -> Result<PathBuf, Failure> {
@@ -138,7 +170,7 @@ pub(crate) fn default_identity(file: &Path, mesh: &MeshFile) -> Result<PathBuf, 
 }
 
 /// Seconds with a fraction, more than 0.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || "a number of seconds above 0, such as 0.5 or 30".to_owned();
     let seconds: f64 = text.parse().map_err(|_| wrong())?;
     match Duration::try_from_secs_f64(seconds) {

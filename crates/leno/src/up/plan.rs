@@ -10,6 +10,7 @@ use leno_config::native::{InstanceEntry, MeshFile, Run, ServiceEntry};
 use leno_core::name::ServiceId;
 use leno_core::spec::{GatewaySpec, PathMatch};
 
+use crate::capture::place::Place;
 use crate::failure::Failure;
 use crate::logging::Level;
 
@@ -78,6 +79,8 @@ pub(super) enum Program {
         folder: PathBuf,
         /// Added to our environment.
         env: Vec<(String, String)>,
+        /// A network namespace of its own. Held as long as the mesh runs: a command that is started again finds it.
+        place: Option<Place>,
     },
 }
 
@@ -127,6 +130,8 @@ pub(super) struct Planner<'a> {
     leno: PathBuf,
     log: Option<Level>,
     ports: Ports,
+    /// Whether commands get a network namespace each.
+    capture: bool,
     members: Vec<MemberPlan>,
     instances: Vec<InstancePlan>,
 }
@@ -143,7 +148,12 @@ impl<'a> Planner<'a> {
         let leno = std::env::current_exe()
             .map_err(|error| Failure::failed(format!("cannot find the running program: {error}")))?;
         let (members, instances) = (Vec::new(), Vec::new());
-        Ok(Self { mesh, file, state, leno, log, ports: Ports::new(seed), members, instances })
+        Ok(Self { mesh, file, state, leno, log, ports: Ports::new(seed), capture: false, members, instances })
+    }
+
+    /// With or without a network namespace for each command.
+    pub(super) fn capture(self, capture: bool) -> Self {
+        Self { capture, ..self }
     }
 
     /// The plan; every port in it was free a moment ago.
@@ -178,8 +188,8 @@ impl<'a> Planner<'a> {
     fn named_ports(&mut self) -> Result<(), Failure> {
         let mesh = self.mesh;
         for gateway in &mesh.gateways {
-            if gateway.listen.port() != 0 {
-                self.ports.named(gateway.listen, &format!("gateway `{}`", gateway.id))?;
+            for listener in gateway.listeners.iter().filter(|listener| listener.listen.port() != 0) {
+                self.ports.named(listener.listen, &format!("gateway `{}`", gateway.id))?;
             }
         }
         for (service, instance) in instances(mesh) {
@@ -256,6 +266,17 @@ impl<'a> Planner<'a> {
             arguments.extend(words(["--outbound", &format!("{service}={address}")]));
         }
         arguments.extend(words(["--admin", &admin.to_string(), "--drain-seconds", DRAIN_SECONDS]));
+        let home = match self.capture && entry.run.is_some() {
+            true => Some(Place::make(&name)?),
+            false => None,
+        };
+        let mut command_after = vec![CONTROL];
+        if let Some(home) = &home {
+            // Before its sidecar listens: until that is ready nobody is there who could connect.
+            home.intercept()?;
+            arguments.extend(home.proxy_arguments().into_iter().map(OsString::from));
+            command_after.push(sidecar);
+        }
         self.members.push(MemberPlan {
             name: format!("sidecar of {name}"),
             kind: Kind::Sidecar,
@@ -269,11 +290,11 @@ impl<'a> Planner<'a> {
         let command = match &entry.run {
             Some(run) => {
                 let env = app_env(service, entry, run, app.port(), proxy, &outbound);
-                let program = self.command(&name, run, app.port(), env)?;
+                let program = self.command(&name, run, app.port(), env, home)?;
                 self.members.push(MemberPlan {
                     name: name.clone(),
                     kind: Kind::Service,
-                    spec: MemberSpec { rank: Rank::App, after: vec![CONTROL] },
+                    spec: MemberSpec { rank: Rank::App, after: command_after },
                     program,
                     joins: None,
                     ready: ReadyBy::Health(place),
@@ -346,6 +367,7 @@ impl<'a> Planner<'a> {
         run: &Run,
         port: u16,
         env: Vec<(String, String)>,
+        place: Option<Place>,
     ) -> Result<Program, Failure> {
         let folder = self.mesh.working_folder(run);
         if !folder.is_dir() {
@@ -364,7 +386,7 @@ impl<'a> Planner<'a> {
             executable(Path::new(program), &folder, &path)
                 .map_err(|why| Failure::failed(format!("instance `{name}`: its command {why}")))?;
         }
-        Ok(Program::Held { argv, folder, env })
+        Ok(Program::Held { argv, folder, env, place })
     }
 
     fn leno(&self, mut arguments: Vec<OsString>) -> Program {
@@ -438,20 +460,23 @@ fn app_env(
         set("VERSION", version.to_string());
     }
     for (called, address) in outbound {
-        set(&variable(called), format!("http://{}", reachable(*address)));
+        let address = reachable(*address);
+        set(&variable(called, "URL"), format!("http://{address}"));
+        // For what is no HTTP.
+        set(&variable(called, "ADDRESS"), address.to_string());
     }
     env.extend(run.env_on(port));
     env
 }
 
-/// `LENO_PRODUCT_URL` for `product`, `LENO_SHOP_PRODUCT_URL` for `shop/product`.
-fn variable(service: &ServiceId) -> String {
+/// `LENO_PRODUCT_URL` for `product` and `URL`, `LENO_SHOP_PRODUCT_URL` for `shop/product`.
+fn variable(service: &ServiceId, what: &str) -> String {
     let name = service.to_string().to_uppercase();
-    format!("LENO_{}_URL", name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"))
+    format!("LENO_{}_{what}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"))
 }
 
 /// Finds `program` as `execvp` would, from `folder`.
-pub(super) fn executable(program: &Path, folder: &Path, path: &OsString) -> Result<(), String> {
+pub(crate) fn executable(program: &Path, folder: &Path, path: &OsString) -> Result<(), String> {
     let may_run = |file: &Path| {
         file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
     };
@@ -497,8 +522,11 @@ mod tests {
 
     #[test]
     fn a_dependency_becomes_a_variable() {
-        assert_eq!(variable(&ServiceId::parse("product").unwrap()), "LENO_PRODUCT_URL");
-        assert_eq!(variable(&ServiceId::parse("shop/price-list").unwrap()), "LENO_SHOP_PRICE_LIST_URL");
+        assert_eq!(variable(&ServiceId::parse("product").unwrap(), "URL"), "LENO_PRODUCT_URL");
+        assert_eq!(
+            variable(&ServiceId::parse("shop/price-list").unwrap(), "URL"),
+            "LENO_SHOP_PRICE_LIST_URL"
+        );
     }
 
     #[test]

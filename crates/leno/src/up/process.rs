@@ -87,8 +87,12 @@ impl Launch<'_> {
             Program::Leno(arguments) => {
                 command.args(arguments);
             }
-            Program::Held { argv, folder, env } => {
-                command.args(["hold", "--"]).args(argv).current_dir(folder);
+            Program::Held { argv, folder, env, place } => {
+                command.arg("hold");
+                if let Some(place) = place {
+                    command.arg("--namespace").arg(place.path());
+                }
+                command.arg("--").args(argv).current_dir(folder);
                 command.envs(env.iter().map(|(name, value)| (name, value)));
             }
         }

@@ -77,6 +77,7 @@ async fn fixture(service: &str, healthy: bool) -> Fixture {
         argv: vec!["service".into()],
         folder: folder.path().to_owned(),
         env: vec![("GREETING".to_owned(), "good morning".to_owned())],
+        place: None,
     };
     let service = Some(Joins::Service("a".to_owned()));
     let edge = Some(Joins::Gateway("edge".to_owned()));
