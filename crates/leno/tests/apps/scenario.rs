@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::common::until;
-use crate::ground::{Ground, Program, SOON, WORK, find, registries, skip};
+use crate::ground::{CLIENT_SECONDS, Ground, Program, SOON, WORK, find, registries, skip};
 use crate::mesh::{API_PORT, CALLER, Mesh, NEAR};
 use crate::wire::{Capture, Traffic};
 
@@ -166,7 +166,7 @@ impl Scenario {
         let capture = Capture::start(ground, "captured");
         let mesh = Mesh::start(ground, &Mesh::file_of(self.name));
         let server = self.server_captured(ground, &mesh);
-        let mut command = mesh.run(CALLER, None, self.client);
+        let mut command = mesh.run(CALLER, None, &bounded(self.client));
         command.envs(self.environment(self.name));
         let (good, seen) = ground.end("client-captured", &mut command);
         assert!(good, "{}: the client fails when captured", self.name);
@@ -220,4 +220,9 @@ impl Scenario {
     pub(crate) fn mark(&self) -> String {
         format!("leno-mark-{}-seen", self.name)
     }
+}
+
+/// A script that ends after a minute, however it goes.
+fn bounded(script: &str) -> String {
+    format!("exec timeout --kill-after=2 {CLIENT_SECONDS} sh -euc '{}'", script.replace('\'', "'\\''"))
 }
