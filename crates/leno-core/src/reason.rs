@@ -55,11 +55,15 @@ pub enum Reason {
     Draining,
     /// A method or feature that Leno does not support here.
     Unsupported,
+    /// The mesh does not let it leave.
+    EgressDenied,
+    /// The name of a place outside the mesh has no address.
+    NameNotResolved,
 }
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -78,6 +82,8 @@ impl Reason {
         Self::Overload,
         Self::Draining,
         Self::Unsupported,
+        Self::EgressDenied,
+        Self::NameNotResolved,
     ];
 
     /// `(word, status, culprit, sentence)`.
@@ -128,6 +134,12 @@ impl Reason {
             Self::Overload => ("overload", 503, Leno, "a limit of the proxy is reached"),
             Self::Draining => ("draining", 503, Leno, "the proxy is stopping"),
             Self::Unsupported => ("unsupported", 501, Downstream, "the proxy does not support this request"),
+            Self::EgressDenied => {
+                ("egress_denied", 403, Configuration, "the mesh does not let this service send that outside")
+            }
+            Self::NameNotResolved => {
+                ("name_not_resolved", 502, Upstream, "the name of the host outside the mesh has no address")
+            }
         }
     }
 
@@ -175,6 +187,7 @@ impl Culprit {
 pub const fn phrase(status: u16) -> &'static [u8] {
     match status {
         400 => b"Bad Request",
+        403 => b"Forbidden",
         404 => b"Not Found",
         408 => b"Request Timeout",
         413 => b"Content Too Large",

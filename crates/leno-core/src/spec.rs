@@ -10,6 +10,13 @@ use crate::name::{Label, ServiceId};
 use crate::peer::SpiffeId;
 use crate::time::Duration;
 
+mod outside;
+
+pub use outside::{
+    Alpn, Cidr, CidrError, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
+    Pinned, Roots, TlsSpec, Via,
+};
+
 /// A service as its owner declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSpec {
@@ -28,6 +35,8 @@ pub struct ServiceSpec {
     pub health: Option<HealthSpec>,
     /// From the whole request head received to the end of the response; `None`: only the idle limit bounds it.
     pub timeout: Option<Duration>,
+    /// How it is reached when it is outside the mesh; `None`: by its endpoints as they are.
+    pub external: Option<Arc<ExternalSpec>>,
 }
 
 /// What an instance speaks.
@@ -182,6 +191,8 @@ pub enum Transport {
     Mesh(SpiffeId),
     /// Plain text: a service outside the mesh, or the application beside its own sidecar.
     Plain,
+    /// TLS with a server that is no Leno.
+    Tls(Arc<TlsSpec>),
 }
 
 /// Everything that one proxy has been told: what its snapshot is built from. Only the services that its workload
@@ -196,6 +207,8 @@ pub struct World {
     pub absent: alloc::collections::BTreeSet<ServiceId>,
     /// The gateway that this proxy is, if it is one.
     pub gateway: Option<GatewaySpec>,
+    /// What may leave the mesh.
+    pub egress: EgressSpec,
 }
 
 /// A service with the endpoints that can answer for it.
