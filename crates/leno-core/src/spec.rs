@@ -42,9 +42,31 @@ pub struct ServiceSpec {
 /// What an instance speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1.
+    /// What the client speaks: found out for each connection by [`crate::detect`], so that a service of which nobody has
+    /// said anything just works.
     #[default]
+    Auto,
+    /// HTTP/1.1; a client that speaks HTTP/2 is translated.
     Http1,
+    /// HTTP/2; a client that speaks HTTP/1.1 is translated.
+    Http2,
+    /// gRPC, which is HTTP/2.
+    Grpc,
+    /// Bytes that nobody looks into.
+    Tcp,
+}
+
+impl Protocol {
+    /// The word for it in the mesh file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Http1 => "http",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 /// How an endpoint is chosen among the healthy ones.

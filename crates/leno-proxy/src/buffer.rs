@@ -4,9 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-use tokio::net::TcpStream;
-
-use crate::socket;
+use crate::io::Stream;
 
 /// The usual buffer, in bytes: a body of 16 KiB, which is what many programs write at a time, together with its head. Larger
 /// ones cost cache, smaller ones system calls.
@@ -104,9 +102,9 @@ impl ReadBuffer {
     }
 
     /// Reads once without waiting, at most up to `limit` unconsumed bytes in all. 0 is the end of the stream.
-    pub(crate) fn try_read(&mut self, stream: &TcpStream, limit: usize) -> io::Result<usize> {
+    pub(crate) fn try_read(&mut self, stream: &Stream, limit: usize) -> io::Result<usize> {
         self.make_room(limit);
-        let read = socket::try_receive(stream, &mut self.data);
+        let read = stream.try_receive(&mut self.data);
         if self.data.is_empty() {
             self.give_back();
         }

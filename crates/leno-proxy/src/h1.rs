@@ -13,11 +13,10 @@ use leno_core::http1::{
     ResponseOptions, ResponseParser, Version, encode_request_head, encode_response_head,
 };
 use leno_core::reason::Reason;
-use tokio::net::TcpStream;
 
 use crate::body::{Arrived, Broken, Chunk, Hop, RequestSink, ResponseSink, ResponseSource, Sink, Source};
 use crate::buffer::{BUFFER_BYTES, ReadBuffer, Stock};
-use crate::socket;
+use crate::io::Stream;
 
 pub(crate) mod client;
 pub(crate) mod server;
@@ -35,7 +34,7 @@ const PIPELINED_BYTES_MAX: usize = BUFFER_BYTES;
 /// The reading half of a connection.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     pub(crate) buffer: ReadBuffer,
     decoder: BodyDecoder,
     /// `(start, end, consumed)` of the payload that was shown and not yet taken.
@@ -47,7 +46,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(stream: Rc<TcpStream>, stock: Stock, limits: &Limits, blame: Reason) -> Self {
+    pub(crate) fn new(stream: Rc<Stream>, stock: Stock, limits: &Limits, blame: Reason) -> Self {
         Self {
             stream,
             buffer: ReadBuffer::new(stock),
@@ -179,7 +178,7 @@ impl Reader {
 /// The writing half of a connection.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     stock: Stock,
     /// Bytes not yet written; without memory while there are none.
     out: Vec<u8>,
@@ -199,7 +198,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(stream: Rc<TcpStream>, stock: Stock) -> Self {
+    pub(crate) fn new(stream: Rc<Stream>, stock: Stock) -> Self {
         Self {
             stream,
             stock,
@@ -239,15 +238,12 @@ impl Writer {
 
     /// Lets the kernel ask now and then whether the other end of a tunnel still lives: nobody else would ever know.
     fn probe_when_silent(&self) {
-        let probes = socket2::TcpKeepalive::new().with_time(TUNNEL_PROBE_AFTER);
-        // A failure means that the socket is already gone.
-        let _ = socket2::SockRef::from(&*self.stream).set_tcp_keepalive(&probes);
+        self.stream.probe_after(TUNNEL_PROBE_AFTER);
     }
 
     /// Makes the peer see a reset instead of an orderly end when the stream is dropped.
     pub(crate) fn reset_on_close(&self) {
-        // A failure means that the socket is already gone.
-        let _ = socket2::SockRef::from(&*self.stream).set_linger(Some(std::time::Duration::ZERO));
+        self.stream.reset_on_close();
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, extra: &mut &[u8]) -> Poll<io::Result<()>> {
@@ -261,7 +257,7 @@ impl Writer {
                 return Poll::Ready(Ok(()));
             }
             // Try first: the socket is writable nearly always, and asking would cost as much as writing.
-            match socket::try_send(&self.stream, kept, extra) {
+            match self.stream.try_send(kept, extra) {
                 Ok(bytes) => {
                     let of_kept = bytes.min(kept.len());
                     self.sent += of_kept;
@@ -321,9 +317,8 @@ impl Sink for Writer {
         let complete = self.encoder.finish(&mut self.out, trailers);
         self.flush().await?;
         if self.tunnel {
-            // The end of one direction of a tunnel is the end of that direction and nothing else. A failure means
-            // that the peer is gone, which the other direction finds out.
-            let _ = socket2::SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write);
+            // The end of one direction of a tunnel is the end of that direction and nothing else.
+            self.stream.shutdown_write();
         }
         complete.map_err(|_| Broken::CLOSED)
     }

@@ -17,6 +17,7 @@ pub mod config;
 mod drive;
 mod h1;
 pub mod health;
+mod io;
 mod listen;
 mod mux;
 mod socket;

@@ -14,13 +14,13 @@ use leno_core::rng::Rng;
 use leno_core::route::ListId;
 use leno_core::snapshot::Snapshot;
 use leno_core::time::Instant;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::access_log::Log;
 use crate::buffer::Stock;
 use crate::clock::{Clock, seed};
 use crate::h1::client::Pools as H1Pools;
+use crate::io::Stream;
 use crate::mux::Inputs;
 use crate::mux::accept::Desks;
 use crate::mux::pool::Pools as MuxPools;
@@ -123,14 +123,14 @@ pub(crate) struct Worker {
 /// A client's connection, as a drain sees it.
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     /// Waiting for a request: it may be closed without harm.
     pub(crate) idle: Cell<bool>,
 }
 
 impl Client {
     /// The connection.
-    pub(crate) fn stream(&self) -> &TcpStream {
+    pub(crate) fn stream(&self) -> &Stream {
         &self.stream
     }
 }
@@ -269,7 +269,7 @@ impl Worker {
     }
 
     /// Enters a client's connection; `None` at the limit.
-    pub(crate) fn enter(self: &Rc<Self>, stream: &Rc<TcpStream>) -> Option<(Rc<Client>, ClientGuard)> {
+    pub(crate) fn enter(self: &Rc<Self>, stream: &Rc<Stream>) -> Option<(Rc<Client>, ClientGuard)> {
         let mut clients = self.clients.borrow_mut();
         if clients.len() >= CONNECTIONS_MAX {
             crate::telemetry::bump(&mut self.telemetry().limits, "connections");
@@ -321,8 +321,8 @@ impl Worker {
     pub(crate) fn start_drain(&self) {
         self.draining.set(true);
         for client in self.clients.borrow().values().filter(|client| client.idle.get()) {
-            // Its task sees the end of the stream as if the client had closed it. A failure means it is closed already.
-            let _ = socket2::SockRef::from(&*client.stream).shutdown(std::net::Shutdown::Read);
+            // Its task sees the end of the stream as if the client had closed it.
+            client.stream.shutdown_read();
         }
         self.mux_pools.borrow_mut().drain();
         self.drain.notify_waiters();

@@ -332,14 +332,22 @@ impl TryFrom<wire::HealthCheck> for spec::HealthSpec {
 /// The protocol's number on the wire.
 pub(crate) const fn protocol(protocol: spec::Protocol) -> wire::Protocol {
     match protocol {
+        spec::Protocol::Auto => wire::Protocol::Auto,
         spec::Protocol::Http1 => wire::Protocol::Http1,
+        spec::Protocol::Http2 => wire::Protocol::Http2,
+        spec::Protocol::Grpc => wire::Protocol::Grpc,
+        spec::Protocol::Tcp => wire::Protocol::Tcp,
     }
 }
 
 /// The protocol with this number.
 fn parse_protocol(field: &str, number: i32) -> Result<spec::Protocol, WireError> {
     match wire::Protocol::try_from(number) {
+        Ok(wire::Protocol::Auto) => Ok(spec::Protocol::Auto),
         Ok(wire::Protocol::Http1) => Ok(spec::Protocol::Http1),
+        Ok(wire::Protocol::Http2) => Ok(spec::Protocol::Http2),
+        Ok(wire::Protocol::Grpc) => Ok(spec::Protocol::Grpc),
+        Ok(wire::Protocol::Tcp) => Ok(spec::Protocol::Tcp),
         Ok(wire::Protocol::Unspecified) | Err(_) => Err(bad(field, format!("{number} is not known here"))),
     }
 }

@@ -228,9 +228,15 @@ pub(crate) static SERVICE: Shape = Shape {
     fields: &[
         field(
             "protocol",
-            Kind::Choice(&[("http", "HTTP/1.1")]),
-            Without::Value("http"),
-            "What its instances speak.",
+            Kind::Choice(&[
+                ("auto", "what the client speaks, found out for each connection"),
+                ("http", "HTTP/1.1"),
+                ("http2", "HTTP/2"),
+                ("grpc", "gRPC"),
+                ("tcp", "bytes that nobody looks into"),
+            ]),
+            Without::Value("auto"),
+            "What its instances speak. HTTP/1.1 and HTTP/2 are translated where a client speaks the other one.",
         ),
         field(
             "balance",

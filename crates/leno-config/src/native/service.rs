@@ -63,7 +63,13 @@ impl<'n> Draft<'n> {
         }
         let mut fields = reader.fields(&entry.value, &SERVICE)?;
         if let Some(node) = fields.get("protocol") {
-            reader.choice(node, choices("protocol"));
+            spec.protocol = match reader.choice(node, choices("protocol")) {
+                Some("http") => Protocol::Http1,
+                Some("http2") => Protocol::Http2,
+                Some("grpc") => Protocol::Grpc,
+                Some("tcp") => Protocol::Tcp,
+                _ => Protocol::Auto,
+            };
         }
         if let Some(node) = fields.get("balance") {
             spec.balance = match reader.choice(node, choices("balance")) {

@@ -138,7 +138,7 @@ fn parse_hello(id: &SpiffeId, hello: &Hello) -> Result<Arrival, Status> {
     let label =
         |field: &str, text: &str| Label::parse(text).map_err(|e| bad(field, format!("{text:?}: {e}")));
     if let Some(protocol) = hello.protocol
-        && protocol != i32::from(Protocol::Http1)
+        && !Protocol::try_from(protocol).is_ok_and(|known| known != Protocol::Unspecified)
     {
         return Err(bad("protocol", format!("{protocol} is not known here")));
     }

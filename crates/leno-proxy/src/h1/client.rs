@@ -11,6 +11,7 @@ use leno_core::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::{Reader, Response, ResponseReader, Writer};
+use crate::io::Stream;
 use crate::worker::Worker;
 
 /// Idle connections kept per endpoint and worker. Fewer than a burst uses at a time means connecting anew in every burst.
@@ -31,7 +32,7 @@ impl Connection {
     pub(crate) async fn dial(worker: &Worker, address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let stream = Rc::new(stream);
+        let stream = Rc::new(Stream::Plain(stream));
         let reader =
             Reader::new(stream.clone(), worker.stock.clone(), &worker.limits, Reason::UpstreamMalformed);
         Ok(Self {

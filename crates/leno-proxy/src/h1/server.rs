@@ -20,6 +20,7 @@ use crate::body::{Request, ResponseSink, Sink};
 use crate::buffer::BUFFER_BYTES;
 use crate::caller::{Caller, Remote};
 use crate::drive::drive;
+use crate::io::Stream;
 use crate::listen::Guard;
 use crate::telemetry::bump;
 use crate::worker::{Client, ClientGuard, Worker};
@@ -41,7 +42,7 @@ const QUIET_AFTER: Duration = Duration::from_secs(5);
 
 /// Serves a client until one of the two closes the connection.
 pub(crate) fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, caller: &Caller, guard: Guard) {
-    let stream = Rc::new(stream);
+    let stream = Rc::new(Stream::Plain(stream));
     let Some((client, entry)) = worker.enter(&stream) else { return };
     let remote = Remote::new(peer);
     let visit =
@@ -51,7 +52,7 @@ pub(crate) fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, ca
 
 /// What a client's connection is, with or without a request under way.
 struct Visit {
-    stream: Rc<TcpStream>,
+    stream: Rc<Stream>,
     client: Rc<Client>,
     remote: Remote,
     caller: Caller,
@@ -238,8 +239,7 @@ impl Connection {
     }
 
     async fn linger(&mut self) {
-        // A failure means that the client is gone already.
-        let _ = socket2::SockRef::from(self.client.stream()).shutdown(std::net::Shutdown::Write);
+        self.client.stream().shutdown_write();
         let deadline = self.worker.now().after(LINGER);
         let mut left = LINGER_BYTES_MAX;
         while left > 0 {

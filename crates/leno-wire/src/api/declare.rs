@@ -15,7 +15,7 @@ use crate::proto::resource as wire;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceDeclaration {
-    /// What instances speak. Default `http1`.
+    /// What instances speak. Default `auto`.
     pub protocol: Protocol,
     /// How one of several endpoints is chosen. Default `least_request`.
     pub balance: Balance,
@@ -37,9 +37,17 @@ pub struct ServiceDeclaration {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
-    /// HTTP/1.1.
+    /// What the client speaks.
     #[default]
+    Auto,
+    /// HTTP/1.1.
     Http1,
+    /// HTTP/2.
+    Http2,
+    /// gRPC.
+    Grpc,
+    /// Opaque bytes.
+    Tcp,
 }
 
 /// How an endpoint is chosen.
@@ -157,7 +165,11 @@ impl ServiceDeclaration {
         wire::Service {
             name: crate::full_name(id),
             protocol: match self.protocol {
+                Protocol::Auto => wire::Protocol::Auto,
                 Protocol::Http1 => wire::Protocol::Http1,
+                Protocol::Http2 => wire::Protocol::Http2,
+                Protocol::Grpc => wire::Protocol::Grpc,
+                Protocol::Tcp => wire::Protocol::Tcp,
             }
             .into(),
             balance: match self.balance {
@@ -226,7 +238,11 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
     fn from(spec: &spec::ServiceSpec) -> Self {
         Self {
             protocol: match spec.protocol {
+                spec::Protocol::Auto => Protocol::Auto,
                 spec::Protocol::Http1 => Protocol::Http1,
+                spec::Protocol::Http2 => Protocol::Http2,
+                spec::Protocol::Grpc => Protocol::Grpc,
+                spec::Protocol::Tcp => Protocol::Tcp,
             },
             balance: match spec.balance {
                 spec::Balance::RoundRobin => Balance::RoundRobin,

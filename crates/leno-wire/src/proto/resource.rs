@@ -35,6 +35,14 @@ pub enum Protocol {
     Unspecified = 0,
     /// HTTP/1.1.
     Http1 = 1,
+    /// What the client speaks.
+    Auto = 2,
+    /// HTTP/2.
+    Http2 = 3,
+    /// gRPC.
+    Grpc = 4,
+    /// Opaque bytes.
+    Tcp = 5,
 }
 
 /// How an endpoint is chosen.
