@@ -4,15 +4,17 @@
 //! A [`Permit`] is one request's place on an endpoint: it counts as load while it lives and gives its place back
 //! when it is dropped, whatever way the request ended.
 
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::net::SocketAddr;
 
 use crate::rng::Rng;
 use crate::route::{BackendId, SplitId};
 use crate::snapshot::{BackendSpec, Snapshot};
-use crate::spec::{Balance, EndpointSpec};
+use crate::spec::{Balance, EndpointSpec, Transport};
 use crate::time::{Duration, Instant};
 
 mod budget;
@@ -28,6 +30,8 @@ use turns::Turns;
 pub const COOLING_MIN: Duration = Duration::from_millis(500);
 /// The longest that an unreachable endpoint stays without a request.
 pub const COOLING_MAX: Duration = Duration::from_secs(10);
+/// Addresses outside every backend whose connections are kept. Beyond it, those are forgotten that nothing is under way on.
+pub const DIRECT_MAX: usize = 1024;
 
 /// Every backend of the current snapshot with its live state, in the snapshot's order.
 #[derive(Debug, Default)]
@@ -39,6 +43,8 @@ pub struct Backends {
     splits: Vec<(Shares, Turns)>,
     /// The next endpoint key; never reused in one worker.
     next_key: u64,
+    /// Endpoints outside every backend that were used lately.
+    direct: BTreeMap<SocketAddr, Rc<Endpoint>>,
 }
 
 /// One named set of endpoints.
@@ -53,6 +59,8 @@ pub struct Backend {
     turns: Turns,
     /// Retries allowed beside ordinary requests.
     budget: Budget,
+    /// What there is when it has no endpoints.
+    without: NoEndpoint,
 }
 
 /// One endpoint with its live state.
@@ -80,7 +88,8 @@ struct Live {
 #[derive(Debug)]
 pub struct Permit {
     endpoint: Rc<Endpoint>,
-    backend: BackendId,
+    /// `None` for a direct one.
+    backend: Option<BackendId>,
 }
 
 /// Where to look for an endpoint.
@@ -90,6 +99,8 @@ pub enum Choice {
     Split(SplitId),
     /// An endpoint of this backend: a retry stays with the version that was chosen.
     Backend(BackendId),
+    /// An address outside every backend, which the caller knows: see [`Backends::direct`].
+    Direct,
 }
 
 /// Why there is no endpoint.
@@ -101,6 +112,8 @@ pub enum NoEndpoint {
     Unhealthy,
     /// Every usable one was already tried for this request.
     AllTried,
+    /// The service's places are known by names, and no address was found for any of them.
+    Unresolved,
 }
 
 /// What an attempt taught about its endpoint.
@@ -131,6 +144,7 @@ impl Backends {
             (shares, turns)
         });
         self.splits = splits.collect();
+        self.direct = old.direct;
     }
 
     /// Picks an endpoint and takes a place on it. `avoid` names endpoints (by key) that this request has tried.
@@ -147,17 +161,47 @@ impl Backends {
     ) -> Result<Permit, NoEndpoint> {
         let backend = match choice {
             Choice::Backend(id) => id,
+            // The caller asks for those by their address.
+            Choice::Direct => return Err(NoEndpoint::Empty),
             Choice::Split(id) => self.target(snapshot, id).ok_or(NoEndpoint::Empty)?,
         };
         let live = self.live(snapshot, backend).ok_or(NoEndpoint::Empty)?;
         let endpoint = live.pick(avoid, now, rng)?;
         endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
-        Ok(Permit { endpoint, backend })
+        Ok(Permit { endpoint, backend: Some(backend) })
     }
 
-    /// Counts a request against the backend's retry budget.
-    pub fn request_started(&mut self, snapshot: &Snapshot, backend: BackendId, now: Instant) {
-        if let Some(live) = self.live(snapshot, backend) {
+    /// A place on the endpoint at `address`, which is in no backend and is spoken to in plain text.
+    pub fn direct(&mut self, address: SocketAddr) -> Permit {
+        if self.direct.len() >= DIRECT_MAX && !self.direct.contains_key(&address) {
+            self.direct.retain(|_, endpoint| endpoint.in_flight() > 0);
+        }
+        let next_key = &mut self.next_key;
+        let mut make = || {
+            *next_key += 1;
+            let spec = EndpointSpec {
+                name: alloc::format!("{address}").into(),
+                address,
+                transport: Transport::Plain,
+                version: None,
+                weight: 1,
+                healthy: true,
+            };
+            Rc::new(Endpoint { spec: Arc::new(spec), key: *next_key, live: Rc::default() })
+        };
+        let endpoint = match self.direct.get(&address) {
+            Some(known) => known.clone(),
+            // All of them are in use: this one is for once.
+            None if self.direct.len() >= DIRECT_MAX => make(),
+            None => self.direct.entry(address).or_insert_with(make).clone(),
+        };
+        endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
+        Permit { endpoint, backend: None }
+    }
+
+    /// Counts a request against the retry budget of its backend, if it has one.
+    pub fn request_started(&mut self, snapshot: &Snapshot, backend: Option<BackendId>, now: Instant) {
+        if let Some(live) = backend.and_then(|backend| self.live(snapshot, backend)) {
             live.budget.deposit(now);
         }
     }
@@ -169,7 +213,8 @@ impl Backends {
 
     /// The endpoints in use, for pools to know what may go.
     pub fn keys(&self) -> impl Iterator<Item = u64> {
-        self.backends.iter().flat_map(|backend| backend.endpoints.iter().map(|endpoint| endpoint.key))
+        let of_backends = self.backends.iter().flat_map(|backend| backend.endpoints.iter());
+        of_backends.chain(self.direct.values()).map(|endpoint| endpoint.key)
     }
 
     /// Every backend, for what users look at.
@@ -241,6 +286,7 @@ impl Backend {
             turns,
             endpoints,
             budget: before.map_or_else(Budget::default, |backend| backend.budget.clone()),
+            without: if spec.by_names { NoEndpoint::Unresolved } else { NoEndpoint::Empty },
         }
     }
 
@@ -256,7 +302,7 @@ impl Backend {
 
     fn pick(&mut self, avoid: &[u64], now: Instant, rng: &mut Rng) -> Result<Rc<Endpoint>, NoEndpoint> {
         if self.shares.len() == 0 {
-            return Err(if self.endpoints.is_empty() { NoEndpoint::Empty } else { NoEndpoint::Unhealthy });
+            return Err(if self.endpoints.is_empty() { self.without } else { NoEndpoint::Unhealthy });
         }
         let untried = |endpoint: &Endpoint| !avoid.contains(&endpoint.key);
         // An endpoint that is only cooling down is better than none.
@@ -319,8 +365,8 @@ impl Permit {
         &self.endpoint
     }
 
-    /// The backend that the endpoint was picked from.
-    pub const fn backend(&self) -> BackendId {
+    /// The backend that the endpoint was picked from; `None`: it is in none.
+    pub const fn backend(&self) -> Option<BackendId> {
         self.backend
     }
 

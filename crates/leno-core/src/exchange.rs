@@ -225,6 +225,10 @@ impl Exchange {
             }
             Then::NoSuchService => exchange.reply(Reason::NoSuchService),
             Then::Unsupported => exchange.reply(Reason::Unsupported),
+            Then::Direct => {
+                exchange.action = Some(Action::Pick { choice: Choice::Direct, budget: false });
+            }
+            Then::Refused(reason) => exchange.reply(reason),
             // `decide` never answers List; if it did, there would be no route.
             Then::NoRoute | Then::List(_) => exchange.reply(Reason::NoRoute),
         }
@@ -333,7 +337,7 @@ impl Exchange {
 
     /// The backend that the current attempt's endpoint is from.
     pub fn backend(&self) -> Option<BackendId> {
-        self.permit.as_ref().map(Permit::backend)
+        self.permit.as_ref().and_then(Permit::backend)
     }
 
     /// What is known of the applications behind all attempts so far.
@@ -378,6 +382,7 @@ impl Exchange {
         let last = self.record.attempts().last().and_then(|attempt| attempt.failed);
         self.reply(last.unwrap_or(match why {
             NoEndpoint::Empty => Reason::NoEndpoint,
+            NoEndpoint::Unresolved => Reason::NameNotResolved,
             NoEndpoint::Unhealthy | NoEndpoint::AllTried => Reason::NoHealthyEndpoint,
         }));
     }
@@ -417,11 +422,12 @@ impl Exchange {
 
     fn retry_or_reply(&mut self, reason: Reason, budget: bool) {
         self.fail_attempt(reason);
-        let backend = self.permit.take().map(|permit| permit.backend());
-        match backend {
-            Some(backend) if self.record.attempts_made < ATTEMPTS_MAX && self.replayable => {
+        let choice =
+            self.permit.take().map(|permit| permit.backend().map_or(Choice::Direct, Choice::Backend));
+        match choice {
+            Some(choice) if self.record.attempts_made < ATTEMPTS_MAX && self.replayable => {
                 self.state = State::Picking;
-                self.action = Some(Action::Pick { choice: Choice::Backend(backend), budget });
+                self.action = Some(Action::Pick { choice, budget });
             }
             _ => self.reply(reason),
         }

@@ -8,6 +8,7 @@ use core::cell::OnceCell;
 use core::ops::Deref;
 
 use crate::head::RequestHead;
+use crate::reason::Reason;
 use crate::spec::{HostMatch, MatchSpec, PathMatch};
 use crate::time::Duration;
 
@@ -76,6 +77,10 @@ pub enum Then {
     NoSuchService,
     /// The entry does not serve this kind of request.
     Unsupported,
+    /// Out of the mesh, to an address that is in no backend: the shell finds it and picks it.
+    Direct,
+    /// It is refused.
+    Refused(Reason),
 }
 
 /// Backends by weight.

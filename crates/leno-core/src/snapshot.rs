@@ -1,17 +1,18 @@
 //! The validated world that one proxy needs, immutable, swapped whole. Built from a [`World`] by [`Snapshot::build`],
 //! which resolves every name once, so that a request resolves none.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use crate::egress::{self, Destination, Verdict};
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
 use crate::route::{BackendId, Decision, ListId, Rule, RuleList, Rules, Split, SplitId, Then, decide};
 use crate::spec::{
-    ActionSpec, Balance, EndpointSpec, KnownService, RuleSpec, ServiceSpec, TargetSpec, Transport, World,
+    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, RuleSpec, ServiceSpec, TargetSpec, Transport, World,
 };
 use crate::time::Duration;
 
@@ -39,6 +40,17 @@ pub struct Snapshot {
     gateway: Option<ListId>,
     /// The list that leads to the application beside this sidecar.
     local: Option<ListId>,
+    /// What may leave the mesh.
+    pub egress: EgressSpec,
+    /// Where the known services that are outside the mesh are: what leaves for there is declared.
+    places: Places,
+}
+
+/// Hosts and addresses with the port that somebody listens on there.
+#[derive(Debug, Default)]
+struct Places {
+    hosts: BTreeMap<Arc<str>, BTreeSet<u16>>,
+    addresses: BTreeSet<SocketAddr>,
 }
 
 /// A named set of endpoints as configured; its live twin is [`crate::backend::Backend`].
@@ -52,6 +64,8 @@ pub struct BackendSpec {
     pub balance: Balance,
     /// In the order of their names.
     pub endpoints: Vec<Arc<EndpointSpec>>,
+    /// Its places are known by names: when there are no endpoints, no name has an address.
+    pub by_names: bool,
 }
 
 /// Where a request enters the proxy; it selects the list of rules that decides first.
@@ -101,6 +115,10 @@ impl Snapshot {
         };
         build.snapshot.generation = world.generation;
         build.snapshot.absent = world.absent.clone();
+        build.snapshot.egress = world.egress.clone();
+        for service in world.services.values() {
+            build.snapshot.places.add(service);
+        }
         // Every service has its list before any rule is resolved, so that rules may name any service.
         for (id, service) in &world.services {
             let list = build.add_list(RuleList {
@@ -173,6 +191,11 @@ impl Snapshot {
         }
     }
 
+    /// Decides whether `source` may reach a place outside the mesh.
+    pub fn may_leave(&self, source: &ServiceId, destination: &Destination) -> Verdict<'_> {
+        egress::decide(&self.egress, source, destination, self.places.have(destination))
+    }
+
     /// The name of a list, as users know it; empty when the decision came from none.
     pub fn list_name(&self, list: ListId) -> &str {
         self.lists.get(list.0 as usize).map_or("", |list| &list.name)
@@ -200,6 +223,28 @@ impl Snapshot {
         lower.copy_from_slice(host);
         lower.make_ascii_lowercase();
         self.hosts.get(core::str::from_utf8(lower).ok()?).copied()
+    }
+}
+
+impl Places {
+    /// Adds where a service answers, if that is outside the mesh.
+    fn add(&mut self, service: &KnownService) {
+        for named in service.spec.external.iter().flat_map(|external| &external.names) {
+            self.hosts.entry(named.host.clone()).or_default().insert(named.port);
+        }
+        let outside = service.endpoints.iter().filter(|it| !matches!(it.transport, Transport::Mesh(_)));
+        self.addresses.extend(outside.map(|endpoint| endpoint.address));
+    }
+
+    /// True when a known service is there: by the name, where there is one, else by the address.
+    fn have(&self, destination: &Destination) -> bool {
+        match (&destination.host, destination.ip) {
+            (Some(host), _) => {
+                self.hosts.get(host.as_str()).is_some_and(|ports| ports.contains(&destination.port))
+            }
+            (None, Some(ip)) => self.addresses.contains(&SocketAddr::new(ip, destination.port)),
+            (None, None) => false,
+        }
     }
 }
 
@@ -338,6 +383,7 @@ impl Build {
             service: service.id.clone(),
             balance: service.balance,
             endpoints,
+            by_names: service.external.as_ref().is_some_and(|external| !external.names.is_empty()),
         });
         let id = BackendId(self.snapshot.backends.len() as u32 - 1);
         self.backends.insert(key, id);
@@ -359,6 +405,7 @@ impl Build {
                 // A failing check stops others from sending here; what arrives all the same is tried.
                 healthy: true,
             })],
+            by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);

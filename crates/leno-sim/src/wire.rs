@@ -120,6 +120,7 @@ impl Wires {
             calls: Vec::new(),
             health: None,
             timeout: Some(Duration::from_secs(3)),
+            external: None,
         };
         let mut world = World { generation: 1, ..World::default() };
         world.services.insert(id, KnownService { spec, endpoints: endpoints.collect() });

@@ -54,6 +54,7 @@ impl<'n> Draft<'n> {
             calls: Vec::new(),
             health: Some(health_spec(Probe::Tcp)),
             timeout: None,
+            external: None,
         };
         // A service of which only the name is written: its instances register themselves.
         if matches!(entry.value.value, Value::Nothing) {

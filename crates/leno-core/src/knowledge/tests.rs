@@ -102,6 +102,7 @@ fn service(name: &str, leads_to: &[&str]) -> ServiceSpec {
         calls: vec![],
         health: None,
         timeout: None,
+        external: None,
     }
 }
 

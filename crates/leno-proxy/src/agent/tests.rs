@@ -29,6 +29,7 @@ fn service(name: &str, calls: &[&str]) -> ServiceSpec {
         calls: calls.iter().map(|name| id(name)).collect(),
         health: None,
         timeout: None,
+        external: None,
     }
 }
 
