@@ -8,6 +8,7 @@ use leno_core::name::{DEFAULT_NAMESPACE, Label, ServiceId, TrustDomain};
 use leno_core::spec::GatewaySpec;
 
 use super::check::{self, Claims};
+use super::egress;
 use super::fields::{FILE, GATEWAY, Kind};
 use super::model::MeshFile;
 use super::read::{INSTANCE_BYTES_MAX, ROUTE_COMPARISONS_MAX, Reader, service_id};
@@ -24,6 +25,7 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
     let mut reader = Reader {
         problems,
         namespace,
+        folder,
         services: BTreeMap::new(),
         versions: BTreeMap::new(),
         instance_bytes_left: INSTANCE_BYTES_MAX,
@@ -43,7 +45,7 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
         reader.namespace = namespace;
     }
     let (gateway, gateways) = (fields.entry("gateway"), fields.entry("gateways"));
-    let services = fields.get("services");
+    let (egress, services) = (fields.get("egress"), fields.get("services"));
     fields.finish();
 
     let entries = services.map_or(&[][..], |node| reader.map(node, "a map from names to services"));
@@ -55,8 +57,10 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
     let after = drafts.iter().map(|draft| (draft.entry.spec.id.clone(), draft.start_after.clone())).collect();
     check::cycles(&after, reader);
     let services = drafts.into_iter().map(|draft| draft.finish(reader)).collect();
-    let gateways =
+    let gateways: Vec<GatewaySpec> =
         gateways.into_iter().filter_map(|(id, node)| gateway_spec(id, node, &mut claims, reader)).collect();
+    let gateway_ids: Vec<ServiceId> = gateways.iter().map(|gateway| gateway.id.clone()).collect();
+    let egress = egress.and_then(|node| egress::Draft::read(node, &gateway_ids, &mut claims, reader));
     claims.finish(reader);
 
     let name = name?;
@@ -64,8 +68,9 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
         Some(given) => given?,
         None => TrustDomain::parse(&format!("{name}.mesh")).ok()?,
     };
+    let egress = egress.unwrap_or_default().finish(&trust_domain);
     let (namespace, folder) = (reader.namespace.clone(), folder.to_owned());
-    Some(MeshFile { name, trust_domain, namespace, folder, gateways, services, warnings: Vec::new() })
+    Some(MeshFile { name, trust_domain, namespace, folder, gateways, egress, services, warnings: Vec::new() })
 }
 
 /// The services' names, known before anything refers to them.

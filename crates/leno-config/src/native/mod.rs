@@ -6,10 +6,13 @@
 //! not have, and [`json_schema`] and the reference in the manual are printed from it.
 
 mod check;
+mod egress;
+mod endpoint;
 mod fields;
 mod file;
 mod instance;
 mod model;
+mod outside;
 mod read;
 mod rules;
 mod schema;

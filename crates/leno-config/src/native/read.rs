@@ -1,6 +1,7 @@
 //! Reads a tree by the table of fields: what the table does not have is refused, and what it has is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use leno_core::name::{Label, ServiceId};
 
@@ -18,6 +19,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) problems: &'a mut Problems,
     /// The namespace of names that are written without one.
     pub(crate) namespace: Label,
+    /// The folder that relative files begin in.
+    pub(crate) folder: &'a Path,
     /// Every service of the file, with the place of its key.
     pub(crate) services: BTreeMap<ServiceId, Span>,
     /// The versions that a service has; no entry: its instances register themselves, so nobody knows.
@@ -154,7 +157,17 @@ impl Reader<'_> {
     pub(crate) fn text<'n>(&mut self, node: &'n Node, kind: Kind) -> Option<&'n str> {
         let scalar = self.scalar(node, &kind.expected())?;
         let number = scalar.looks_like_number()
-            && matches!(kind, Kind::Domain | Kind::Host | Kind::Method | Kind::Command | Kind::Folder);
+            && matches!(
+                kind,
+                Kind::Domain
+                    | Kind::Host
+                    | Kind::Method
+                    | Kind::Command
+                    | Kind::Folder
+                    | Kind::File
+                    | Kind::Range
+                    | Kind::Spiffe
+            );
         let truth = scalar.looks_like_truth() && !matches!(kind, Kind::Text);
         if number || truth {
             let problem =
@@ -424,6 +437,11 @@ impl Kind {
             Self::Duration => "a duration such as 5s".into(),
             Self::Port => "a port".into(),
             Self::Address => "an address such as 127.0.0.1:8080, or a port".into(),
+            Self::Place => "a place such as api.example.com:443 or 10.0.0.5:8080".into(),
+            Self::Caller => "a service, or `NAMESPACE/*`".into(),
+            Self::Range => "a range of addresses such as 10.0.0.0/8".into(),
+            Self::Spiffe => "a SPIFFE id such as spiffe://shop.mesh/ns/default/sa/cart".into(),
+            Self::File => "a file".into(),
             Self::Path => "a path such as /users/".into(),
             Self::Host => "a host such as shop.example.com".into(),
             Self::Method => "a method such as GET".into(),
