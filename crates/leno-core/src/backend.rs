@@ -6,6 +6,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -30,8 +31,6 @@ use turns::Turns;
 pub const COOLING_MIN: Duration = Duration::from_millis(500);
 /// The longest that an unreachable endpoint stays without a request.
 pub const COOLING_MAX: Duration = Duration::from_secs(10);
-/// Addresses outside every backend whose connections are kept. Beyond it, those are forgotten that nothing is under way on.
-pub const DIRECT_MAX: usize = 1024;
 
 /// Every backend of the current snapshot with its live state, in the snapshot's order.
 #[derive(Debug, Default)]
@@ -41,11 +40,17 @@ pub struct Backends {
     by_name: Vec<u32>,
     /// The targets of each split, and whose turn it is among them.
     splits: Vec<(Shares, Turns)>,
+    /// Addresses outside the mesh that clients went to, so that connections to them are kept like others.
+    direct: BTreeMap<SocketAddr, Rc<Endpoint>>,
     /// The next endpoint key; never reused in one worker.
     next_key: u64,
-    /// Endpoints outside every backend that were used lately.
-    direct: BTreeMap<SocketAddr, Rc<Endpoint>>,
 }
+
+/// Addresses outside the mesh that one worker remembers; when there are more, all are forgotten at once.
+pub const DIRECT_MAX: usize = 4096;
+
+/// The backend of addresses that are in none.
+const NO_BACKEND: BackendId = BackendId(u32::MAX);
 
 /// One named set of endpoints.
 #[derive(Debug)]
@@ -88,8 +93,7 @@ struct Live {
 #[derive(Debug)]
 pub struct Permit {
     endpoint: Rc<Endpoint>,
-    /// `None` for a direct one.
-    backend: Option<BackendId>,
+    backend: BackendId,
 }
 
 /// Where to look for an endpoint.
@@ -99,8 +103,8 @@ pub enum Choice {
     Split(SplitId),
     /// An endpoint of this backend: a retry stays with the version that was chosen.
     Backend(BackendId),
-    /// An address outside every backend, which the caller knows: see [`Backends::direct`].
-    Direct,
+    /// This address, which is no service's.
+    Direct(SocketAddr),
 }
 
 /// Why there is no endpoint.
@@ -129,8 +133,9 @@ impl Backends {
     /// Follows a new snapshot. Live state of endpoints that are still there, at the same address under the same
     /// name, is kept.
     pub fn adopt(&mut self, snapshot: &Snapshot) {
-        let old = core::mem::take(self);
+        let mut old = core::mem::take(self);
         self.next_key = old.next_key;
+        self.direct = core::mem::take(&mut old.direct);
         for spec in &snapshot.backends {
             let before = old.named(&spec.name).and_then(|at| old.backends.get(at));
             self.backends.push(Backend::build(spec, before, &mut self.next_key));
@@ -144,7 +149,6 @@ impl Backends {
             (shares, turns)
         });
         self.splits = splits.collect();
-        self.direct = old.direct;
     }
 
     /// Picks an endpoint and takes a place on it. `avoid` names endpoints (by key) that this request has tried.
@@ -160,48 +164,19 @@ impl Backends {
         rng: &mut Rng,
     ) -> Result<Permit, NoEndpoint> {
         let backend = match choice {
+            Choice::Direct(address) => return self.direct(address, avoid),
             Choice::Backend(id) => id,
-            // The caller asks for those by their address.
-            Choice::Direct => return Err(NoEndpoint::Empty),
             Choice::Split(id) => self.target(snapshot, id).ok_or(NoEndpoint::Empty)?,
         };
         let live = self.live(snapshot, backend).ok_or(NoEndpoint::Empty)?;
         let endpoint = live.pick(avoid, now, rng)?;
         endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
-        Ok(Permit { endpoint, backend: Some(backend) })
+        Ok(Permit { endpoint, backend })
     }
 
-    /// A place on the endpoint at `address`, which is in no backend and is spoken to in plain text.
-    pub fn direct(&mut self, address: SocketAddr) -> Permit {
-        if self.direct.len() >= DIRECT_MAX && !self.direct.contains_key(&address) {
-            self.direct.retain(|_, endpoint| endpoint.in_flight() > 0);
-        }
-        let next_key = &mut self.next_key;
-        let mut make = || {
-            *next_key += 1;
-            let spec = EndpointSpec {
-                name: alloc::format!("{address}").into(),
-                address,
-                transport: Transport::Plain,
-                version: None,
-                weight: 1,
-                healthy: true,
-            };
-            Rc::new(Endpoint { spec: Arc::new(spec), key: *next_key, live: Rc::default() })
-        };
-        let endpoint = match self.direct.get(&address) {
-            Some(known) => known.clone(),
-            // All of them are in use: this one is for once.
-            None if self.direct.len() >= DIRECT_MAX => make(),
-            None => self.direct.entry(address).or_insert_with(make).clone(),
-        };
-        endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
-        Permit { endpoint, backend: None }
-    }
-
-    /// Counts a request against the retry budget of its backend, if it has one.
-    pub fn request_started(&mut self, snapshot: &Snapshot, backend: Option<BackendId>, now: Instant) {
-        if let Some(live) = backend.and_then(|backend| self.live(snapshot, backend)) {
+    /// Counts a request against the backend's retry budget.
+    pub fn request_started(&mut self, snapshot: &Snapshot, backend: BackendId, now: Instant) {
+        if let Some(live) = self.live(snapshot, backend) {
             live.budget.deposit(now);
         }
     }
@@ -213,13 +188,38 @@ impl Backends {
 
     /// The endpoints in use, for pools to know what may go.
     pub fn keys(&self) -> impl Iterator<Item = u64> {
-        let of_backends = self.backends.iter().flat_map(|backend| backend.endpoints.iter());
-        of_backends.chain(self.direct.values()).map(|endpoint| endpoint.key)
+        let of_services = self.backends.iter().flat_map(|backend| &backend.endpoints);
+        of_services.chain(self.direct.values()).map(|endpoint| endpoint.key)
     }
 
     /// Every backend, for what users look at.
     pub fn iter(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter()
+    }
+
+    /// A place on an address that is in no backend.
+    fn direct(&mut self, address: SocketAddr, avoid: &[u64]) -> Result<Permit, NoEndpoint> {
+        if self.direct.len() >= DIRECT_MAX && !self.direct.contains_key(&address) {
+            self.direct.clear();
+        }
+        let next_key = &mut self.next_key;
+        let endpoint = self.direct.entry(address).or_insert_with(|| {
+            *next_key += 1;
+            let spec = EndpointSpec {
+                name: address.to_string().into(),
+                address,
+                transport: Transport::Plain,
+                version: None,
+                weight: 1,
+                healthy: true,
+            };
+            Rc::new(Endpoint { spec: Arc::new(spec), key: *next_key, live: Rc::default() })
+        });
+        if avoid.contains(&endpoint.key) {
+            return Err(NoEndpoint::AllTried);
+        }
+        endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
+        Ok(Permit { endpoint: endpoint.clone(), backend: NO_BACKEND })
     }
 
     fn target(&mut self, snapshot: &Snapshot, id: SplitId) -> Option<BackendId> {
@@ -365,8 +365,8 @@ impl Permit {
         &self.endpoint
     }
 
-    /// The backend that the endpoint was picked from; `None`: it is in none.
-    pub const fn backend(&self) -> Option<BackendId> {
+    /// The backend that the endpoint was picked from.
+    pub const fn backend(&self) -> BackendId {
         self.backend
     }
 

@@ -45,6 +45,8 @@ pub struct Exchange {
     idempotent: bool,
     /// Nothing of the request's body has been taken from the client: the request can be sent again.
     replayable: bool,
+    /// The connection belongs to the two ends: both may be silent for days, and dead peers are the transport's concern.
+    tunnel: bool,
     /// When the whole exchange must be over.
     deadline: Option<Instant>,
     /// When the connection attempt must be over.
@@ -204,6 +206,7 @@ impl Exchange {
             action: None,
             idempotent,
             replayable: true,
+            tunnel: false,
             deadline,
             connect_deadline: None,
             progress: now,
@@ -223,11 +226,11 @@ impl Exchange {
             Then::Split(split) => {
                 exchange.action = Some(Action::Pick { choice: Choice::Split(split), budget: false });
             }
+            Then::Direct(address) => {
+                exchange.action = Some(Action::Pick { choice: Choice::Direct(address), budget: false });
+            }
             Then::NoSuchService => exchange.reply(Reason::NoSuchService),
             Then::Unsupported => exchange.reply(Reason::Unsupported),
-            Then::Direct => {
-                exchange.action = Some(Action::Pick { choice: Choice::Direct, budget: false });
-            }
             Then::Refused(reason) => exchange.reply(reason),
             // `decide` never answers List; if it did, there would be no route.
             Then::NoRoute | Then::List(_) => exchange.reply(Reason::NoRoute),
@@ -307,6 +310,9 @@ impl Exchange {
         if matches!(self.state, State::Ending | State::Done) {
             return None;
         }
+        if self.tunnel {
+            return None;
+        }
         let idle = (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout);
         let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
         let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
@@ -318,6 +324,11 @@ impl Exchange {
             }
         }
         Some(next)
+    }
+
+    /// The answer opened a tunnel: from here on nothing times out.
+    pub const fn begin_tunnel(&mut self) {
+        self.tunnel = true;
     }
 
     /// Something moved: bytes in either direction. Puts off the idle limit.
@@ -337,7 +348,7 @@ impl Exchange {
 
     /// The backend that the current attempt's endpoint is from.
     pub fn backend(&self) -> Option<BackendId> {
-        self.permit.as_ref().and_then(Permit::backend)
+        self.permit.as_ref().map(Permit::backend)
     }
 
     /// What is known of the applications behind all attempts so far.
@@ -422,11 +433,14 @@ impl Exchange {
 
     fn retry_or_reply(&mut self, reason: Reason, budget: bool) {
         self.fail_attempt(reason);
-        let choice =
-            self.permit.take().map(|permit| permit.backend().map_or(Choice::Direct, Choice::Backend));
-        match choice {
-            Some(choice) if self.record.attempts_made < ATTEMPTS_MAX && self.replayable => {
+        let backend = self.permit.take().map(|permit| permit.backend());
+        match backend {
+            Some(backend) if self.record.attempts_made < ATTEMPTS_MAX && self.replayable => {
                 self.state = State::Picking;
+                let choice = match self.record.decision.then {
+                    Then::Direct(address) => Choice::Direct(address),
+                    _ => Choice::Backend(backend),
+                };
                 self.action = Some(Action::Pick { choice, budget });
             }
             _ => self.reply(reason),

@@ -14,6 +14,7 @@ extern crate std;
 
 pub mod backend;
 pub mod backoff;
+pub mod detect;
 pub mod edit;
 pub mod egress;
 pub mod exchange;

@@ -5,11 +5,13 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::OnceCell;
+use core::net::SocketAddr;
 use core::ops::Deref;
 
 use crate::head::RequestHead;
+use crate::mux::Kind;
 use crate::reason::Reason;
-use crate::spec::{HostMatch, MatchSpec, PathMatch};
+use crate::spec::{HostMatch, MatchSpec, PathMatch, Protocol};
 use crate::time::Duration;
 
 mod index;
@@ -42,6 +44,21 @@ pub struct RuleList {
     pub otherwise: Then,
     /// For requests whose rule sets none.
     pub timeout: Option<Duration>,
+    /// What may be spoken on connections that end up here.
+    pub expected: Expected,
+}
+
+/// What may be spoken on a connection, as far as configuration says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expected {
+    /// Nothing is said: the first bytes of either side decide.
+    #[default]
+    Anything,
+    /// HTTP of some version: it is declared, or there are rules that look at requests, which bytes that nobody looks into
+    /// would pass unseen.
+    Http,
+    /// Bytes that nobody looks into.
+    Opaque,
 }
 
 /// Rules in order, with an index beside them when there are many: a request costs the same however long the list is.
@@ -71,14 +88,14 @@ pub enum Then {
     Split(SplitId),
     /// Decide again in this list.
     List(ListId),
+    /// Go on to the address that the client wanted, which is no service's.
+    Direct(SocketAddr),
     /// There is no rule for this request.
     NoRoute,
     /// The rule names a service that the registry does not know.
     NoSuchService,
     /// The entry does not serve this kind of request.
     Unsupported,
-    /// Out of the mesh, to an address that is in no backend: the shell finds it and picks it.
-    Direct,
     /// It is refused.
     Refused(Reason),
 }
@@ -111,6 +128,26 @@ pub struct Subject<'a> {
     host: OnceCell<&'a [u8]>,
 }
 
+/// How an application is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speak {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, without asking first.
+    Http2,
+    /// Bytes as they come.
+    Opaque,
+}
+
+/// How to speak to endpoints of `protocol` for a client that spoke `kind`.
+pub const fn speak(kind: Kind, protocol: Protocol) -> Speak {
+    match (kind, protocol) {
+        (Kind::Tcp, _) => Speak::Opaque,
+        (_, Protocol::Http2 | Protocol::Grpc) | (Kind::Http2, Protocol::Auto) => Speak::Http2,
+        _ => Speak::Http1,
+    }
+}
+
 /// Decides where a request goes, beginning in `lists[first]`. Never answers [`Then::List`].
 pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Decision {
     let subject = Subject::new(head);
@@ -123,6 +160,23 @@ pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Deci
         decision.then = rule.map_or(list.otherwise, |rule| rule.then);
         // The rule nearest to the caller that sets a timeout has the say: it knows how long this caller waits.
         decision.timeout = decision.timeout.or(rule.and_then(|rule| rule.timeout)).or(list.timeout);
+        match decision.then {
+            Then::List(next) => decision.list = next,
+            _ => return decision,
+        }
+    }
+    Decision { then: Then::NoRoute, ..decision }
+}
+
+/// Decides where a connection goes that carries no requests: the first rule of `lists[first]` that asks for nothing, such as
+/// a split by version, else what holds when no rule matches.
+pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
+    let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None };
+    for _ in 0..DELEGATION_MAX {
+        let Some(list) = lists.get(decision.list.0 as usize) else { break };
+        let matched = list.rules.iter().position(|rule| rule.when == MatchSpec::default());
+        decision.rule = matched.map(|at| at as u32);
+        decision.then = matched.and_then(|at| list.rules.get(at)).map_or(list.otherwise, |rule| rule.then);
         match decision.then {
             Then::List(next) => decision.list = next,
             _ => return decision,

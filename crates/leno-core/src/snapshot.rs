@@ -5,14 +5,18 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use crate::egress::{self, Destination, Verdict};
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
-use crate::route::{BackendId, Decision, ListId, Rule, RuleList, Rules, Split, SplitId, Then, decide};
+use crate::route::{
+    BackendId, Decision, Expected, ListId, Rule, RuleList, Rules, Split, SplitId, Then, decide,
+    decide_connection,
+};
 use crate::spec::{
-    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, RuleSpec, ServiceSpec, TargetSpec, Transport, World,
+    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, MatchSpec, Protocol, RuleSpec, ServiceSpec,
+    TargetSpec, Transport, World,
 };
 use crate::time::Duration;
 
@@ -36,6 +40,8 @@ pub struct Snapshot {
     services: BTreeMap<ServiceId, ListId>,
     /// Services known not to exist.
     absent: alloc::collections::BTreeSet<ServiceId>,
+    /// Services by their virtual addresses.
+    addresses: BTreeMap<IpAddr, ServiceId>,
     /// The gateway's list, in a gateway.
     gateway: Option<ListId>,
     /// The list that leads to the application beside this sidecar.
@@ -62,6 +68,8 @@ pub struct BackendSpec {
     pub service: ServiceId,
     /// How an endpoint is chosen.
     pub balance: Balance,
+    /// What the endpoints speak.
+    pub protocol: Protocol,
     /// In the order of their names.
     pub endpoints: Vec<Arc<EndpointSpec>>,
     /// Its places are known by names: when there are no endpoints, no name has an address.
@@ -79,6 +87,8 @@ pub enum Entry<'a> {
     Gateway,
     /// The mesh: a request for the application beside this sidecar.
     Inbound,
+    /// An intercepted connection to an address that is no service's.
+    Address(SocketAddr),
 }
 
 /// The application beside a sidecar.
@@ -126,6 +136,7 @@ impl Snapshot {
                 rules: Rules::default(),
                 otherwise: Then::NoSuchService,
                 timeout: service.spec.timeout,
+                expected: expected(&service.spec),
             });
             build.snapshot.services.insert(id.clone(), list);
             for host in host_names(id) {
@@ -142,11 +153,12 @@ impl Snapshot {
                 rules: rules.into(),
                 otherwise: Then::NoRoute,
                 timeout: None,
+                expected: Expected::Http,
             });
             build.snapshot.gateway = Some(list);
         }
         if let Some(app) = local {
-            build.local(app);
+            build.local(app, world);
         }
         build.snapshot
     }
@@ -157,19 +169,60 @@ impl Snapshot {
         if head.method == b"CONNECT" && entry != Entry::Inbound {
             return Decision { list: ListId(u32::MAX), rule: None, then: Then::Unsupported, timeout: None };
         }
-        let list = match entry {
-            Entry::Forward => self.list_of_host(head.authority),
+        match self.list(entry, head.authority) {
+            Some(list) => decide(&self.lists, list, head),
+            None => Self::undecided(entry),
+        }
+    }
+
+    /// Decides where a connection goes that carries no requests; `authority` is the `host:port` that a tunnel through the
+    /// forward proxy asks for.
+    pub fn decide_connection(&self, entry: Entry<'_>, authority: &[u8]) -> Decision {
+        match self.list(entry, authority) {
+            Some(list) => decide_connection(&self.lists, list),
+            None => Self::undecided(entry),
+        }
+    }
+
+    /// What may be spoken on a connection that enters at `entry`.
+    pub fn expected(&self, entry: Entry<'_>) -> Expected {
+        match entry {
+            Entry::Forward | Entry::Gateway => Expected::Http,
+            Entry::Address(_) => Expected::Anything,
+            Entry::Dependency(_) | Entry::Inbound => {
+                let list = self.list(entry, b"").and_then(|list| self.lists.get(list.0 as usize));
+                list.map_or(Expected::Anything, |list| list.expected)
+            }
+        }
+    }
+
+    /// What the endpoints of a backend speak.
+    pub fn protocol(&self, backend: BackendId) -> Protocol {
+        self.backend(backend).map_or(Protocol::Auto, |backend| backend.protocol)
+    }
+
+    /// The service that a virtual address stands for.
+    pub fn service_at(&self, address: IpAddr) -> Option<&ServiceId> {
+        self.addresses.get(&address)
+    }
+
+    fn list(&self, entry: Entry<'_>, authority: &[u8]) -> Option<ListId> {
+        match entry {
+            Entry::Forward => self.list_of_host(authority),
             Entry::Dependency(service) => self.services.get(service).copied(),
             Entry::Gateway => self.gateway,
             Entry::Inbound => self.local,
-        };
-        match list {
-            Some(list) => decide(&self.lists, list, head),
-            None => {
-                let then = if entry == Entry::Gateway { Then::NoRoute } else { Then::NoSuchService };
-                Decision { list: ListId(u32::MAX), rule: None, then, timeout: None }
-            }
+            Entry::Address(_) => None,
         }
+    }
+
+    const fn undecided(entry: Entry<'_>) -> Decision {
+        let then = match entry {
+            Entry::Gateway => Then::NoRoute,
+            Entry::Address(address) => Then::Direct(address),
+            Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
+        };
+        Decision { list: ListId(u32::MAX), rule: None, then, timeout: None }
     }
 
     /// What is known of the service that `authority` names.
@@ -271,6 +324,17 @@ fn service_of_host(authority: &[u8]) -> Option<ServiceId> {
     }
     let namespace = namespace.unwrap_or(crate::name::DEFAULT_NAMESPACE);
     Some(ServiceId::new(Label::parse(namespace).ok()?, Label::parse(name).ok()?))
+}
+
+/// What a service's declaration says about connections to it.
+fn expected(spec: &ServiceSpec) -> Expected {
+    let looks_at_requests = spec.rules.iter().any(|rule| rule.when != MatchSpec::default());
+    match spec.protocol {
+        Protocol::Tcp => Expected::Opaque,
+        Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => Expected::Http,
+        Protocol::Auto if looks_at_requests => Expected::Http,
+        Protocol::Auto => Expected::Anything,
+    }
 }
 
 /// A snapshot under construction.
@@ -382,6 +446,7 @@ impl Build {
             name: name.into(),
             service: service.id.clone(),
             balance: service.balance,
+            protocol: service.protocol,
             endpoints,
             by_names: service.external.as_ref().is_some_and(|external| !external.names.is_empty()),
         });
@@ -391,11 +456,13 @@ impl Build {
     }
 
     /// One rule-less list that leads to the application beside this sidecar.
-    fn local(&mut self, app: &LocalApp) {
+    fn local(&mut self, app: &LocalApp, world: &World) {
+        let declared = world.services.get(&app.service).map(|known| &known.spec);
         self.snapshot.backends.push(BackendSpec {
             name: alloc::format!("{} (local)", app.service).into(),
             service: app.service.clone(),
             balance: Balance::RoundRobin,
+            protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: app.instance.clone(),
                 address: app.address,
@@ -414,6 +481,7 @@ impl Build {
             rules: Rules::default(),
             otherwise,
             timeout: None::<Duration>,
+            expected: declared.map_or(Expected::Anything, expected),
         };
         self.snapshot.local = Some(self.add_list(list));
     }

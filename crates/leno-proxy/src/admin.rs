@@ -198,6 +198,7 @@ fn describe(snapshot: &Snapshot, then: leno_core::route::Then) -> String {
             shares.collect::<Vec<_>>().join(" ")
         }
         Then::List(list) => format!("rules of {}", snapshot.list_name(list)),
+        Then::Direct(address) => address.to_string(),
         Then::NoRoute => "no_route".into(),
         Then::NoSuchService => "no_such_service".into(),
         Then::Unsupported => "unsupported".into(),

@@ -291,7 +291,7 @@ fn addresses(listeners: &[Listener], admin: Option<&TcpListener>) -> Bound {
             Purpose::Http(Caller::Dependency { service, .. }) => {
                 bound.outbound.push((service.clone(), *address));
             }
-            Purpose::Http(Caller::Inbound { .. }) => {}
+            Purpose::Captured | Purpose::Http(Caller::Inbound { .. } | Caller::Captured { .. }) => {}
         }
     }
     bound

@@ -7,6 +7,7 @@ use leno_core::edit::Edits;
 use leno_core::exchange::AppSaw;
 use leno_core::head::{Fields, RequestHead, RequestIndex, ResponseHead};
 use leno_core::http1::BodyFraming;
+use leno_core::mux::Kind;
 use leno_core::reason::Reason;
 use leno_core::time::Duration;
 
@@ -139,6 +140,9 @@ pub(crate) struct Request {
     pub(crate) te_trailers: bool,
     /// Time that the caller leaves for the answer.
     pub(crate) time_left: Option<Duration>,
+    /// What the client speaks. A connection is a request of its own kind, whose body are the bytes up and whose answer's
+    /// body the bytes down.
+    pub(crate) kind: Kind,
 }
 
 impl Default for Request {
@@ -151,6 +155,7 @@ impl Default for Request {
             expect_continue: false,
             te_trailers: false,
             time_left: None,
+            kind: Kind::Http,
         }
     }
 }
@@ -165,6 +170,8 @@ impl Request {
 /// What one Leno says to the next hop beside the head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hop<'a> {
+    /// What the client speaks.
+    pub(crate) kind: Kind,
     /// How the body is framed.
     pub(crate) framing: BodyFraming,
     /// The protocol that the client offers to switch to; empty: none.

@@ -77,6 +77,18 @@ impl ReadBuffer {
         Self { data: Vec::new(), start: 0, large: false, stock }
     }
 
+    /// A buffer in which `first` is there already.
+    pub(crate) const fn beginning_with(stock: Stock, first: Vec<u8>) -> Self {
+        Self { data: first, start: 0, large: false, stock }
+    }
+
+    /// Takes everything out.
+    pub(crate) fn take_all(&mut self) -> Vec<u8> {
+        let bytes = self.filled().to_vec();
+        self.consume(bytes.len());
+        bytes
+    }
+
     /// The bytes that are there.
     pub(crate) fn filled(&self) -> &[u8] {
         self.data.get(self.start..).unwrap_or(&[])

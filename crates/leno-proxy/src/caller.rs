@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use leno_core::detect::Port;
 use leno_core::edit::Edits;
 use leno_core::head::{FieldId, RequestHead};
 use leno_core::name::ServiceId;
@@ -25,6 +26,13 @@ pub(crate) enum Caller {
         /// Its name, as the authority of the request.
         authority: Arc<str>,
     },
+    /// The workload beside, through a connection that was intercepted.
+    Captured {
+        /// The service that its destination stands for.
+        service: Option<ServiceId>,
+        /// The address that the workload connected to.
+        destination: SocketAddr,
+    },
     /// Outside, through a gateway.
     Gateway,
     /// A peer, for the application beside.
@@ -40,9 +48,32 @@ impl Caller {
     pub(crate) const fn entry(&self) -> Entry<'_> {
         match self {
             Self::Forward => Entry::Forward,
-            Self::Dependency { service, .. } => Entry::Dependency(service),
+            Self::Dependency { service, .. } | Self::Captured { service: Some(service), .. } => {
+                Entry::Dependency(service)
+            }
+            Self::Captured { service: None, destination } => Entry::Address(*destination),
             Self::Gateway => Entry::Gateway,
             Self::Inbound { .. } => Entry::Inbound,
+        }
+    }
+
+    /// What a connection of this caller leads to, as far as its protocol may depend on it; `None` where that is fixed.
+    pub(crate) fn port(&self) -> Option<Port> {
+        match self {
+            Self::Dependency { service, .. } | Self::Captured { service: Some(service), .. } => {
+                Some(Port::Service(service.clone()))
+            }
+            Self::Captured { service: None, destination } => Some(Port::Address(*destination)),
+            Self::Forward | Self::Gateway | Self::Inbound { .. } => None,
+        }
+    }
+
+    /// The authority of a connection that says none itself.
+    pub(crate) fn authority(&self) -> String {
+        match self {
+            Self::Dependency { authority, .. } => authority.to_string(),
+            Self::Captured { destination, .. } => destination.to_string(),
+            Self::Forward | Self::Gateway | Self::Inbound { .. } => String::new(),
         }
     }
 

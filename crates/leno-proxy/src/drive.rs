@@ -11,9 +11,9 @@ use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
-use leno_core::mux::INTERIM_HEADS_MAX;
+use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
 use leno_core::reason::{Reason, phrase};
-use leno_core::route::Then;
+use leno_core::route::{Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
 use leno_core::spec::Transport;
 use leno_core::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use crate::body::{
 use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
 use crate::mux;
+use crate::opaque;
 use crate::telemetry::bump;
 use crate::worker::Worker;
 
@@ -54,12 +55,16 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let _under_way = worker.begin();
     let head = caller.head(request);
     let mut snapshot = worker.snapshot();
-    let mut decision = snapshot.decide(caller.entry(), &head);
+    let decide = |snapshot: &Snapshot| match request.kind {
+        Kind::Tcp => snapshot.decide_connection(caller.entry(), head.authority),
+        Kind::Http | Kind::Http2 => snapshot.decide(caller.entry(), &head),
+    };
+    let mut decision = decide(&snapshot);
     if decision.then == Then::NoSuchService
         && let Some(service) = learn::unheard(&snapshot, caller, head.authority)
     {
         snapshot = learn::learn(worker, caller, head.authority, service, alarm).await;
-        decision = snapshot.decide(caller.entry(), &head);
+        decision = decide(&snapshot);
     }
     let now = worker.now();
     let request_id = caller.edit(edits, &head, client, &mut worker.rng());
@@ -127,6 +132,7 @@ struct Drive<'a> {
 enum Upstream {
     H1(Box<h1::client::Connection>),
     Mux(Box<mux::stream::Stream>),
+    Opaque(Box<opaque::Connection>),
 }
 
 /// What a conversation with an upstream left behind.
@@ -137,6 +143,8 @@ struct Conversed {
 
 /// How the side of the request ended, as far as it concerns the response.
 enum Upload {
+    /// All of a tunnel's bytes up have been sent; bytes down may go on.
+    Done,
     /// The client went away.
     Gone,
     /// What the client sent is not what its head announced.
@@ -181,11 +189,13 @@ impl Drive<'_> {
     /// Connects to the endpoint that was picked, unless the time is over or the client goes away.
     async fn dial<S: Source>(&mut self, source: &mut S) -> Option<Upstream> {
         let endpoint = self.exchange.endpoint()?.clone();
-        if let Some(connection) = ready(self.worker, &endpoint) {
+        let backend = self.exchange.backend()?;
+        let how = speak(self.request.kind, self.snapshot.protocol(backend));
+        if let Some(connection) = ready(self.worker, &endpoint, how) {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
-        let mut connecting = pin!(connect(self.worker, &endpoint));
+        let mut connecting = pin!(connect(self.worker, &endpoint, how));
         let mut gone = pin!(source.gone());
         let due = self.due();
         let input = tokio::select! {
@@ -209,6 +219,7 @@ impl Drive<'_> {
         let now = self.worker.now();
         let record = self.exchange.record();
         let hop = Hop {
+            kind: self.request.kind,
             framing: self.request.framing,
             upgrade: &self.request.upgrade,
             expect_continue: self.request.expect_continue,
@@ -241,6 +252,10 @@ impl Drive<'_> {
                 reader.follow(writer);
                 pin!(self.converse(source, sink, reader, writer)).await;
             }
+            Upstream::Opaque(mut connection) => {
+                let opaque::Connection { source: responses, sink: requests } = &mut *connection;
+                pin!(self.converse(source, sink, responses, requests)).await;
+            }
         }
     }
 
@@ -263,10 +278,13 @@ impl Drive<'_> {
         let mut uploading = true;
         let uploaded = std::cell::Cell::new(false);
         let tunnel_offered = !self.request.upgrade.is_empty();
-        let no_body = matches!(self.request.framing, BodyFraming::None | BodyFraming::Tunnel);
+        // A connection's bytes go up at once: nobody has to agree first.
+        let eager = self.request.kind == Kind::Tcp;
+        let no_body = !eager && matches!(self.request.framing, BodyFraming::None | BodyFraming::Tunnel);
         let conversed = 'talk: {
             let arrived = {
-                let mut upload = pin!(upload(source, requests, sent, &uploaded, no_body, tunnel_offered));
+                let mut upload =
+                    pin!(upload(source, requests, sent, &uploaded, no_body, tunnel_offered, eager));
                 // The response head; interim ones are passed on, so many as a peer may send over the transport.
                 let mut interim = 0;
                 let arrived = loop {
@@ -315,7 +333,7 @@ impl Drive<'_> {
                             match ended {
                                 Upload::Gone => self.handle(Input::DownstreamGone),
                                 Upload::Malformed => self.handle(Input::RequestMalformed),
-                                Upload::Refused => {
+                                Upload::Refused | Upload::Done => {
                                     uploading = false;
                                     continue;
                                 }
@@ -337,8 +355,11 @@ impl Drive<'_> {
                 if self.worker.draining() {
                     sink.close_after();
                 }
-                let relayed =
-                    sink.head(&responses.view(), &NO_EDITS, arrived.framing, responses.upgrade()).await;
+                let framing = if eager { BodyFraming::Tunnel } else { arrived.framing };
+                if eager {
+                    self.exchange.begin_tunnel();
+                }
+                let relayed = sink.head(&responses.view(), &NO_EDITS, framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
                     let input = match broken.reason {
                         Reason::UpstreamMalformed => Input::UpstreamEnded(early(broken)),
@@ -347,14 +368,19 @@ impl Drive<'_> {
                     self.handle(input);
                     break 'talk broken_off;
                 }
-                if arrived.framing != BodyFraming::Tunnel {
+                if eager || arrived.framing != BodyFraming::Tunnel {
                     let mut download = pin!(pump(responses, sink, received));
+                    let mut downloading = true;
                     loop {
                         let due = self.due();
                         tokio::select! {
                             biased;
-                            done = &mut download => {
+                            done = &mut download, if downloading => {
                                 match done {
+                                    Ok(()) if eager && uploading => {
+                                        downloading = false;
+                                        continue;
+                                    }
                                     Ok(()) => self.handle(Input::UpstreamEnded(Ending::Complete)),
                                     Err(PumpError::Source(broken)) => {
                                         self.handle(Input::UpstreamEnded(early(broken)));
@@ -372,9 +398,17 @@ impl Drive<'_> {
                                     self.handle(Input::RequestMalformed);
                                     break 'talk broken_off;
                                 }
-                                Upload::Refused => uploading = false,
+                                Upload::Done if !downloading => {
+                                    self.handle(Input::UpstreamEnded(Ending::Complete));
+                                    break 'talk broken_off;
+                                }
+                                Upload::Refused if eager => {
+                                    self.handle(Input::UpstreamEnded(early(Broken::CLOSED)));
+                                    break 'talk broken_off;
+                                }
+                                Upload::Refused | Upload::Done => uploading = false,
                             },
-                            () = self.alarm.until(due) => if self.timed_out(sent, received) {
+                            () = self.alarm.until(due), if !eager => if self.timed_out(sent, received) {
                                 break 'talk broken_off;
                             }
                         }
@@ -516,6 +550,7 @@ async fn upload<S: Source, W: RequestSink>(
     uploaded: &std::cell::Cell<bool>,
     no_body: bool,
     tunnel_offered: bool,
+    eager: bool,
 ) -> Upload {
     let result = if no_body {
         // An offered upgrade leaves the request's direction open.
@@ -528,6 +563,9 @@ async fn upload<S: Source, W: RequestSink>(
     match result {
         Ok(()) => {
             uploaded.set(true);
+            if eager {
+                return Upload::Done;
+            }
             source.gone().await;
             Upload::Gone
         }
@@ -538,26 +576,36 @@ async fn upload<S: Source, W: RequestSink>(
 }
 
 /// A connection that stands already.
-fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>) -> Option<Upstream> {
-    match &endpoint.spec.transport {
-        Transport::Plain => {
+fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>, how: Speak) -> Option<Upstream> {
+    match (&endpoint.spec.transport, how) {
+        (Transport::Plain, Speak::Http1) => {
             let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
             Some(Upstream::H1(connection))
         }
-        Transport::Mesh(_) => None,
+        _ => None,
     }
 }
 
 /// A connection to `endpoint`, made if need be. Cancel-safe.
-async fn connect(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>) -> Result<Upstream, ConnectFailure> {
-    match &endpoint.spec.transport {
-        Transport::Plain => {
+async fn connect(
+    worker: &Rc<Worker>,
+    endpoint: &Rc<Endpoint>,
+    how: Speak,
+) -> Result<Upstream, ConnectFailure> {
+    match (&endpoint.spec.transport, how) {
+        (Transport::Plain, Speak::Opaque) => {
+            let connection = opaque::Connection::dial(worker, endpoint.spec.address).await;
+            let connection = connection.map_err(|_| ConnectFailure::Refused)?;
+            bump(&mut worker.telemetry().dialed, "plain");
+            Ok(Upstream::Opaque(Box::new(connection)))
+        }
+        (Transport::Plain, Speak::Http1 | Speak::Http2) => {
             let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
             let connection = connection.map_err(|_| ConnectFailure::Refused)?;
             bump(&mut worker.telemetry().dialed, "plain");
             Ok(Upstream::H1(Box::new(connection)))
         }
-        Transport::Mesh(id) => {
+        (Transport::Mesh(id), _) => {
             let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
             Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
         }

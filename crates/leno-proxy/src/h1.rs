@@ -254,7 +254,7 @@ impl Writer {
                 if self.out.capacity() > 0 {
                     self.stock.give(std::mem::take(&mut self.out));
                 }
-                return Poll::Ready(Ok(()));
+                return self.stream.poll_flush(cx);
             }
             // Try first: the socket is writable nearly always, and asking would cost as much as writing.
             match self.stream.try_send(kept, extra) {

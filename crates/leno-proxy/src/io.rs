@@ -1,66 +1,112 @@
-//! A connection, whatever is around its bytes. Both halves of a connection share it, so that everything works on a
-//! shared reference: reading and writing are tried first and waited for only when the socket would block.
+//! A connection's bytes, plain or through TLS: what every protocol reads from and writes to.
+//!
+//! Reading and writing never wait; `poll_read_ready` and `poll_write_ready` do. As with a socket, one task at a time may
+//! wait for each of the two. A plain stream is the socket and nothing else: what TLS adds costs it one comparison.
 
 use std::io;
 use std::net::Shutdown;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ServerConfig};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::socket;
 
+mod rewound;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub(crate) use rewound::Rewound;
+pub(crate) use tls::Session;
+
 /// A connection.
 #[derive(Debug)]
 pub(crate) enum Stream {
-    /// Bytes as they are.
+    /// The socket itself.
     Plain(TcpStream),
+    /// A TLS session over one.
+    Tls(Box<Session>),
 }
 
 impl Stream {
+    /// Shakes hands as a server. `first` is what was already read from the socket. The caller bounds the wait.
+    pub(crate) async fn server(
+        socket: TcpStream,
+        first: Vec<u8>,
+        config: Arc<ServerConfig>,
+    ) -> io::Result<Self> {
+        Ok(Self::Tls(Session::server(socket, first, config).await?))
+    }
+
+    /// Shakes hands as a client. The caller bounds the wait.
+    pub(crate) async fn client(
+        socket: TcpStream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        Ok(Self::Tls(Session::client(socket, config, name).await?))
+    }
+
     /// The socket below.
     pub(crate) const fn socket(&self) -> &TcpStream {
         match self {
-            Self::Plain(stream) => stream,
+            Self::Plain(socket) => socket,
+            Self::Tls(session) => session.socket(),
         }
     }
 
-    /// Waits until [`Self::try_receive`] may have something.
+    /// Waits until [`Stream::try_receive`] may have something.
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(stream) => stream.poll_read_ready(cx),
+            Self::Plain(socket) => socket.poll_read_ready(cx),
+            Self::Tls(session) => session.poll_read_ready(cx),
         }
     }
 
-    /// Reads once into the spare room of `buffer`, of which there must be some. 0 is the end of the stream.
+    /// Reads once into the spare room of `buffer`, of which there must be some. 0 is the end of the stream; the end of a
+    /// TLS connection without its farewell is the error [`io::ErrorKind::UnexpectedEof`].
     pub(crate) fn try_receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => socket::try_receive(stream, buffer),
+            Self::Plain(socket) => socket::try_receive(socket, buffer),
+            Self::Tls(session) => session.try_receive(buffer),
         }
     }
 
-    /// Writes what the connection takes of `first` and then of `second`; how many bytes. At least one of them is not empty.
+    /// Waits until [`Stream::try_send`] may take something.
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket().poll_write_ready(cx)
+    }
+
+    /// Takes what it can of `first` and then of `second`; how many bytes. At least one of them is not empty.
+    ///
+    /// What a TLS session took may still be on its way to the socket, at most 64 KiB of it: whoever stops sending for a
+    /// while ends with [`Stream::poll_flush`].
     pub(crate) fn try_send(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => socket::try_send(stream, first, second),
+            Self::Plain(socket) => socket::try_send(socket, first, second),
+            Self::Tls(session) => session.try_send(first, second),
         }
     }
 
-    /// Waits until [`Self::try_send`] may take something.
-    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Waits until the socket has everything that was taken. A plain stream never keeps anything.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(stream) => stream.poll_write_ready(cx),
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(session) => session.poll_flush(cx),
         }
     }
 
-    /// Ends our direction; the other one goes on.
+    /// Ends the sending direction. A failure means that the peer is gone, which reading finds out.
     pub(crate) fn shutdown_write(&self) {
-        // A failure means that the peer is gone, which the other direction finds out.
-        let _ = SockRef::from(self.socket()).shutdown(Shutdown::Write);
+        match self {
+            Self::Plain(socket) => drop(SockRef::from(socket).shutdown(Shutdown::Write)),
+            Self::Tls(session) => session.shutdown_write(),
+        }
     }
 
     /// Makes whoever reads see the end of the stream, as if the peer had closed it.
@@ -69,119 +115,48 @@ impl Stream {
         let _ = SockRef::from(self.socket()).shutdown(Shutdown::Read);
     }
 
-    /// Makes the peer see a reset instead of an orderly end when the stream is dropped.
-    pub(crate) fn reset_on_close(&self) {
-        // A failure means that the socket is already gone.
-        let _ = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
-    }
-
     /// Lets the kernel ask now and then whether the other end still lives, after so much silence.
     pub(crate) fn probe_after(&self, silence: Duration) {
         let probes = socket2::TcpKeepalive::new().with_time(silence);
         // A failure means that the socket is already gone.
         let _ = SockRef::from(self.socket()).set_tcp_keepalive(&probes);
     }
-}
 
-/// The same for libraries that want to read and write by tokio's traits; bytes that were read already come first.
-#[derive(Debug)]
-pub(crate) struct Rewound {
-    stream: Rc<Stream>,
-    /// Bytes that were read before, from `start` on.
-    first: Vec<u8>,
-    start: usize,
-    /// What was read for somebody whose buffer has no room that a `Vec` could be.
-    scratch: Vec<u8>,
-}
-
-impl Rewound {
-    /// `stream` as if `first` had not been read yet.
-    pub(crate) const fn new(stream: Rc<Stream>, first: Vec<u8>) -> Self {
-        Self { stream, first, start: 0, scratch: Vec::new() }
-    }
-}
-
-impl AsyncRead for Rewound {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let rest = this.first.get(this.start..).unwrap_or(&[]);
-        if !rest.is_empty() {
-            let taken = rest.len().min(buffer.remaining());
-            buffer.put_slice(rest.get(..taken).unwrap_or(&[]));
-            this.start += taken;
-            if this.start == this.first.len() {
-                (this.first, this.start) = (Vec::new(), 0);
-            }
-            return Poll::Ready(Ok(()));
-        }
-        if let Stream::Plain(_) = &*this.stream {
-            // The library's own buffer is read into, without a copy.
-            return this.poll_plain(cx, buffer);
-        }
-        loop {
-            ready!(this.stream.poll_read_ready(cx))?;
-            this.scratch.clear();
-            this.scratch.reserve(buffer.remaining().min(READ_BYTES_MAX));
-            match this.stream.try_receive(&mut this.scratch) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(_) => {
-                    let taken = this.scratch.len().min(buffer.remaining());
-                    buffer.put_slice(this.scratch.get(..taken).unwrap_or(&[]));
-                    // Room may be more than was asked for; what does not fit comes first next time.
-                    this.first.extend_from_slice(this.scratch.get(taken..).unwrap_or(&[]));
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
-    }
-}
-
-impl Rewound {
-    fn poll_plain(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let stream = self.stream.socket();
-        loop {
-            ready!(stream.poll_read_ready(cx))?;
-            match stream.try_read(buffer.initialize_unfilled()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(bytes) => {
-                    buffer.advance(bytes);
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if bytes.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        loop {
-            match self.stream.try_send(bytes, &[]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.stream.poll_write_ready(cx))?;
-                }
-                result => return Poll::Ready(result),
-            }
+    /// Makes the peer see a reset instead of an orderly end when the stream is dropped.
+    pub(crate) fn reset_on_close(&self) {
+        // A failure means that the socket is already gone.
+        let _ = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
+        if let Self::Tls(session) = self {
+            session.cut();
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// The TLS session, if it is one.
+    pub(crate) const fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(session) => Some(session),
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.shutdown_write();
-        Poll::Ready(Ok(()))
+    /// The protocol that both ends agreed on by ALPN.
+    pub(crate) fn alpn(&self) -> Option<Vec<u8>> {
+        self.session().and_then(Session::alpn)
+    }
+
+    /// The name that the client asked for (SNI), in lower case.
+    pub(crate) fn server_name(&self) -> Option<Arc<str>> {
+        self.session().and_then(Session::server_name)
+    }
+
+    /// The certificate that the peer has proved to be its own.
+    pub(crate) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
+        self.session().and_then(Session::peer_certificate)
     }
 }
 
-/// Bytes read at a time where they have to be copied.
-const READ_BYTES_MAX: usize = 16 * 1024;
+impl From<TcpStream> for Stream {
+    fn from(socket: TcpStream) -> Self {
+        Self::Plain(socket)
+    }
+}

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::caller::Caller;
 use crate::telemetry::bump;
 use crate::worker::Worker;
-use crate::{h1, mux};
+use crate::{downstream, mux};
 
 /// Connections that the kernel keeps until they are accepted (nginx 511, Envoy 1024).
 const BACKLOG: i32 = 1024;
@@ -24,8 +24,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) enum Purpose {
     /// Peers, over the mesh transport.
     Mesh,
-    /// A caller that speaks HTTP.
+    /// A caller of this kind.
     Http(Caller),
+    /// The workload beside, through connections that were intercepted on their way to somewhere else.
+    Captured,
 }
 
 impl Purpose {
@@ -33,6 +35,7 @@ impl Purpose {
     const fn word(&self) -> &'static str {
         match self {
             Self::Mesh => "mesh",
+            Self::Captured | Self::Http(Caller::Captured { .. }) => "captured",
             Self::Http(Caller::Forward) => "forward",
             Self::Http(Caller::Dependency { .. }) => "dependency",
             Self::Http(Caller::Gateway) => "gateway",
@@ -100,7 +103,10 @@ pub(crate) async fn accept(worker: Rc<Worker>, socket: StdListener, purpose: Pur
                     Purpose::Mesh => {
                         worker.spawn(move |worker| mux::accept::accept(worker, stream, peer, guard));
                     }
-                    Purpose::Http(caller) => h1::server::serve(&worker, stream, peer, caller, guard),
+                    Purpose::Http(caller) => {
+                        downstream::serve(&worker, stream, peer, caller.clone(), guard);
+                    }
+                    Purpose::Captured => downstream::captured(&worker, stream, peer, guard),
                 }
             }
             Err(error) => {

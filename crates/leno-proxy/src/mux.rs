@@ -59,6 +59,8 @@ pub(crate) struct Conn {
     woken: Cell<bool>,
     /// The connection is over.
     closed: Cell<bool>,
+    /// Streams that have proved to be bulk: others had better go elsewhere.
+    bulk: Cell<usize>,
     /// The peer has said its first words: it accepts us, and its limits are known.
     settled: Cell<bool>,
     /// Somebody wanted to open a stream and could not.
@@ -81,6 +83,7 @@ impl Conn {
             waker: RefCell::default(),
             woken: Cell::new(false),
             closed: Cell::new(false),
+            bulk: Cell::new(0),
             settled: Cell::new(false),
             full: Cell::new(false),
             room,
@@ -104,6 +107,11 @@ impl Conn {
     /// True when it will never take another stream.
     pub(crate) fn is_leaving(&self) -> bool {
         self.closed.get() || self.machine.borrow().is_draining()
+    }
+
+    /// Streams under way that move much: a new one would wait behind their bytes.
+    pub(crate) const fn bulk(&self) -> usize {
+        self.bulk.get()
     }
 
     /// Streams that are not over.
@@ -389,6 +397,7 @@ impl NewStream<'_> {
             !self.end && expects.is_some_and(|it| it.eq_ignore_ascii_case(b"100-continue"));
         request.te_trailers = true;
         request.time_left = self.meta.deadline;
+        request.kind = self.meta.kind;
     }
 }
 

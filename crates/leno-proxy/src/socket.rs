@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use tokio::io::Interest;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Reads once into the spare room of `buffer`, of which there must be some. 0 is the end of the stream.
@@ -33,6 +33,37 @@ pub(crate) fn try_send(stream: &TcpStream, first: &[u8], second: &[u8]) -> io::R
             _ => rustix::io::writev(stream, &[IoSlice::new(first), IoSlice::new(second)]),
         });
         sent.map_err(|error: Errno| error.into())
+    })?;
+    if sent == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(sent) }
+}
+
+/// Reads once into `place`, as [`try_receive`] does.
+pub(crate) fn try_receive_into(stream: &TcpStream, place: &mut [u8]) -> io::Result<usize> {
+    let room = place.len();
+    let mut received = None;
+    let drained = stream.try_io(Interest::READABLE, || {
+        let (bytes, _) = retry_on_intr(|| recv(stream, &mut *place, RecvFlags::empty()))?;
+        received = Some(bytes.min(room));
+        if bytes > 0 && bytes < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(bytes) }
+    });
+    received.map_or(drained, Ok)
+}
+
+/// Reads once into `buffer`, as [`try_receive`] does.
+pub(crate) fn try_receive_buf(stream: &TcpStream, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
+    let room = buffer.remaining();
+    let bytes = stream.try_read_buf(buffer)?;
+    if bytes > 0 && bytes < room {
+        // Nothing has come since, as far as the poller knows: it runs on this thread, between two turns of its tasks.
+        let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
+    Ok(bytes)
+}
+
+/// Writes what the socket takes of several slices, of which at least one is not empty.
+pub(crate) fn try_send_slices(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let sent = stream.try_io(Interest::WRITABLE, || {
+        retry_on_intr(|| rustix::io::writev(stream, slices)).map_err(Into::into)
     })?;
     if sent == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(sent) }
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use leno_core::backend::Backends;
+use leno_core::detect::Verdicts;
 use leno_core::http1::Limits;
 use leno_core::name::ServiceId;
 use leno_core::rng::Rng;
@@ -107,6 +108,8 @@ pub(crate) struct Worker {
     pub(crate) mux_pools: RefCell<MuxPools>,
     pub(crate) desks: RefCell<Desks>,
     pub(crate) mux_inputs: Inputs,
+    /// What was found out about ports on which anything may be spoken.
+    pub(crate) verdicts: RefCell<Verdicts>,
     /// Client connections by number, so that a drain can end the idle ones.
     clients: RefCell<BTreeMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
@@ -157,6 +160,7 @@ impl Worker {
             mux_pools: RefCell::default(),
             desks: RefCell::default(),
             mux_inputs: Inputs::default(),
+            verdicts: RefCell::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
             active: Cell::new(0),

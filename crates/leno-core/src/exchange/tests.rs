@@ -276,28 +276,6 @@ fn the_callers_deadline_wins_when_it_is_earlier() {
     }
 }
 
-/// Out of the mesh an address is tried again on another one, as the shell finds them, and the budget of no backend is asked.
-#[test]
-fn a_direct_destination_is_tried_at_its_next_address() {
-    let mut backends = Backends::default();
-    let decision =
-        Decision { list: ListId(u32::MAX), rule: None, then: Then::Direct, timeout: None };
-    let mut exchange = Exchange::new(decision, false, None, Instant::ZERO);
-    let pick = Some(Action::Pick { choice: Choice::Direct, budget: false });
-    assert_eq!(exchange.poll_action(), pick);
-    let first = backends.direct(([192, 0, 2, 1], 443).into());
-    exchange.handle(Input::Picked(first), Instant::ZERO);
-    assert_eq!(exchange.poll_action(), Some(Action::Dial));
-    exchange.handle(Input::ConnectFailed(ConnectFailure::Refused), Instant::ZERO);
-    assert_eq!(exchange.poll_action(), pick);
-    let second = backends.direct(([192, 0, 2, 2], 443).into());
-    assert_ne!(exchange.tried().0[0], second.endpoint().key);
-    exchange.handle(Input::Picked(second), Instant::ZERO);
-    assert_eq!(exchange.poll_action(), Some(Action::Dial));
-    exchange.handle(Input::Connected { reused: false }, Instant::ZERO);
-    assert_eq!(exchange.poll_action(), Some(Action::Send));
-}
-
 #[test]
 fn a_refused_decision_is_answered_with_its_reason() {
     let then = Then::Refused(Reason::EgressDenied);

@@ -33,9 +33,11 @@ use crate::http1::{content_length, is_authority, is_field_value, is_target, is_t
 /// What a stream carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// HTTP messages, whatever version they had.
+    /// HTTP/1 messages.
     #[default]
     Http,
+    /// HTTP/2 messages: the same, from a client that could as well be answered by an application that speaks it.
+    Http2,
     /// An opaque byte stream; its head has only an authority.
     Tcp,
 }
@@ -148,6 +150,8 @@ const KEY_REQUEST_ID: u64 = 4 << 1 | 1;
 const KEY_GENERATION: u64 = 5 << 1;
 const KEY_BODY: u64 = 6 << 1;
 const KEY_UPGRADE: u64 = 7 << 1 | 1;
+/// The major version of HTTP; unsaid: 1.
+const KEY_VERSION: u64 = 8 << 1;
 
 /// Appends a request head with `edits` applied. On an error `out` holds a part of it; the caller cuts it off.
 pub(super) fn encode_request(
@@ -236,6 +240,10 @@ fn encode_meta(out: &mut Vec<u8>, meta: &Meta<'_>, body: Body) {
     }
     if is_upgrade(meta.upgrade) {
         put_meta_text(out, KEY_UPGRADE, meta.upgrade);
+    }
+    if meta.kind == Kind::Http2 {
+        put_varint(out, KEY_VERSION);
+        put_varint(out, 2);
     }
     out.push(KEY_END as u8);
 }
@@ -472,6 +480,7 @@ impl<'a> Reader<'a> {
                     KEY_DEADLINE => meta.deadline = Some(Duration::from_micros(value)),
                     KEY_ATTEMPT => meta.attempt = u32::try_from(value).map_err(|_| BadHead::Meta)?,
                     KEY_GENERATION => meta.generation = value,
+                    KEY_VERSION if value == 2 => meta.kind = Kind::Http2,
                     KEY_BODY => meta.body = value.checked_sub(1).map_or(Body::None, Body::Length),
                     _ => {}
                 }

@@ -83,7 +83,13 @@ fn headers_and_methods_must_all_hold() {
 }
 
 fn list(name: &str, rules: Vec<Rule>, otherwise: Then) -> RuleList {
-    RuleList { name: name.into(), rules: rules.into(), otherwise, timeout: None }
+    RuleList {
+        name: name.into(),
+        rules: rules.into(),
+        otherwise,
+        timeout: None,
+        expected: Expected::Anything,
+    }
 }
 
 fn rule(name: &str, path: &str, then: Then) -> Rule {

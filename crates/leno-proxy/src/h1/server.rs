@@ -1,24 +1,24 @@
 //! A client's HTTP/1 connection: one request after the other, each driven to its end before the next is looked at.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 
+use leno_core::detect::HTTP2_PREFACE;
 use leno_core::edit::Edits;
 use leno_core::head::{FieldId, Fields, ResponseHead};
 use leno_core::http1::{BodyFraming, ParseError, RequestMeta, RequestParser, ResponseFor, Version, is_token};
-use leno_core::mux::META_TEXT_BYTES_MAX;
+use leno_core::mux::{Kind, META_TEXT_BYTES_MAX};
 use leno_core::reason::{Reason, phrase};
 use leno_core::time::Duration;
-use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 
 use super::{Reader, Writer};
 use crate::alarm::Alarm;
 use crate::body::{Request, ResponseSink, Sink};
-use crate::buffer::BUFFER_BYTES;
+use crate::buffer::{BUFFER_BYTES, ReadBuffer};
 use crate::caller::{Caller, Remote};
+use crate::downstream::{self, Arrival};
 use crate::drive::drive;
 use crate::io::Stream;
 use crate::listen::Guard;
@@ -41,13 +41,11 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 const QUIET_AFTER: Duration = Duration::from_secs(5);
 
 /// Serves a client until one of the two closes the connection.
-pub(crate) fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, caller: &Caller, guard: Guard) {
-    let stream = Rc::new(Stream::Plain(stream));
-    let Some((client, entry)) = worker.enter(&stream) else { return };
-    let remote = Remote::new(peer);
-    let visit =
-        Box::new(Visit { stream, client, remote, caller: caller.clone(), _entry: entry, _guard: guard });
-    worker.spawn(move |worker| active(worker, visit));
+pub(crate) fn serve(worker: &Rc<Worker>, arrival: Arrival) {
+    let Some((client, entry)) = worker.enter(&arrival.stream) else { return };
+    let Arrival { stream, first, remote, caller, guard } = arrival;
+    let visit = Box::new(Visit { stream, client, remote, caller, _entry: entry, guard });
+    worker.spawn(move |worker| active(worker, visit, first));
 }
 
 /// What a client's connection is, with or without a request under way.
@@ -57,11 +55,13 @@ struct Visit {
     remote: Remote,
     caller: Caller,
     _entry: ClientGuard,
-    _guard: Guard,
+    guard: Guard,
 }
 
 /// Serves one request after the other until there has been none for a while.
-async fn active(worker: Rc<Worker>, visit: Box<Visit>) {
+///
+/// A connection that is new may turn out to be HTTP/2: its first bytes are then what HTTP/1 has refused.
+async fn active(worker: Rc<Worker>, visit: Box<Visit>, first: Vec<u8>) {
     let _active = worker.activate();
     let blame = Reason::RequestMalformed;
     let mut connection = Connection {
@@ -71,8 +71,12 @@ async fn active(worker: Rc<Worker>, visit: Box<Visit>) {
         request: Request::default(),
         alarm: Alarm::new(worker.clock),
         client: visit.client.clone(),
+        fresh: true,
         worker,
     };
+    if !first.is_empty() {
+        connection.reader.buffer = ReadBuffer::beginning_with(connection.worker.stock.clone(), first);
+    }
     let mut edits = Edits::default();
     loop {
         // Requests that were sent ahead and are answered here wait for nothing: the others of this worker would.
@@ -80,6 +84,13 @@ async fn active(worker: Rc<Worker>, visit: Box<Visit>) {
         let head = pin!(connection.head()).await;
         let meta = match head {
             Head::Request(meta) => meta,
+            Head::Http2 => {
+                let first = connection.reader.buffer.take_all();
+                let worker = connection.worker.clone();
+                drop(connection);
+                let Visit { stream, remote, caller, guard, .. } = *visit;
+                return downstream::serve_http2(&worker, Arrival { stream, first, remote, caller, guard });
+            }
             Head::Refused(error) => return connection.refuse(error).await,
             Head::Late => return connection.refuse_late().await,
             Head::Quiet => {
@@ -115,7 +126,7 @@ async fn quiet(worker: Rc<Worker>, visit: Box<Visit>) {
         () = alarm.until(deadline) => false,
     };
     if said {
-        worker.spawn(move |worker| active(worker, visit));
+        worker.spawn(move |worker| active(worker, visit, Vec::new()));
     }
 }
 
@@ -123,6 +134,8 @@ async fn quiet(worker: Rc<Worker>, visit: Box<Visit>) {
 struct Connection {
     worker: Rc<Worker>,
     client: Rc<Client>,
+    /// No request has come yet.
+    fresh: bool,
     reader: Reader,
     writer: Writer,
     parser: RequestParser,
@@ -132,6 +145,8 @@ struct Connection {
 
 enum Head {
     Request(RequestMeta),
+    /// The connection is one of HTTP/2.
+    Http2,
     Refused(ParseError),
     /// Not in time, after it had begun.
     Late,
@@ -151,6 +166,12 @@ impl Connection {
             match self.parser.parse(filled, &self.worker.limits, &mut self.request.index) {
                 Ok(Some(meta)) => return Head::Request(meta),
                 Ok(None) => {}
+                // The preface of HTTP/2 is made to be refused by HTTP/1 (RFC 9113 §3.4).
+                Err(_)
+                    if self.fresh
+                        && HTTP2_PREFACE.starts_with(filled)
+                        && filled.len() < HTTP2_PREFACE.len() => {}
+                Err(_) if self.fresh && filled.starts_with(HTTP2_PREFACE) => return Head::Http2,
                 Err(error) => return Head::Refused(error),
             }
             let idle = filled.is_empty();
@@ -174,6 +195,7 @@ impl Connection {
 
     /// Keeps the head until the exchange is over and makes both halves ready for the body and the answer.
     fn begin(&mut self, meta: &RequestMeta) {
+        self.fresh = false;
         let request = &mut self.request;
         request.bytes.clear();
         let head = self.reader.buffer.filled().get(..meta.head_bytes).unwrap_or(&[]);
@@ -190,8 +212,12 @@ impl Connection {
         if upgrade {
             request.upgrade.extend_from_slice(offer);
         }
+        // A tunnel is a connection of the client's own: bytes that nobody looks into.
+        request.kind = if request.head().method == b"CONNECT" { Kind::Tcp } else { Kind::Http };
+        let framing = if request.kind == Kind::Tcp { BodyFraming::Tunnel } else { meta.framing };
+        request.framing = framing;
         let answers = ResponseFor::request(request.head().method, upgrade);
-        self.reader.begin_body(meta.framing);
+        self.reader.begin_body(framing);
         let keep_alive = meta.keep_alive && !self.worker.draining();
         self.writer.begin_answer(answers, meta.version, keep_alive);
     }

@@ -91,11 +91,15 @@ impl Pools {
 }
 
 impl Peer {
-    /// The connection with the fewest streams.
+    /// The connection with the fewest streams, of those without bulk if there are any.
     fn best(&mut self) -> Option<Rc<Conn>> {
         self.conns.retain(|conn| !conn.is_leaving());
         // Every full one is asked, so that each of them rings when it has room.
-        self.conns.iter().filter(|conn| conn.can_open()).min_by_key(|conn| conn.streams_open()).cloned()
+        self.conns
+            .iter()
+            .filter(|conn| conn.can_open())
+            .min_by_key(|conn| (conn.bulk(), conn.streams_open()))
+            .cloned()
     }
 }
 
@@ -119,7 +123,8 @@ pub(crate) async fn connect(
             let mut pools = worker.mux_pools.borrow_mut();
             let peer = pools.peers.entry(endpoint.key).or_default();
             let best = peer.best();
-            let crowded = best.as_ref().is_none_or(|best| best.streams_open() >= STREAMS_PER_CONN);
+            let crowded =
+                best.as_ref().is_none_or(|best| best.streams_open() >= STREAMS_PER_CONN || best.bulk() > 0);
             if crowded && peer.dialing.is_none() && peer.conns.len() < CONNS_MAX {
                 let dialing = Rc::new(Dialing::default());
                 peer.dialing = Some(dialing.clone());

@@ -20,6 +20,8 @@ use crate::body::{Arrived, Broken, Chunk, Hop, RequestSink, ResponseSink, Respon
 pub(crate) struct Reader {
     handle: Option<Handle>,
     taken: Taken,
+    /// Bytes read.
+    moved: u64,
 }
 
 /// The writing half.
@@ -29,6 +31,8 @@ pub(crate) struct Writer {
     handle: Option<Handle>,
     /// Our half has ended.
     ended: bool,
+    /// Bytes written.
+    moved: u64,
 }
 
 /// A stream's place in its connection.
@@ -37,6 +41,21 @@ struct Handle {
     conn: Rc<Conn>,
     stream: StreamId,
     slot: Rc<Slot>,
+}
+
+/// A stream that has moved so many bytes in one direction is bulk: streams to come get another connection, so that the bulk
+/// has its own and nobody waits behind it. Some seconds of a slow link, some milliseconds of a fast one.
+const BULK_BYTES: u64 = 8 << 20;
+
+impl Handle {
+    /// Counts bytes of one direction.
+    fn moved(&self, total: &mut u64, bytes: usize) {
+        let before = *total;
+        *total += bytes as u64;
+        if before < BULK_BYTES && *total >= BULK_BYTES {
+            self.conn.bulk.set(self.conn.bulk.get() + 1);
+        }
+    }
 }
 
 /// Both halves; whatever is not over when they are dropped is given up.
@@ -49,7 +68,10 @@ pub(crate) struct Stream {
 impl Stream {
     /// A stream that will be opened by the head that is sent.
     pub(crate) fn dial(conn: Rc<Conn>) -> Self {
-        Self { reader: Reader { handle: None, taken: Taken::default() }, writer: Writer::new(conn, None) }
+        Self {
+            reader: Reader { handle: None, taken: Taken::default(), moved: 0 },
+            writer: Writer::new(conn, None),
+        }
     }
 
     /// A stream that the peer opened.
@@ -57,7 +79,7 @@ impl Stream {
         let handle = Handle { conn: conn.clone(), stream, slot };
         let taken = handle.slot.state.borrow_mut().take_spare();
         Self {
-            reader: Reader { handle: Some(handle.clone()), taken },
+            reader: Reader { handle: Some(handle.clone()), taken, moved: 0 },
             writer: Writer::new(conn, Some(handle)),
         }
     }
@@ -66,6 +88,9 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let Some(handle) = &self.writer.handle else { return };
+        let bulk =
+            [self.reader.moved, self.writer.moved].into_iter().filter(|moved| *moved >= BULK_BYTES).count();
+        handle.conn.bulk.set(handle.conn.bulk.get().saturating_sub(bulk));
         let (over, unread) = {
             let state = &mut *handle.slot.state.borrow_mut();
             let unread = state.data.len() + self.reader.taken.shown.len();
@@ -124,6 +149,7 @@ impl Source for Reader {
         let bytes = self.taken.shown.len();
         self.taken.shown.clear();
         if let Some(handle) = &self.handle {
+            handle.moved(&mut self.moved, bytes);
             let mut machine = handle.conn.machine.borrow_mut();
             machine.release(handle.stream, bytes);
             let more_to_say = !machine.output().is_empty();
@@ -196,7 +222,7 @@ impl ResponseSource for Reader {
 
 impl Writer {
     const fn new(conn: Rc<Conn>, handle: Option<Handle>) -> Self {
-        Self { conn, handle, ended: false }
+        Self { conn, handle, ended: false, moved: 0 }
     }
 
     /// Waits until the machine would take more of this stream, or the stream is broken.
@@ -234,6 +260,7 @@ impl Sink for Writer {
         loop {
             let sent = handle.conn.machine.borrow_mut().send_data(handle.stream, payload, false);
             let sent = sent.map_err(|_| Self::broken(handle))?;
+            handle.moved(&mut self.moved, sent);
             handle.conn.wake();
             payload = payload.get(sent..).unwrap_or(&[]);
             if payload.is_empty() {
@@ -277,6 +304,7 @@ impl Sink for Writer {
 impl RequestSink for Writer {
     fn head(&mut self, head: &RequestHead<'_>, edits: &Edits, hop: &Hop<'_>) -> Result<(), Broken> {
         let meta = Meta {
+            kind: hop.kind,
             // What follows an accepted upgrade is no body of the request, but it follows it.
             body: if hop.upgrade.is_empty() { body(hop.framing) } else { Body::Unknown },
             deadline: hop.time_left,

@@ -1,0 +1,246 @@
+//! First bytes of a connection -> what is spoken on it.
+//!
+//! Nothing here waits: [`detect`] says what the bytes so far prove, and [`Detected::NeedMore`] when they prove nothing yet.
+//! Whoever asks goes on listening to both ends meanwhile: in a protocol in which the server speaks first (SMTP, MySQL, SSH) the
+//! client's bytes never come, and the server's decide. So no time-out is ever in the path.
+//!
+//! HTTP/1 is recognised by its whole request line and not by a method's name: `GET x` is memcached's, `OPTIONS rtsp://x RTSP/1.0` a
+//! camera's. A first byte that no method can have decides at once, which is nearly always the case (TLS, Redis, `PostgreSQL`,
+//! Kafka, AMQP).
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use core::net::SocketAddr;
+
+use crate::http1::is_token;
+use crate::name::ServiceId;
+
+/// What the client's first bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detected {
+    /// A TLS ClientHello begins.
+    Tls,
+    /// An HTTP/1 request line.
+    Http1,
+    /// The connection preface of HTTP/2 (RFC 9113 §3.4).
+    Http2,
+    /// None of these: bytes that nobody looks into.
+    Opaque,
+    /// It could be any of them still.
+    NeedMore,
+}
+
+impl Detected {
+    /// The word for it in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Http1 => "http",
+            Self::Http2 => "http2",
+            Self::Opaque => "tcp",
+            Self::NeedMore => "nothing",
+        }
+    }
+}
+
+/// The first bytes of every HTTP/2 connection.
+pub const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Longest method looked for, in bytes; the longest registered one is UPDATEREDIRECTREF with 17.
+const METHOD_BYTES_MAX: usize = 32;
+/// Longest request line looked for, in bytes: as long as an HTTP/1 head may be.
+pub const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// What `bytes`, the first of a client, say.
+pub fn detect(bytes: &[u8]) -> Detected {
+    match bytes {
+        [] | [0x16] => return Detected::NeedMore,
+        // A handshake record of TLS 1.0 to 1.3, or of SSL 3.0 (RFC 8446 §5.1).
+        [0x16, 0x03, ..] => return Detected::Tls,
+        _ => {}
+    }
+    let compared = bytes.len().min(HTTP2_PREFACE.len());
+    if bytes.get(..compared) == HTTP2_PREFACE.get(..compared) {
+        return if compared == HTTP2_PREFACE.len() { Detected::Http2 } else { Detected::NeedMore };
+    }
+    detect_http1(bytes)
+}
+
+fn detect_http1(bytes: &[u8]) -> Detected {
+    // An empty line before a request is no part of it (RFC 9112 §2.2).
+    let line = match bytes {
+        [b'\r'] => return Detected::NeedMore,
+        [b'\r', b'\n', rest @ ..] => rest,
+        line => line,
+    };
+    if line.is_empty() {
+        return Detected::NeedMore;
+    }
+    let end = memchr::memchr(b'\n', line);
+    let line = end.map_or(line, |end| &line[..end]);
+    let space = memchr::memchr(b' ', line);
+    let method = space.map_or(line, |space| &line[..space]);
+    if !is_token(method) || method.len() > METHOD_BYTES_MAX {
+        return Detected::Opaque;
+    }
+    let Some(space) = space else {
+        // No line of HTTP/1 is one word.
+        return if end.is_some() { Detected::Opaque } else { Detected::NeedMore };
+    };
+    let rest = &line[space + 1..];
+    let text = rest.strip_suffix(b"\r").unwrap_or(rest);
+    if text.iter().any(|byte| *byte < b' ' || *byte == 0x7f) {
+        return Detected::Opaque;
+    }
+    match end {
+        Some(_) if text.ends_with(b" HTTP/1.1") || text.ends_with(b" HTTP/1.0") => Detected::Http1,
+        Some(_) => Detected::Opaque,
+        None if line.len() > LINE_BYTES_MAX => Detected::Opaque,
+        None => Detected::NeedMore,
+    }
+}
+
+/// What was found out about a port, for the connections to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Clients speak HTTP there: its first words are awaited, the server is not asked meanwhile.
+    Http,
+    /// Anything else: the connection goes through at once.
+    Opaque,
+}
+
+/// Where a connection goes, as far as its protocol may depend on it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Port {
+    /// A service.
+    Service(ServiceId),
+    /// An address outside the mesh.
+    Address(SocketAddr),
+}
+
+/// Verdicts of one worker.
+#[derive(Clone, Debug, Default)]
+pub struct Verdicts {
+    verdicts: BTreeMap<Arc<Port>, Verdict>,
+}
+
+/// Ports that are remembered; when there are more, all are found out again.
+pub const VERDICTS_MAX: usize = 4096;
+
+impl Verdicts {
+    /// What is known of `port`.
+    pub fn get(&self, port: &Port) -> Option<Verdict> {
+        self.verdicts.get(port).copied()
+    }
+
+    /// Remembers what a connection to `port` has shown.
+    pub fn learn(&mut self, port: &Port, verdict: Verdict) {
+        if let Some(known) = self.verdicts.get_mut(port) {
+            *known = verdict;
+            return;
+        }
+        if self.verdicts.len() >= VERDICTS_MAX {
+            self.verdicts.clear();
+        }
+        self.verdicts.insert(Arc::new(port.clone()), verdict);
+    }
+
+    /// Forgets a verdict that a connection has shown to be wrong.
+    pub fn forget(&mut self, port: &Port) {
+        self.verdicts.remove(port);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_words_of_many_protocols() {
+        for (bytes, detected) in [
+            (&b""[..], Detected::NeedMore),
+            (b"\x16", Detected::NeedMore),
+            (b"\x16\x03", Detected::Tls),
+            (b"\x16\x03\x01\x02\x00\x01", Detected::Tls),
+            (b"\x16\x02", Detected::Opaque),
+            (b"P", Detected::NeedMore),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", Detected::NeedMore),
+            (HTTP2_PREFACE, Detected::Http2),
+            (b"PRI * HTTP/2.0\r\n\r\nXX", Detected::Opaque),
+            (b"PRI / HTTP/1.1\r\n", Detected::Http1),
+            (b"GET", Detected::NeedMore),
+            (b"GET / HTTP/1.1", Detected::NeedMore),
+            (b"GET / HTTP/1.1\r\n", Detected::Http1),
+            (b"GET / HTTP/1.0\nHost: a\n\n", Detected::Http1),
+            (b"\r\nGET / HTTP/1.1\r\n", Detected::Http1),
+            (b"\r", Detected::NeedMore),
+            (b"\r\n", Detected::NeedMore),
+            (b"GET /\r\n", Detected::Opaque),
+            (b"CONNECT a:1 HTTP/1.1\r\n", Detected::Http1),
+            (b"OPTIONS rtsp://camera RTSP/1.0\r\n", Detected::Opaque),
+            (b"INVITE sip:a@b SIP/2.0\r\n", Detected::Opaque),
+            // memcached's text protocol
+            (b"get key\r\n", Detected::Opaque),
+            (b"set key 0 0 5\r\nhello\r\n", Detected::Opaque),
+            // Redis, as libraries and as people write it
+            (b"*1\r\n$4\r\nPING\r\n", Detected::Opaque),
+            (b"*1\r\n", Detected::Opaque),
+            (b"PING\r\n", Detected::Opaque),
+            // PostgreSQL's SSLRequest
+            (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", Detected::Opaque),
+            // AMQP, MQTT, Kafka
+            (b"AMQP\x00\x00\x09\x01", Detected::Opaque),
+            (b"\x10\x0c\x00\x04MQTT", Detected::Opaque),
+            (b"\x00\x00\x00\x23\x00\x12", Detected::Opaque),
+            // what clients of server-first protocols would say first
+            (b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n", Detected::Opaque),
+            (b"EHLO example.com\r\n", Detected::Opaque),
+            (b"GET /\x00 HTTP/1.1\r\n", Detected::Opaque),
+        ] {
+            assert_eq!(detect(bytes), detected, "{:?}", alloc::string::String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_verdict_never_changes_with_more_bytes() {
+        for whole in [
+            &b"GET /a/b?c=d HTTP/1.1\r\nHost: a\r\n\r\n"[..],
+            b"\x16\x03\x01\x00\x05",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00",
+            b"get key and another key\r\n",
+            b"\r\nHEAD / HTTP/1.0\r\n\r\n",
+        ] {
+            let mut verdict = Detected::NeedMore;
+            for length in 0..=whole.len() {
+                let next = detect(&whole[..length]);
+                assert!(verdict == Detected::NeedMore || verdict == next, "{length}: {verdict:?} {next:?}");
+                verdict = next;
+            }
+            assert_ne!(verdict, Detected::NeedMore);
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_waited_for_for_ever() {
+        let mut line = b"GET /".to_vec();
+        line.resize(LINE_BYTES_MAX, b'a');
+        assert_eq!(detect(&line), Detected::NeedMore);
+        line.resize(LINE_BYTES_MAX + 1, b'a');
+        assert_eq!(detect(&line), Detected::Opaque);
+        assert_eq!(detect(&[b'A'; METHOD_BYTES_MAX + 1]), Detected::Opaque);
+    }
+
+    #[test]
+    fn verdicts_are_bounded() {
+        let mut verdicts = Verdicts::default();
+        let port =
+            |number: usize| Port::Address(SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 1)));
+        for number in 0..VERDICTS_MAX * 2 + 5 {
+            verdicts.learn(&port(number), Verdict::Http);
+            assert_eq!(verdicts.get(&port(number)), Some(Verdict::Http));
+            assert!(verdicts.verdicts.len() <= VERDICTS_MAX);
+        }
+        verdicts.learn(&port(1), Verdict::Opaque);
+        verdicts.forget(&port(1));
+        assert_eq!(verdicts.get(&port(1)), None);
+    }
+}
