@@ -4,9 +4,10 @@
 //! Whoever asks goes on listening to both ends meanwhile: in a protocol in which the server speaks first (SMTP, MySQL, SSH) the
 //! client's bytes never come, and the server's decide. So no time-out is ever in the path.
 //!
-//! HTTP/1 is recognised by its whole request line and not by a method's name: `GET x` is memcached's, `OPTIONS rtsp://x RTSP/1.0` a
-//! camera's. A first byte that no method can have decides at once, which is nearly always the case (TLS, Redis, `PostgreSQL`,
-//! Kafka, AMQP).
+//! HTTP/1 is recognised by a usual method and the slash of a path, or by `HTTP/` in a first line of any other form: what means to be
+//! HTTP and is malformed is refused as HTTP instead of passing unseen. Without them a line is something else: `get x` is
+//! memcached's, `OPTIONS rtsp://x RTSP/1.0` a camera's. A first byte that no method can have decides at once, which is nearly always
+//! the case (TLS, Redis, `PostgreSQL`, Kafka, AMQP).
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -45,8 +46,13 @@ impl Detected {
 
 /// The first bytes of every HTTP/2 connection.
 pub const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Methods that need no more than a path behind them.
+const USUAL_METHODS: [&[u8]; 8] =
+    [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"];
 /// Longest method looked for, in bytes; the longest registered one is UPDATEREDIRECTREF with 17.
 const METHOD_BYTES_MAX: usize = 32;
+/// Ends of lines before a first word that HTTP may still follow.
+const EMPTY_LINES_BYTES_MAX: usize = 16;
 /// Longest request line looked for, in bytes: as long as an HTTP/1 head may be.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -66,17 +72,20 @@ pub fn detect(bytes: &[u8]) -> Detected {
 }
 
 fn detect_http1(bytes: &[u8]) -> Detected {
-    // An empty line before a request is no part of it (RFC 9112 §2.2).
-    let line = match bytes {
-        [b'\r'] => return Detected::NeedMore,
-        [b'\r', b'\n', rest @ ..] => rest,
-        line => line,
+    // Empty lines before a request are no part of it, of whatever form (RFC 9112 §2.2).
+    let Some(begin) = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')) else {
+        return if bytes.len() < EMPTY_LINES_BYTES_MAX { Detected::NeedMore } else { Detected::Opaque };
     };
-    if line.is_empty() {
-        return Detected::NeedMore;
+    let line = &bytes[begin..];
+    let usual = |method: &&[u8]| line.strip_prefix(*method).is_some_and(|rest| rest.starts_with(b" /"));
+    if USUAL_METHODS.iter().any(|method| usual(method)) {
+        return Detected::Http1;
     }
     let end = memchr::memchr(b'\n', line);
     let line = end.map_or(line, |end| &line[..end]);
+    if end.is_some() && memchr::memmem::find(line, b" HTTP/").is_some() {
+        return Detected::Http1;
+    }
     let space = memchr::memchr(b' ', line);
     let method = space.map_or(line, |space| &line[..space]);
     if !is_token(method) || method.len() > METHOD_BYTES_MAX {
@@ -92,7 +101,6 @@ fn detect_http1(bytes: &[u8]) -> Detected {
         return Detected::Opaque;
     }
     match end {
-        Some(_) if text.ends_with(b" HTTP/1.1") || text.ends_with(b" HTTP/1.0") => Detected::Http1,
         Some(_) => Detected::Opaque,
         None if line.len() > LINE_BYTES_MAX => Detected::Opaque,
         None => Detected::NeedMore,
@@ -165,16 +173,22 @@ mod tests {
             (b"P", Detected::NeedMore),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", Detected::NeedMore),
             (HTTP2_PREFACE, Detected::Http2),
-            (b"PRI * HTTP/2.0\r\n\r\nXX", Detected::Opaque),
+            (b"PRI * HTTP/2.0\r\n\r\nXX", Detected::Http1),
             (b"PRI / HTTP/1.1\r\n", Detected::Http1),
             (b"GET", Detected::NeedMore),
-            (b"GET / HTTP/1.1", Detected::NeedMore),
+            (b"GET ", Detected::NeedMore),
+            (b"GET /", Detected::Http1),
             (b"GET / HTTP/1.1\r\n", Detected::Http1),
             (b"GET / HTTP/1.0\nHost: a\n\n", Detected::Http1),
             (b"\r\nGET / HTTP/1.1\r\n", Detected::Http1),
             (b"\r", Detected::NeedMore),
             (b"\r\n", Detected::NeedMore),
-            (b"GET /\r\n", Detected::Opaque),
+            (b"GET / HTTP/1.1\r\r\n", Detected::Http1),
+            (b"PUT  / HTTP/1.1\r\n", Detected::Http1),
+            (b"get / HTTP/1.1\r\n", Detected::Http1),
+            (b"REPORT /a HTTP/1.1", Detected::NeedMore),
+            (b"REPORT /a HTTP/1.1\r\n", Detected::Http1),
+            (b"GET key\r\n", Detected::Opaque),
             (b"CONNECT a:1 HTTP/1.1\r\n", Detected::Http1),
             (b"OPTIONS rtsp://camera RTSP/1.0\r\n", Detected::Opaque),
             (b"INVITE sip:a@b SIP/2.0\r\n", Detected::Opaque),
@@ -194,7 +208,7 @@ mod tests {
             // what clients of server-first protocols would say first
             (b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n", Detected::Opaque),
             (b"EHLO example.com\r\n", Detected::Opaque),
-            (b"GET /\x00 HTTP/1.1\r\n", Detected::Opaque),
+            (b"REPORT /\x00 /a\r\n", Detected::Opaque),
         ] {
             assert_eq!(detect(bytes), detected, "{:?}", alloc::string::String::from_utf8_lossy(bytes));
         }
@@ -205,6 +219,7 @@ mod tests {
         for whole in [
             &b"GET /a/b?c=d HTTP/1.1\r\nHost: a\r\n\r\n"[..],
             b"\x16\x03\x01\x00\x05",
+            b"REPORT /a HTTP/1.1\r\n",
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00",
             b"get key and another key\r\n",
             b"\r\nHEAD / HTTP/1.0\r\n\r\n",
@@ -221,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_not_waited_for_for_ever() {
-        let mut line = b"GET /".to_vec();
+        let mut line = b"REPORT /".to_vec();
         line.resize(LINE_BYTES_MAX, b'a');
         assert_eq!(detect(&line), Detected::NeedMore);
         line.resize(LINE_BYTES_MAX + 1, b'a');

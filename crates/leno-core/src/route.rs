@@ -169,11 +169,14 @@ pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Deci
 }
 
 /// Decides where a connection goes that carries no requests: the first rule of `lists[first]` that asks for nothing, such as
-/// a split by version, else what holds when no rule matches.
+/// a split by version, else what holds when no rule matches. Where requests are looked at, such a connection has no way.
 pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
     let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None };
     for _ in 0..DELEGATION_MAX {
         let Some(list) = lists.get(decision.list.0 as usize) else { break };
+        if list.expected == Expected::Http {
+            return Decision { then: Then::Unsupported, ..decision };
+        }
         let matched = list.rules.iter().position(|rule| rule.when == MatchSpec::default());
         decision.rule = matched.map(|at| at as u32);
         decision.then = matched.and_then(|at| list.rules.get(at)).map_or(list.otherwise, |rule| rule.then);

@@ -101,7 +101,7 @@ async fn active(worker: Rc<Worker>, visit: Box<Visit>, first: Vec<u8>) {
             Head::Closed => return,
         };
         connection.client.idle.set(false);
-        connection.begin(&meta);
+        connection.begin(&meta, &visit.caller);
         edits.clear();
         let Connection { reader, writer, request, alarm, worker, .. } = &mut connection;
         let Visit { caller, remote, .. } = &*visit;
@@ -194,7 +194,7 @@ impl Connection {
     }
 
     /// Keeps the head until the exchange is over and makes both halves ready for the body and the answer.
-    fn begin(&mut self, meta: &RequestMeta) {
+    fn begin(&mut self, meta: &RequestMeta, caller: &Caller) {
         self.fresh = false;
         let request = &mut self.request;
         request.bytes.clear();
@@ -212,8 +212,9 @@ impl Connection {
         if upgrade {
             request.upgrade.extend_from_slice(offer);
         }
-        // A tunnel is a connection of the client's own: bytes that nobody looks into.
-        request.kind = if request.head().method == b"CONNECT" { Kind::Tcp } else { Kind::Http };
+        // A tunnel through the forward proxy is a connection of the client's own: bytes that nobody looks into.
+        let tunnel = request.head().method == b"CONNECT" && matches!(caller, Caller::Forward);
+        request.kind = if tunnel { Kind::Tcp } else { Kind::Http };
         let framing = if request.kind == Kind::Tcp { BodyFraming::Tunnel } else { meta.framing };
         request.framing = framing;
         let answers = ResponseFor::request(request.head().method, upgrade);

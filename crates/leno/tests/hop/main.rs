@@ -60,7 +60,7 @@ impl Way {
         let text = format!(
             "mesh: pair\nservices:\n  client:\n    calls: [server]\n    health: none\n    instances:\n\
              \x20     - {{name: client, port: {app}, mesh: \"127.0.0.1:{own}\", outbound: {{server: {out}}}}}\n\
-             \x20 server:\n    health: none\n    instances:\n\
+             \x20 server:\n    protocol: http\n    health: none\n    instances:\n\
              \x20     - {{name: server, address: \"{}\", mesh: \"127.0.0.1:{mesh}\"}}\n",
             origin.address
         );
