@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leno_core::index::Kind;
+use leno_core::index::{Key, Kind};
 use leno_core::name::{Label, ServiceId};
 use leno_core::peer::SpiffeId;
 use leno_core::spec;
 use prost::Message;
 
-use crate::proto::{kind_of, resource as wire, xds};
+use crate::proto::{self, kind_of, resource as wire, xds};
+
+mod outside;
 
 /// A resource of a kind that Leno knows, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Known {
     Endpoints(ServiceId, Vec<spec::EndpointSpec>),
     /// A gateway.
     Gateway(spec::GatewaySpec),
+    /// What may leave the mesh.
+    Egress(spec::EgressSpec),
 }
 
 /// What is wrong with a received resource.
@@ -47,7 +51,7 @@ impl Known {
             named(bad("type_url", format!("{:?} is no type that Leno knows", any.type_url)))
         })?;
         let known = Self::parse(kind, &any.value).map_err(named)?;
-        let inside = full_name(known.id());
+        let inside = full_name(&known.id());
         if inside != resource.name {
             return Err(named(bad("name", format!("the content is named {inside:?}"))));
         }
@@ -67,6 +71,7 @@ impl Known {
                 let (id, endpoints) = wire::Endpoints::decode(bytes).map_err(garbled)?.try_into()?;
                 Ok(Self::Endpoints(id, endpoints))
             }
+            Kind::Egress => Ok(Self::Egress(proto::outside::Egress::decode(bytes).map_err(garbled)?.try_into()?)),
         }
     }
 
@@ -78,15 +83,18 @@ impl Known {
                 wire::Endpoints::from((id, endpoints.as_slice())).encode_to_vec()
             }
             Self::Gateway(spec) => wire::Gateway::from(spec).encode_to_vec(),
+            Self::Egress(spec) => proto::outside::Egress::from(spec).encode_to_vec(),
         }
     }
 
     /// Whose resource it is.
-    pub const fn id(&self) -> &ServiceId {
+    pub fn id(&self) -> ServiceId {
         match self {
-            Self::Service(spec) => &spec.id,
-            Self::Endpoints(id, _) => id,
-            Self::Gateway(spec) => &spec.id,
+            Self::Service(spec) => spec.id.clone(),
+            Self::Endpoints(id, _) => id.clone(),
+            Self::Gateway(spec) => spec.id.clone(),
+            // There is one.
+            Self::Egress(_) => Key::egress().id,
         }
     }
 
@@ -96,6 +104,7 @@ impl Known {
             Self::Service(_) => Kind::Service,
             Self::Endpoints(..) => Kind::Endpoints,
             Self::Gateway(_) => Kind::Gateway,
+            Self::Egress(_) => Kind::Egress,
         }
     }
 }
@@ -134,6 +143,7 @@ impl From<&spec::ServiceSpec> for wire::Service {
             calls: spec.calls.iter().map(full_name).collect(),
             health: spec.health.as_ref().map(wire::HealthCheck::from),
             timeout_nanos: spec.timeout.map(nanos),
+            external: spec.external.as_deref().map(proto::outside::External::from),
         }
     }
 }
@@ -162,6 +172,11 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     .map(|h| h.try_into().map_err(|e: WireError| e.below("health")))
                     .transpose()?,
                 timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+                external: message
+                    .external
+                    .map(|it| spec::ExternalSpec::try_from(it).map_err(|e| e.below("external")))
+                    .transpose()?
+                    .map(Arc::new),
             })
         };
         parse().map_err(|error: WireError| WireError { resource: message.name, ..error })
@@ -197,7 +212,8 @@ impl From<(&ServiceId, &[spec::EndpointSpec])> for wire::Endpoints {
             address: spec.address.to_string(),
             mesh_identity: match &spec.transport {
                 spec::Transport::Mesh(identity) => identity.to_uri(),
-                spec::Transport::Plain => String::new(),
+                // TLS with endpoints is said once, by the service.
+                spec::Transport::Plain | spec::Transport::Tls(_) => String::new(),
             },
             version: spec.version.as_ref().map(String::from).unwrap_or_default(),
             weight: spec.weight,
@@ -395,16 +411,7 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
 /// What a request must look like.
 fn matching(message: wire::Match) -> Result<spec::MatchSpec, WireError> {
     Ok(spec::MatchSpec {
-        hosts: list("when.hosts", message.hosts, |host| {
-            if host.is_empty() || host == "." || host.bytes().any(|b| b.is_ascii_uppercase() || b <= b' ') {
-                return Err(bad("", format!("{host:?} is no lower-case host")));
-            }
-            Ok(if host.starts_with('.') {
-                spec::HostMatch::Suffix(host.into())
-            } else {
-                spec::HostMatch::Exact(host.into())
-            })
-        })?,
+        hosts: list("when.hosts", message.hosts, host)?,
         path: match message.path {
             None => None,
             Some(wire::Path::Exact(path)) => {
@@ -429,6 +436,18 @@ fn matching(message: wire::Match) -> Result<spec::MatchSpec, WireError> {
             }
             Ok(spec::HeaderMatch { name: header.name.into(), value: header.value.map(Arc::from) })
         })?,
+    })
+}
+
+/// A host, or with a dot in front every host below it.
+fn host(host: String) -> Result<spec::HostMatch, WireError> {
+    if host.is_empty() || host == "." || host.bytes().any(|b| b.is_ascii_uppercase() || b <= b' ') {
+        return Err(bad("", format!("{host:?} is no lower-case host")));
+    }
+    Ok(if host.starts_with('.') {
+        spec::HostMatch::Suffix(host.into())
+    } else {
+        spec::HostMatch::Exact(host.into())
     })
 }
 

@@ -188,6 +188,8 @@ impl ServiceDeclaration {
                 unhealthy_after: health.unhealthy_after,
             }),
             timeout_nanos: self.timeout_ms.map(nanos),
+            // Services outside the mesh are declared in the mesh file.
+            external: None,
         }
         .try_into()
     }

@@ -25,6 +25,9 @@ pub struct Service {
     /// Nanoseconds; unset: none.
     #[prost(uint64, optional, tag = "7")]
     pub timeout_nanos: Option<u64>,
+    /// How it is reached outside the mesh; unset: by its endpoints as they are.
+    #[prost(message, optional, tag = "8")]
+    pub external: Option<super::outside::External>,
 }
 
 /// What instances speak. 0 is no protocol: a receiver refuses what it does not know.
