@@ -14,6 +14,7 @@ extern crate std;
 
 pub mod backend;
 pub mod backoff;
+pub mod client_hello;
 pub mod detect;
 pub mod edit;
 pub mod egress;
@@ -27,6 +28,7 @@ pub mod knowledge;
 pub mod mux;
 pub mod name;
 pub mod peer;
+pub mod proxy_protocol;
 pub mod reason;
 pub mod renewal;
 pub mod rng;

@@ -10,10 +10,12 @@ use crate::name::{Label, ServiceId};
 use crate::peer::SpiffeId;
 use crate::time::Duration;
 
+mod cidr;
 mod outside;
 
+pub use cidr::{Cidr, CidrError};
 pub use outside::{
-    Alpn, Cidr, CidrError, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
+    Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
     Pinned, Roots, TlsSpec, Via,
 };
 
