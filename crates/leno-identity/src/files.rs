@@ -33,11 +33,15 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 pub fn credential(cert: &Path, key: &Path, roots: &Path, now: UnixTime) -> Result<Credential, FileError> {
     let chain = certificates(cert)?;
     let roots = certificates(roots)?;
-    let text = read(key)?;
-    let key_der =
-        PrivateKeyDer::from_pem_slice(&text).map_err(|error| FileError::pem(key, "private key", error))?;
+    let key_der = private_key(key)?;
     Credential::new(chain, key_der, roots, now)
         .map_err(|error| FileError::new(cert, Problem::Credential(error)))
+}
+
+/// The private key in a PEM file (PKCS #8, SEC 1 or PKCS #1).
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let text = read(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| FileError::pem(path, "private key", error))
 }
 
 /// The certificates in a PEM file, at least one.

@@ -21,6 +21,8 @@ use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::{Bound, ProxyConfig, Source};
 use crate::listen::{Listener, Purpose, bind};
+use crate::names;
+use crate::outside::SystemRoots;
 use crate::source::{self, Feed, Listens, SourceError};
 use crate::tls::TlsState;
 use crate::worker::thread::{WorkerHandle, start};
@@ -186,11 +188,21 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     let addresses = addresses(&listeners, admin.as_ref());
 
     let (log, log_writer) = access_log::open(&config.access_log).map_err(ProxyError::AccessLog)?;
-    let snapshot = follow_world(feed.world.clone(), own.app.clone());
+    let snapshot = follow_world(names::follow(feed.world.clone()).await, own.app.clone());
     let tls = follow_credential(feed.credential.clone());
     let (demand, demands) = mpsc::channel(DEMANDS_MAX);
     tokio::spawn(follow_demand(demands, feed.control.clone()));
-    let seat = Seat { clock, snapshot, tls, demand, log, own_name: own.name.clone() };
+    let takes = listeners.iter().filter(|listener| !matches!(listener.purpose, Purpose::Mesh));
+    let seat = Seat {
+        clock,
+        snapshot,
+        tls,
+        demand,
+        log,
+        own_name: own.name.clone(),
+        own_addresses: takes.map(|listener| listener.address).collect(),
+        system_roots: SystemRoots::default(),
+    };
     let mut workers = Vec::with_capacity(count);
     let (tell_ended, ended) = mpsc::unbounded_channel();
     for number in 0..count {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
 
-use leno_core::backend::Endpoint;
+use leno_core::backend::{Choice, Endpoint};
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
@@ -15,7 +15,7 @@ use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
 use leno_core::reason::{Reason, phrase};
 use leno_core::route::{Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::Transport;
+use leno_core::spec::{Alpn, Protocol, Transport};
 use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
@@ -26,10 +26,12 @@ use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
 use crate::mux;
 use crate::opaque;
+use crate::outside::{self, Refused};
 use crate::telemetry::bump;
 use crate::worker::Worker;
 
 mod learn;
+mod leave;
 
 /// How long a client may take to accept an answer made here.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -66,6 +68,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         snapshot = learn::learn(worker, caller, head.authority, service, alarm).await;
         decision = decide(&snapshot);
     }
+    let leaving = pin!(leave::leave(worker, &snapshot, caller, request.kind, &head, &decision)).await;
+    if let Some(leaving) = &leaving {
+        decision.then = leaving.then;
+    }
     let now = worker.now();
     let request_id = caller.edit(edits, &head, client, &mut worker.rng());
     let inherited = request.time_left.map(|left| now.after(left));
@@ -81,6 +87,8 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         alarm,
         sent: Moved::default(),
         received: Moved::default(),
+        leaving: leaving.as_ref(),
+        why: leaving.as_ref().and_then(|leaving| leaving.why.clone()),
     };
     let mut upstream = None;
     while let Some(action) = drive.exchange.poll_action() {
@@ -126,6 +134,10 @@ struct Drive<'a> {
     sent: Moved,
     /// The response's body on its way down.
     received: Moved,
+    /// Where it goes, if that is out of the mesh.
+    leaving: Option<&'a leave::Leave>,
+    /// Why it is refused, in words, where there are more to say than the reason has.
+    why: Option<String>,
 }
 
 /// A connection or stream to an upstream.
@@ -158,13 +170,13 @@ impl Drive<'_> {
         self.exchange.handle(input, self.worker.now());
     }
 
-    fn pick(&mut self, choice: leno_core::backend::Choice, budget: bool) {
+    fn pick(&mut self, choice: Choice, budget: bool) {
         let now = self.worker.now();
         let mut backends = self.worker.backends();
         let (tried, count) = self.exchange.tried();
         let tried = tried.get(..count).unwrap_or(&[]);
         let allowed = match choice {
-            leno_core::backend::Choice::Backend(backend) if budget => {
+            Choice::Backend(backend) if budget => {
                 let allowed = backends.try_retry(self.snapshot, backend, now);
                 if !allowed {
                     bump(&mut self.worker.telemetry().limits, "retry_budget");
@@ -173,10 +185,14 @@ impl Drive<'_> {
             }
             _ => true,
         };
-        let picked = if allowed {
-            backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng())
-        } else {
-            Err(leno_core::backend::NoEndpoint::AllTried)
+        let mut pick = |choice| backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng());
+        let picked = match self.leaving.map_or(&[][..], |leaving| &leaving.addresses) {
+            _ if !allowed => Err(leno_core::backend::NoEndpoint::AllTried),
+            [] => pick(choice),
+            // One address after the other, as the name has them.
+            [first, others @ ..] => others
+                .iter()
+                .fold(pick(Choice::Direct(*first)), |picked, next| picked.or_else(|_| pick(Choice::Direct(*next)))),
         };
         if let Ok(permit) = &picked
             && tried.is_empty()
@@ -190,12 +206,13 @@ impl Drive<'_> {
     async fn dial<S: Source>(&mut self, source: &mut S) -> Option<Upstream> {
         let endpoint = self.exchange.endpoint()?.clone();
         let backend = self.exchange.backend()?;
-        let how = speak(self.request.kind, self.snapshot.protocol(backend));
+        let protocol = self.snapshot.protocol(backend);
+        let how = speak(self.request.kind, protocol);
         if let Some(connection) = ready(self.worker, &endpoint, how) {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
-        let mut connecting = pin!(connect(self.worker, &endpoint, how));
+        let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol));
         let mut gone = pin!(source.gone());
         let due = self.due();
         let input = tokio::select! {
@@ -205,7 +222,10 @@ impl Drive<'_> {
                     self.handle(Input::Connected { reused: false });
                     return Some(upstream);
                 }
-                Err(failure) => Input::ConnectFailed(failure),
+                Err(Refused { failure, why }) => {
+                    self.why = (!why.is_empty()).then_some(why);
+                    Input::ConnectFailed(failure)
+                }
             },
             () = &mut gone => Input::DownstreamGone,
             () = self.alarm.until(due) => Input::Timeout,
@@ -239,6 +259,9 @@ impl Drive<'_> {
                 let key = self.exchange.endpoint().map(|endpoint| endpoint.key);
                 let h1::client::Connection { source: responses, sink: requests } = &mut *connection;
                 let conversed = pin!(self.converse(source, sink, responses, requests)).await;
+                if let Some(why) = responses.reader.refused.take() {
+                    self.why = Some(why);
+                }
                 if let Some(key) = key.filter(|_| conversed.complete && responses.reusable()) {
                     let now = self.worker.now();
                     self.worker.h1_pools.borrow_mut().give(key, connection, now);
@@ -474,6 +497,9 @@ impl Drive<'_> {
         }
         let record = self.exchange.record();
         let mut body = format!("leno: {}: {}", reason.word(), reason.sentence());
+        if let Some(why) = &self.why {
+            let _ = write!(body, ": {why}");
+        }
         let service = self.snapshot.list_name(record.decision.list);
         let tried: Vec<&str> = record.attempts().map(|attempt| &*attempt.endpoint.spec.name).collect();
         // Writing to a String cannot fail.
@@ -519,6 +545,7 @@ impl Drive<'_> {
         let record = self.exchange.record();
         let pair = match self.caller {
             Caller::Inbound { pair, .. } => *pair,
+            _ if self.leaving.is_some() => self.worker.outside_pair(),
             _ => self.worker.outbound_pair(self.snapshot, record.decision.list),
         };
         let (sent, received) = (self.sent.bytes.get(), self.received.bytes.get());
@@ -534,6 +561,8 @@ impl Drive<'_> {
                 snapshot: self.snapshot,
                 request_bytes: sent,
                 response_bytes: received,
+                leaving: self.leaving.map(|leaving| leaving.rule.as_deref().unwrap_or("")),
+                why: self.why.as_deref().filter(|_| record.reason.is_some()),
             };
             if !self.worker.log.write(entry.to_json()) {
                 self.worker.telemetry().log_lines_dropped += 1;
@@ -578,7 +607,7 @@ async fn upload<S: Source, W: RequestSink>(
 /// A connection that stands already.
 fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>, how: Speak) -> Option<Upstream> {
     match (&endpoint.spec.transport, how) {
-        (Transport::Plain, Speak::Http1) => {
+        (Transport::Plain | Transport::Tls(_), Speak::Http1) => {
             let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
             Some(Upstream::H1(connection))
         }
@@ -591,7 +620,8 @@ async fn connect(
     worker: &Rc<Worker>,
     endpoint: &Rc<Endpoint>,
     how: Speak,
-) -> Result<Upstream, ConnectFailure> {
+    protocol: Protocol,
+) -> Result<Upstream, Refused> {
     match (&endpoint.spec.transport, how) {
         (Transport::Plain, Speak::Opaque) => {
             let connection = opaque::Connection::dial(worker, endpoint.spec.address).await;
@@ -608,6 +638,22 @@ async fn connect(
         (Transport::Mesh(id), _) => {
             let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
             Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
+        }
+        (Transport::Tls(spec), how) => {
+            let offers = outside::offers(how, protocol, spec);
+            let (stream, agreed) =
+                outside::connect(worker, endpoint.spec.address, spec, &offers).await?;
+            bump(&mut worker.telemetry().dialed, "tls");
+            let stream = Rc::new(stream);
+            match (how, agreed) {
+                (Speak::Opaque, _) => {
+                    Ok(Upstream::Opaque(Box::new(opaque::Connection::over(worker, stream))))
+                }
+                (_, Some(Alpn::H2)) => Err(outside::no_http2()),
+                (_, Some(Alpn::Http11) | None) => {
+                    Ok(Upstream::H1(Box::new(h1::client::Connection::over(worker, stream))))
+                }
+            }
         }
     }
 }

@@ -21,6 +21,8 @@ pub mod health;
 mod io;
 mod listen;
 mod mux;
+mod names;
+mod outside;
 mod opaque;
 mod socket;
 mod source;

@@ -15,15 +15,14 @@ use leno_core::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-/// How long an answer is used before it is asked for again. The system's resolver does not tell the time that a server
-/// allows; 30 s follows a failover soon and is 2 questions a minute.
-const REFRESH: Duration = Duration::from_secs(30);
-/// How long after a failure the next attempt is made.
-const RETRY: Duration = Duration::from_secs(5);
+/// How often names are looked up.
+const PACE: Pace = Pace {
+    refresh: Duration::from_secs(30),
+    retry: Duration::from_secs(5),
+    first_wait: Duration::from_secs(2),
+};
 /// How long one look-up may take: what resolvers allow for one server, twice.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a new world waits for addresses of names that are new in it.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// Names that are kept up to date; those of a world beyond it have no addresses.
 const NAMES_MAX: usize = 1024;
 /// Look-ups under way at a time: each needs a thread of the runtime's.
@@ -31,18 +30,30 @@ const LOOKUPS_MAX: usize = 16;
 
 /// The world with addresses for its names, first now and then whenever either changes.
 pub(crate) async fn follow(world: watch::Receiver<Arc<World>>) -> watch::Receiver<Arc<World>> {
-    follow_by(world, look_up).await
+    follow_by(world, PACE, look_up).await
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// How long an answer is used before it is asked for again. The system's resolver does not tell the time that a server
+    /// allows; 30 s follows a failover soon and is 2 questions a minute.
+    refresh: Duration,
+    /// How long after a failure the next attempt is made.
+    retry: Duration,
+    /// How long a new world waits for addresses of names that are new in it.
+    first_wait: Duration,
 }
 
 async fn follow_by<F>(
     mut world: watch::Receiver<Arc<World>>,
+    pace: Pace,
     look_up: impl Fn(Arc<str>) -> F + Clone + 'static + Send,
 ) -> watch::Receiver<Arc<World>>
 where
     F: Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
 {
     let (answers, mut answered) = mpsc::channel(LOOKUPS_MAX);
-    let mut names = Names::default();
+    let mut names = Names { pace, known: BTreeMap::new(), under_way: 0 };
     let mut current = world.borrow_and_update().clone();
     names.want(external::names(&current));
     let ask = move |names: &mut Names| {
@@ -57,7 +68,7 @@ where
         }
     };
     ask(&mut names);
-    let patience = Instant::now() + FIRST_WAIT;
+    let patience = Instant::now() + pace.first_wait;
     while names.is_waiting() {
         tokio::select! {
             Some((name, found)) = answered.recv() => drop(names.learn(&name, found, Instant::now())),
@@ -84,7 +95,7 @@ where
                     Ok(()) => {
                         current = world.borrow_and_update().clone();
                         names.want(external::names(&current));
-                        patience = Some(Instant::now() + FIRST_WAIT);
+                        patience = Some(Instant::now() + pace.first_wait);
                     }
                     // Without a source the last world serves on, and its names may still move.
                     Err(_) => source_ended = true,
@@ -108,8 +119,9 @@ fn far_away() -> Instant {
 }
 
 /// What is known of names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Names {
+    pace: Pace,
     known: BTreeMap<Arc<str>, Known>,
     /// Look-ups under way.
     under_way: usize,
@@ -169,7 +181,7 @@ impl Names {
                 if known.failing {
                     tracing::info!(%name, "the name has addresses again");
                 }
-                (known.failing, known.due) = (false, Some(now + REFRESH));
+                (known.failing, known.due) = (false, Some(now + self.pace.refresh));
                 let changed = known.addresses != addresses;
                 known.addresses = addresses;
                 changed
@@ -180,7 +192,7 @@ impl Names {
                     let kept = known.addresses.len();
                     tracing::warn!(%name, error, kept, "a name outside the mesh cannot be looked up; what was known of it stays");
                 }
-                (known.failing, known.due) = (true, Some(now + RETRY));
+                (known.failing, known.due) = (true, Some(now + self.pace.retry));
                 false
             }
         }
@@ -243,8 +255,8 @@ pub(crate) async fn find(lookups: &std::cell::RefCell<Lookups>, name: &str) -> R
     let (found, until) = {
         let _one = room.try_acquire().map_err(|_| NoAddress::Busy)?;
         match tokio::time::timeout(LOOKUP_TIMEOUT, look_up(name.clone())).await {
-            Ok(Ok(found)) => (found, Instant::now() + REFRESH),
-            Ok(Err(_)) | Err(_) => (Vec::new(), Instant::now() + RETRY),
+            Ok(Ok(found)) => (found, Instant::now() + PACE.refresh),
+            Ok(Err(_)) | Err(_) => (Vec::new(), Instant::now() + PACE.retry),
         }
     };
     let known = &mut lookups.borrow_mut().known;

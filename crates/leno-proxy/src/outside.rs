@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use leno_core::exchange::ConnectFailure;
-use leno_core::spec::{Alpn, ClientIdentity, Pinned, Roots, TlsSpec};
+use leno_core::route::Speak;
+use leno_core::spec::{Alpn, ClientIdentity, Pinned, Protocol, Roots, TlsSpec};
 use leno_core::time::{Duration, Instant};
 use leno_identity::files;
 use leno_identity::outside::{ClientKey, Demands, client_config, mesh_roots};
@@ -38,6 +39,22 @@ pub(crate) struct Refused {
     pub(crate) failure: ConnectFailure,
     /// Why, in words.
     pub(crate) why: String,
+}
+
+impl From<ConnectFailure> for Refused {
+    fn from(failure: ConnectFailure) -> Self {
+        Self { failure, why: String::new() }
+    }
+}
+
+/// What is offered to a server: what was asked for, or what the service speaks, or both versions of HTTP.
+pub(crate) fn offers(how: Speak, protocol: Protocol, spec: &TlsSpec) -> Vec<Alpn> {
+    match (how, protocol) {
+        _ if !spec.alpn.is_empty() => spec.alpn.clone(),
+        (Speak::Opaque, _) => Vec::new(),
+        (Speak::Http2, _) => vec![Alpn::H2],
+        (Speak::Http1, _) => vec![Alpn::Http11],
+    }
 }
 
 /// A worker's configurations for servers outside the mesh.
@@ -83,8 +100,8 @@ pub(crate) async fn connect(
         }
         None => refused(&error),
     })?;
-    let agreed = stream.session().and_then(|session| session.alpn());
-    let agreed = agreed.and_then(|id| std::str::from_utf8(&id).ok().and_then(Alpn::parse));
+    let agreed = stream.alpn();
+    let agreed = agreed.and_then(|id| Alpn::parse(std::str::from_utf8(&id).ok()?));
     Ok((stream, agreed))
 }
 
@@ -234,4 +251,9 @@ impl SystemRoots {
         *known = Some((roots.clone(), std::time::Instant::now()));
         Ok(roots)
     }
+}
+
+/// The server wants HTTP/2, which was not to be spoken.
+pub(crate) fn no_http2() -> Refused {
+    Refused { failure: ConnectFailure::Tls, why: "the server wants to speak HTTP/2".to_owned() }
 }

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use crate::io::Stream;
 use crate::mux::Inputs;
 use crate::mux::accept::Desks;
 use crate::mux::pool::Pools as MuxPools;
+use crate::names::Lookups;
+use crate::outside::{Configs, SystemRoots};
 use crate::sys;
 use crate::telemetry::{Direction, PairId, Telemetry};
 use crate::tls::TlsState;
@@ -52,6 +55,10 @@ pub(crate) struct Seat {
     pub(crate) log: Log,
     /// Who this proxy is, as the `source` of what leaves it and the `destination` of what enters.
     pub(crate) own_name: Arc<str>,
+    /// Listeners that take what is to be sent on, so that nothing is ever sent to ourselves.
+    pub(crate) own_addresses: Arc<[SocketAddr]>,
+    /// The authorities that the machine trusts.
+    pub(crate) system_roots: SystemRoots,
 }
 
 /// What the main thread asks of a worker.
@@ -90,6 +97,14 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     pub(crate) own_name: Arc<str>,
+    /// The service or gateway that it is, as rules about what leaves name it.
+    pub(crate) own_service: Option<ServiceId>,
+    pub(crate) own_addresses: Arc<[SocketAddr]>,
+    pub(crate) system_roots: SystemRoots,
+    /// Names outside the mesh that were looked up.
+    pub(crate) lookups: RefCell<Lookups>,
+    /// TLS with servers outside the mesh.
+    pub(crate) outside: RefCell<Configs>,
     #[allow(
         clippy::redundant_allocation,
         reason = "each request takes a reference: the inner count is shared by all workers, the outer one is ours"
@@ -148,6 +163,11 @@ impl Worker {
             limits: Limits::default(),
             log: seat.log.clone(),
             own_name: seat.own_name.clone(),
+            own_service: ServiceId::parse(&seat.own_name).ok(),
+            own_addresses: seat.own_addresses.clone(),
+            system_roots: seat.system_roots.clone(),
+            lookups: RefCell::default(),
+            outside: RefCell::default(),
             snapshot: RefCell::new(Rc::new(snapshot.clone())),
             backends: RefCell::default(),
             rng: RefCell::new(Rng::new(seed(number))),
@@ -238,6 +258,11 @@ impl Worker {
             *slot = Some(pair);
         }
         pair
+    }
+
+    /// The counters for what leaves the mesh.
+    pub(crate) fn outside_pair(&self) -> PairId {
+        self.telemetry().pair(Direction::Outbound, &self.own_name, &"outside".into())
     }
 
     /// Swaps the snapshot in and lets the backends follow.

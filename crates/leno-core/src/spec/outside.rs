@@ -154,6 +154,13 @@ pub struct Via {
     pub address: SocketAddr,
 }
 
+impl EgressSpec {
+    /// True when it has to be known which host something wants.
+    pub fn looks_at_hosts(&self) -> bool {
+        self.mode == EgressMode::RegistryOnly || self.rules.iter().any(|rule| !rule.hosts.is_empty())
+    }
+}
+
 impl Alpn {
     /// Its registered name.
     pub const fn id(self) -> &'static str {
