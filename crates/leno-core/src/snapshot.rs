@@ -249,6 +249,11 @@ impl Snapshot {
         egress::decide(&self.egress, source, destination, self.places.have(destination))
     }
 
+    /// True for a place that only the mesh can mean, and that no service outside of it is declared at.
+    pub fn is_of_mesh(&self, destination: &Destination) -> bool {
+        egress::is_of_mesh(&self.egress, destination) && !self.places.have(destination)
+    }
+
     /// The name of a list, as users know it; empty when the decision came from none.
     pub fn list_name(&self, list: ListId) -> &str {
         self.lists.get(list.0 as usize).map_or("", |list| &list.name)

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use leno_core::egress::{Destination, Verdict, is_of_mesh, is_own_machine};
+use leno_core::egress::{Destination, Verdict, is_own_machine};
 use leno_core::head::{RequestHead, host_of};
 use leno_core::mux::Kind;
 use leno_core::reason::Reason;
@@ -49,7 +49,7 @@ pub(super) async fn leave(
         _ => return None,
     };
     Some(match destination {
-        Ok(destination) if is_of_mesh(&snapshot.egress, &destination) => Leave::refused(Reason::NoSuchService, None),
+        Ok(destination) if snapshot.is_of_mesh(&destination) => Leave::refused(Reason::NoSuchService, None),
         Ok(destination) => decide(worker, snapshot, caller, &destination).await,
         Err(error) => Leave::denied(format!("{}: {error}", text(head.authority))),
     })
