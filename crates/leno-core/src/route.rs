@@ -61,6 +61,17 @@ pub enum Expected {
     Opaque,
 }
 
+impl Expected {
+    /// The word for it in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Anything => "auto",
+            Self::Http => "http",
+            Self::Opaque => "tcp",
+        }
+    }
+}
+
 /// Rules in order, with an index beside them when there are many: a request costs the same however long the list is.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use leno_core::exchange::Record;
 use leno_core::head::RequestHead;
+use leno_core::mux::Kind;
 use leno_core::snapshot::Snapshot;
 
 use crate::caller::Caller;
@@ -92,6 +93,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) own_name: &'a str,
     pub(crate) peer: SocketAddr,
+    pub(crate) kind: Kind,
     pub(crate) head: &'a RequestHead<'a>,
     pub(crate) request_id: &'a [u8],
     pub(crate) record: &'a Record,
@@ -121,6 +123,7 @@ impl Entry<'_> {
             ("source", source.as_bytes()),
             ("destination", destination.as_bytes()),
             ("request_id", self.request_id),
+            ("protocol", self.kind.word().as_bytes()),
             ("method", self.head.method),
             ("authority", self.head.authority),
             ("path", self.head.path),

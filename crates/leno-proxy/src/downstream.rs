@@ -117,7 +117,7 @@ async fn find_out(worker: Rc<Worker>, mut arrival: Arrival) {
         Verdict::Http => h1::server::serve(&worker, arrival),
         Verdict::Opaque if names && detected == Detected::Tls => {
             match wanted_host(&worker, &mut arrival).await {
-                Some(host) => opaque::serve_named(worker, arrival, &host).await,
+                Some(host) => opaque::serve_for(worker, arrival, host).await,
                 None => opaque::serve(worker, arrival).await,
             }
         }

@@ -555,6 +555,7 @@ impl Drive<'_> {
                 caller: self.caller,
                 own_name: &self.worker.own_name,
                 peer: client.address,
+                kind: self.request.kind,
                 head: &self.head,
                 request_id: self.request_id.bytes(),
                 record,

@@ -19,6 +19,7 @@ use leno_core::head::{Fields, RequestHead, RequestIndex, ResponseHead, Span};
 use leno_core::http1::BodyFraming;
 use leno_core::mux::Kind;
 use leno_core::reason::Reason;
+use leno_core::route::Expected;
 use tokio::net::TcpStream;
 
 use crate::alarm::Alarm;
@@ -38,15 +39,20 @@ const PROBE_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Serves a connection as bytes to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
-    let mut stream = Connection::downstream(&worker, &arrival, Choice::Made);
     let authority = arrival.caller.authority();
-    converse(&worker, &arrival, authority, &mut stream).await;
+    serve_for(worker, arrival, authority).await;
 }
 
-/// The same for a client that said which host it wants.
-pub(crate) async fn serve_named(worker: Rc<Worker>, arrival: Arrival, host: &str) {
+/// The same for a client that has said where it wants to go.
+pub(crate) async fn serve_for(worker: Rc<Worker>, arrival: Arrival, authority: String) {
     let mut stream = Connection::downstream(&worker, &arrival, Choice::Made);
-    converse(&worker, &arrival, host.to_owned(), &mut stream).await;
+    converse(&worker, &arrival, authority, &mut stream).await;
+    let Some(observed @ (Detected::Http1 | Detected::Http2)) = stream.source.observed else { return };
+    let declared = worker.snapshot().expected(arrival.caller.entry());
+    match arrival.caller.port() {
+        Some(port) if declared == Expected::Anything => worker.verdicts.borrow_mut().forget(&port),
+        _ => worker.note_mismatch(&arrival.caller, declared, observed),
+    }
 }
 
 /// How the wait for somebody's first words ended.
@@ -186,6 +192,7 @@ impl Connection {
                 ended: false,
                 shown: 0,
                 read: 0,
+                observed: None,
                 choice: share(),
             },
             sink: Writer { stream, ended: false, choice: share() },
@@ -218,6 +225,8 @@ pub(crate) struct Reader {
     shown: usize,
     /// Bytes read so far.
     read: u64,
+    /// What the first bytes look like, although they pass whatever they are.
+    observed: Option<Detected>,
     choice: Choice,
 }
 
@@ -264,6 +273,9 @@ impl Source for Reader {
         }
         let bytes = self.buffer.filled();
         self.shown = bytes.len();
+        if self.observed.is_none() && !bytes.is_empty() {
+            self.observed = Some(detect(bytes));
+        }
         Ok(match bytes {
             [] if self.ended => Chunk::End,
             [] => Chunk::Empty,

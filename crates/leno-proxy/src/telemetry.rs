@@ -53,6 +53,8 @@ pub(crate) struct Telemetry {
     pub(crate) malformed: BTreeMap<&'static str, u64>,
     /// Times that a limit was hit, by its name.
     pub(crate) limits: BTreeMap<&'static str, u64>,
+    /// Connections on which something else was spoken than is declared, by service, what is declared and what was spoken.
+    pub(crate) mismatches: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
     /// Access log lines that were dropped because the log could not keep up.
     pub(crate) log_lines_dropped: u64,
 }
@@ -133,6 +135,7 @@ impl Telemetry {
         sum(&mut self.tls_refused, &other.tls_refused);
         sum(&mut self.malformed, &other.malformed);
         sum(&mut self.limits, &other.limits);
+        sum(&mut self.mismatches, &other.mismatches);
         self.log_lines_dropped += other.log_lines_dropped;
     }
 
@@ -212,6 +215,13 @@ impl Telemetry {
         let malformed = "Requests refused before they were routed.";
         simple(&mut out, "leno_requests_refused_total", "counter", malformed, "reason", &self.malformed);
         simple(&mut out, "leno_limit_hits_total", "counter", "Times a limit was hit.", "limit", &self.limits);
+        let name = "leno_protocol_mismatches_total";
+        family(&mut out, name, "counter", "Connections on which something else was spoken than is declared.");
+        for ((service, declared, observed), count) in &self.mismatches {
+            let service = escaped(service);
+            let labels = format!("service=\"{service}\",declared=\"{declared}\",observed=\"{observed}\"");
+            line(&mut out, name, &labels, count);
+        }
         family(
             &mut out,
             "leno_access_log_dropped_total",

@@ -9,17 +9,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use leno_core::backend::Backends;
-use leno_core::detect::Verdicts;
+use leno_core::detect::{Detected, Port, Verdicts};
 use leno_core::http1::Limits;
 use leno_core::name::ServiceId;
 use leno_core::rng::Rng;
-use leno_core::route::ListId;
+use leno_core::route::{Expected, ListId};
 use leno_core::snapshot::Snapshot;
 use leno_core::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::access_log::Log;
 use crate::buffer::Stock;
+use crate::caller::Caller;
 use crate::clock::{Clock, seed};
 use crate::h1::client::Pools as H1Pools;
 use crate::io::Stream;
@@ -29,7 +30,7 @@ use crate::mux::pool::Pools as MuxPools;
 use crate::names::Lookups;
 use crate::outside::{Configs, SystemRoots};
 use crate::sys;
-use crate::telemetry::{Direction, PairId, Telemetry};
+use crate::telemetry::{Direction, PAIRS_MAX, PairId, Telemetry};
 use crate::tls::TlsState;
 
 pub(crate) mod thread;
@@ -291,6 +292,22 @@ impl Worker {
     /// Waits for the next snapshot.
     pub(crate) async fn next_snapshot(&self) {
         self.adopted.notified().await;
+    }
+
+    /// Notes that `observed` is spoken where something else is declared. Said once for each service, counted always.
+    pub(crate) fn note_mismatch(&self, caller: &Caller, declared: Expected, observed: Detected) {
+        let Some(Port::Service(service)) = caller.port() else { return };
+        let key = (Arc::from(service.to_string()), declared.word(), observed.word());
+        let mismatches = &mut self.telemetry().mismatches;
+        if mismatches.len() >= PAIRS_MAX && !mismatches.contains_key(&key) {
+            return;
+        }
+        let count = mismatches.entry(key).or_default();
+        *count += 1;
+        if *count == 1 {
+            tracing::warn!(%service, declared = declared.word(), observed = observed.word(),
+                "a client speaks something else than the service's `protocol` says");
+        }
     }
 
     pub(crate) fn draining(&self) -> bool {

@@ -42,6 +42,17 @@ pub enum Kind {
     Tcp,
 }
 
+impl Kind {
+    /// The word for it in logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Http2 => "http2",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
 /// What a head says about the bytes after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Body {

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 
-use leno_core::detect::HTTP2_PREFACE;
+use leno_core::detect::{Detected, HTTP2_PREFACE, detect};
 use leno_core::edit::Edits;
 use leno_core::head::{FieldId, Fields, ResponseHead};
 use leno_core::http1::{BodyFraming, ParseError, RequestMeta, RequestParser, ResponseFor, Version, is_token};
@@ -91,7 +91,12 @@ async fn active(worker: Rc<Worker>, visit: Box<Visit>, first: Vec<u8>) {
                 let Visit { stream, remote, caller, guard, .. } = *visit;
                 return downstream::serve_http2(&worker, Arrival { stream, first, remote, caller, guard });
             }
-            Head::Refused(error) => return connection.refuse(error).await,
+            Head::Refused(error) => {
+                if connection.fresh {
+                    connection.note_mismatch(&visit.caller);
+                }
+                return connection.refuse(error).await;
+            }
             Head::Late => return connection.refuse_late().await,
             Head::Quiet => {
                 let worker = connection.worker.clone();
@@ -221,6 +226,15 @@ impl Connection {
         self.reader.begin_body(framing);
         let keep_alive = meta.keep_alive && !self.worker.draining();
         self.writer.begin_answer(answers, meta.version, keep_alive);
+    }
+
+    /// The first bytes are no HTTP: perhaps they never were meant to be.
+    fn note_mismatch(&self, caller: &Caller) {
+        let observed = detect(self.reader.buffer.filled());
+        if matches!(observed, Detected::Tls | Detected::Opaque) {
+            let declared = self.worker.snapshot().expected(caller.entry());
+            self.worker.note_mismatch(caller, declared, observed);
+        }
     }
 
     /// Answers a request that is not HTTP, and closes.
