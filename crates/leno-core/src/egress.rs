@@ -8,7 +8,7 @@
 //!
 //! **A name is not looked up for nothing.** A question to the DNS can itself carry something out. So a decision
 //! about a name goes through the rules as far as the name alone tells; only when a rule about addresses has to be
-//! compared is the address asked for ([`Verdict::AddressNeeded`]), and then every address is decided for itself.
+//! compared to know is the address asked for ([`Verdict::AddressNeeded`]), and then every address is decided for itself.
 //!
 //! **A name that a client only says is not believed.** What leaves because a rule names its host
 //! ([`Verdict::Allowed`] with `by_name`) has to be sent to an address that this proxy finds for the name, whatever
@@ -57,21 +57,26 @@ pub fn decide<'a>(
     destination: &Destination,
     declared: bool,
 ) -> Verdict<'a> {
+    // Rules have come by that may deny it, by its address.
+    let mut doubtful = false;
     for rule in spec.rules.iter().filter(|rule| is_about_caller(rule, source)) {
         if !rule.ports.is_empty() && !rule.ports.contains(&destination.port) {
             continue;
         }
         match place(rule, destination) {
             Place::Elsewhere => {}
-            Place::Unknown => return Verdict::AddressNeeded,
-            Place::Here { by_name } if rule.allow => {
-                return Verdict::Allowed { rule: Some(&rule.name), by_name };
-            }
-            Place::Here { .. } => return Verdict::Denied(Denied::Rule(&rule.name)),
+            Place::Unknown if rule.allow => return Verdict::AddressNeeded,
+            // Whatever its address: what is denied further down is denied either way, and need not be looked up.
+            Place::Unknown => doubtful = true,
+            Place::Here { .. } if !rule.allow => return Verdict::Denied(Denied::Rule(&rule.name)),
+            Place::Here { .. } if doubtful => return Verdict::AddressNeeded,
+            Place::Here { by_name } => return Verdict::Allowed { rule: Some(&rule.name), by_name },
         }
     }
     match spec.mode {
+        EgressMode::Allow if doubtful => Verdict::AddressNeeded,
         EgressMode::Allow => Verdict::Allowed { rule: None, by_name: false },
+        EgressMode::RegistryOnly if declared && doubtful => Verdict::AddressNeeded,
         EgressMode::RegistryOnly if declared => {
             Verdict::Allowed { rule: None, by_name: destination.host.is_some() }
         }

@@ -40,7 +40,8 @@ fn settle(service: &mut KnownService, external: &ExternalSpec, addresses: &Addre
         }
     }
     for named in &external.names {
-        let transport = external.tls.as_ref().map_or(Transport::Plain, |tls| Transport::Tls(for_host(tls, named)));
+        let transport =
+            external.tls.as_ref().map_or(Transport::Plain, |tls| Transport::Tls(for_host(tls, named)));
         let found = addresses.get(&named.host).map_or(&[][..], |found| found);
         service.endpoints.extend(found.iter().take(ADDRESSES_MAX).map(|ip| EndpointSpec {
             name: alloc::format!("{}/{ip}", named.name).into(),

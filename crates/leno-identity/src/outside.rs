@@ -12,15 +12,11 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{
-    WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -252,7 +248,8 @@ fn key_in(inside: &[u8]) -> [u8; 32] {
 
 /// True when one of the certificate's URIs is `expected`.
 fn has_uri(leaf: &CertificateDer<'_>, expected: &Arc<str>) -> Result<(), Error> {
-    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| Error::from(CertificateError::BadEncoding))?;
+    let (_, parsed) =
+        X509Certificate::from_der(leaf).map_err(|_| Error::from(CertificateError::BadEncoding))?;
     let names = parsed.subject_alternative_name().map_err(|_| Error::from(CertificateError::BadEncoding))?;
     let mut found = String::new();
     for name in names.iter().flat_map(|names| &names.value.general_names) {

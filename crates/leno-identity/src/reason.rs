@@ -138,9 +138,7 @@ fn explain_certificate(error: &CertificateError) -> Reason {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             Reason::WrongPurpose
         }
-        CertificateError::NotValidForName => {
-            Reason::WrongName { expected: String::new(), found: Vec::new() }
-        }
+        CertificateError::NotValidForName => Reason::WrongName { expected: String::new(), found: Vec::new() },
         CertificateError::NotValidForNameContext { expected, presented } => Reason::WrongName {
             expected: expected.to_str().into_owned(),
             found: presented.iter().take(NAMES_SHOWN_MAX).map(|name| shown(name)).collect(),

@@ -190,9 +190,9 @@ impl Drive<'_> {
             _ if !allowed => Err(leno_core::backend::NoEndpoint::AllTried),
             [] => pick(choice),
             // One address after the other, as the name has them.
-            [first, others @ ..] => others
-                .iter()
-                .fold(pick(Choice::Direct(*first)), |picked, next| picked.or_else(|_| pick(Choice::Direct(*next)))),
+            [first, others @ ..] => others.iter().fold(pick(Choice::Direct(*first)), |picked, next| {
+                picked.or_else(|_| pick(Choice::Direct(*next)))
+            }),
         };
         if let Ok(permit) = &picked
             && tried.is_empty()
@@ -642,8 +642,7 @@ async fn connect(
         }
         (Transport::Tls(spec), how) => {
             let offers = outside::offers(how, protocol, spec);
-            let (stream, agreed) =
-                outside::connect(worker, endpoint.spec.address, spec, &offers).await?;
+            let (stream, agreed) = outside::connect(worker, endpoint.spec.address, spec, &offers).await?;
             bump(&mut worker.telemetry().dialed, "tls");
             let stream = Rc::new(stream);
             match (how, agreed) {

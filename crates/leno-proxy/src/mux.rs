@@ -451,10 +451,9 @@ const fn reason_of(code: Code) -> Reason {
 /// What a reason means to the peer.
 const fn code_of(reason: Reason) -> Code {
     match reason {
-        Reason::ConnectFailed
-        | Reason::ConnectTimeout
-        | Reason::TlsRefused
-        | Reason::NameNotResolved => Code::AppConnectFailed,
+        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::TlsRefused | Reason::NameNotResolved => {
+            Code::AppConnectFailed
+        }
         Reason::UpstreamClosed | Reason::ResponseCut => Code::AppClosed,
         Reason::UpstreamMalformed => Code::AppProtocol,
         Reason::RequestTimeout | Reason::IdleTimeout => Code::Deadline,

@@ -143,7 +143,11 @@ impl Names {
     fn want(&mut self, names: BTreeSet<Arc<str>>) {
         self.known.retain(|name, _| names.contains(name));
         if names.len() > NAMES_MAX {
-            tracing::warn!(names = names.len(), most = NAMES_MAX, "too many names of services outside the mesh");
+            tracing::warn!(
+                names = names.len(),
+                most = NAMES_MAX,
+                "too many names of services outside the mesh"
+            );
         }
         for name in names.into_iter().take(NAMES_MAX) {
             self.known.entry(name).or_insert_with(|| Known {
@@ -188,7 +192,8 @@ impl Names {
             }
             failed => {
                 if !known.failing {
-                    let error = failed.err().map_or_else(|| "it has no address".to_owned(), |it| it.to_string());
+                    let error =
+                        failed.err().map_or_else(|| "it has no address".to_owned(), |it| it.to_string());
                     let kept = known.addresses.len();
                     tracing::warn!(%name, error, kept, "a name outside the mesh cannot be looked up; what was known of it stays");
                 }
@@ -243,7 +248,10 @@ pub(crate) enum NoAddress {
 }
 
 /// The addresses of a name for one request; from memory if they were found lately.
-pub(crate) async fn find(lookups: &std::cell::RefCell<Lookups>, name: &str) -> Result<Vec<IpAddr>, NoAddress> {
+pub(crate) async fn find(
+    lookups: &std::cell::RefCell<Lookups>,
+    name: &str,
+) -> Result<Vec<IpAddr>, NoAddress> {
     let now = Instant::now();
     if let Some((addresses, until)) = lookups.borrow().known.get(name)
         && *until > now

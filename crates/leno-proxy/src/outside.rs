@@ -29,6 +29,8 @@ use crate::worker::Worker;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the machine's own roots are read again.
 const SYSTEM_ROOTS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(600);
+/// The same failure is logged again only after this long.
+const REPEAT_AFTER: Duration = Duration::from_secs(30);
 /// Configurations that one worker keeps: more than there are services with TLS that one workload calls.
 const CONFIGS_MAX: usize = 256;
 
@@ -71,6 +73,8 @@ struct Known {
     /// The files that it was made of, as they were.
     files: Vec<(Arc<str>, Option<Stamp>)>,
     looked: Instant,
+    /// What was last said about a failure, and when.
+    complaint: Option<(String, Instant)>,
 }
 
 /// What tells one content of a file from another.
@@ -95,7 +99,9 @@ pub(crate) async fn connect(
             let by = who_refused(&reason);
             *worker.telemetry().tls_refused.entry((by, reason.label().to_owned())).or_default() += 1;
             let why = reason.to_string();
-            tracing::warn!(%address, server = spec.expects(), why, "TLS with a server outside the mesh failed");
+            if is_news(worker, spec, offers, &why) {
+                tracing::warn!(%address, server = spec.expects(), why, "TLS with a server outside the mesh failed");
+            }
             Refused { failure: ConnectFailure::Tls, why }
         }
         None => refused(&error),
@@ -103,6 +109,25 @@ pub(crate) async fn connect(
     let agreed = stream.alpn();
     let agreed = agreed.and_then(|id| Alpn::parse(std::str::from_utf8(&id).ok()?));
     Ok((stream, agreed))
+}
+
+/// True when a failure was not told of lately: a client that calls again and again fills no log.
+fn is_news(worker: &Worker, spec: &Arc<TlsSpec>, offers: &[Alpn], why: &str) -> bool {
+    let now = worker.now();
+    let configs = &mut worker.outside.borrow_mut().0;
+    let Some(known) = configs.iter_mut().find(|known| known.is(spec, offers)) else { return true };
+    let said =
+        known.complaint.as_ref().is_some_and(|(said, at)| said == why && now.since(*at) < REPEAT_AFTER);
+    if !said {
+        known.complaint = Some((why.to_owned(), now));
+    }
+    !said
+}
+
+impl Known {
+    fn is(&self, spec: &Arc<TlsSpec>, offers: &[Alpn]) -> bool {
+        self.offers == offers && (Arc::ptr_eq(&self.spec, spec) || self.spec == *spec)
+    }
 }
 
 /// Whom to ask for; an address is not sent, only compared.
@@ -122,8 +147,7 @@ fn config(worker: &Worker, spec: &Arc<TlsSpec>, offers: &[Alpn]) -> Result<Arc<C
         (None, None) => true,
         _ => false,
     };
-    let is_it = |known: &Known| known.offers == offers && (Arc::ptr_eq(&known.spec, spec) || known.spec == *spec);
-    let at = configs.iter().position(is_it);
+    let at = configs.iter().position(|known| known.is(spec, offers));
     if let Some(known) = at.and_then(|at| configs.get_mut(at)) {
         if now.since(known.looked) < LOOK_INTERVAL && same(&known.mesh, &mesh) {
             return Ok(known.config.clone());
@@ -145,16 +169,25 @@ fn config(worker: &Worker, spec: &Arc<TlsSpec>, offers: &[Alpn]) -> Result<Arc<C
                 configs.clear();
             }
             let offers = offers.to_vec();
-            configs.push(Known { spec: spec.clone(), offers, mesh, config: config.clone(), files, looked: now });
+            let spec = spec.clone();
+            let complaint = None;
+            configs.push(Known { spec, offers, mesh, config: config.clone(), files, looked: now, complaint });
             Ok(config)
         }
         // Half a rotation, most likely: the next look finds both halves.
         (Err(why), Some(known)) => {
-            tracing::warn!(why, "files for TLS outside the mesh cannot be read again; what was read before stays in use");
+            tracing::warn!(
+                why,
+                "files for TLS outside the mesh cannot be read again; what was read before stays in use"
+            );
             Ok(known.config.clone())
         }
         (Err(why), None) => {
-            tracing::warn!(why, server = spec.expects(), "TLS with a server outside the mesh cannot be begun");
+            tracing::warn!(
+                why,
+                server = spec.expects(),
+                "TLS with a server outside the mesh cannot be begun"
+            );
             Err(why)
         }
     }
@@ -167,12 +200,7 @@ fn by_default(spec: &TlsSpec) -> bool {
 
 type Made = (Arc<ClientConfig>, Vec<(Arc<str>, Option<Stamp>)>);
 
-fn make(
-    worker: &Worker,
-    spec: &TlsSpec,
-    offers: &[Alpn],
-    mesh: Option<&TlsState>,
-) -> Result<Made, String> {
+fn make(worker: &Worker, spec: &TlsSpec, offers: &[Alpn], mesh: Option<&TlsState>) -> Result<Made, String> {
     let mut files = Vec::new();
     let mut read = |file: &Arc<str>| {
         // Before it is read: a change in between is then seen the next time.
@@ -200,7 +228,8 @@ fn make(
         }
     }
     for name in &spec.names {
-        let name = ServerName::try_from(name.to_string()).map_err(|_| format!("{name:?} is no server's name"))?;
+        let name =
+            ServerName::try_from(name.to_string()).map_err(|_| format!("{name:?} is no server's name"))?;
         demands.names.push(name);
     }
     demands.identity = match &spec.identity {

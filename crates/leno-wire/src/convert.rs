@@ -71,7 +71,9 @@ impl Known {
                 let (id, endpoints) = wire::Endpoints::decode(bytes).map_err(garbled)?.try_into()?;
                 Ok(Self::Endpoints(id, endpoints))
             }
-            Kind::Egress => Ok(Self::Egress(proto::outside::Egress::decode(bytes).map_err(garbled)?.try_into()?)),
+            Kind::Egress => {
+                Ok(Self::Egress(proto::outside::Egress::decode(bytes).map_err(garbled)?.try_into()?))
+            }
         }
     }
 

@@ -67,7 +67,8 @@ fn via(
 ) -> Option<(ServiceId, SocketAddr)> {
     let mut fields = reader.fields(node, &VIA)?;
     let label = |text: &str| value::label(text, "a gateway's name");
-    let name = fields.get("gateway").and_then(|node| Some((reader.parsed(node, Kind::Name, label)?, node.span)));
+    let name =
+        fields.get("gateway").and_then(|node| Some((reader.parsed(node, Kind::Name, label)?, node.span)));
     let address = fields.get("address").and_then(|node| {
         let address = reader.number(node, Kind::Address, value::address)?;
         claims.address(Claims::scope(Some(address), None), address, node.span);

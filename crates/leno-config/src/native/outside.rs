@@ -27,7 +27,9 @@ pub(crate) fn tls(node: &Node, reader: &mut Reader<'_>) -> Option<TlsSpec> {
     let pinned: Vec<Pinned> = pinned.iter().filter_map(|item| pin(item, reader)).collect();
     let names: Vec<Arc<str>> = names
         .iter()
-        .filter_map(|item| reader.parsed(item, Kind::Host, value::host).and_then(|host| plain(item, host, reader)))
+        .filter_map(|item| {
+            reader.parsed(item, Kind::Host, value::host).and_then(|host| plain(item, host, reader))
+        })
         .collect();
     let alpn: Vec<Alpn> = alpn
         .iter()
@@ -79,7 +81,11 @@ fn plain(node: &Node, host: HostMatch, reader: &mut Reader<'_>) -> Option<Arc<st
     match host {
         HostMatch::Exact(name) => {
             // A certificate has an address without brackets.
-            Some(name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).map_or(name.clone(), Arc::from))
+            Some(
+                name.strip_prefix('[')
+                    .and_then(|name| name.strip_suffix(']'))
+                    .map_or(name.clone(), Arc::from),
+            )
         }
         HostMatch::Suffix(_) => {
             let problem = Problem::error(node.span, "a certificate is compared with whole names");
@@ -95,7 +101,8 @@ fn identity(
     key: Option<&Entry>,
     reader: &mut Reader<'_>,
 ) -> Option<Option<ClientIdentity>> {
-    let is_mesh = |entry: &Entry| matches!(&entry.value.value, crate::yaml::Value::Scalar(it) if it.text == "mesh");
+    let is_mesh =
+        |entry: &Entry| matches!(&entry.value.value, crate::yaml::Value::Scalar(it) if it.text == "mesh");
     match (cert, key) {
         (None, None) => Some(None),
         (Some(cert), None) if is_mesh(cert) => Some(Some(ClientIdentity::Mesh)),

@@ -7,8 +7,8 @@ use leno_core::name::ServiceId;
 use leno_core::spec::{Balance, ExternalSpec, HealthSpec, Probe, Protocol, ServiceSpec};
 
 use super::check::Claims;
-use super::fields::{CHECKS_MAX, HEALTH, HEALTH_WORDS, Kind, SERVICE};
 use super::endpoint::{self, Places};
+use super::fields::{CHECKS_MAX, HEALTH, HEALTH_WORDS, Kind, SERVICE};
 use super::instance::{self, Common, Owner};
 use super::model::{InstanceEntry, ServiceEntry};
 use super::outside;
@@ -98,7 +98,9 @@ impl<'n> Draft<'n> {
         let tls = fields.entry("tls");
         if let Some(entry) = tls.filter(|_| fields.key("endpoints").is_none() && fields.complete) {
             let problem = Problem::error(entry.key_span, "`tls` goes with `endpoints` alone");
-            reader.error(problem.hint("between sidecars there is always TLS; inside the machine there is none"));
+            reader.error(
+                problem.hint("between sidecars there is always TLS; inside the machine there is none"),
+            );
         }
         let tls = tls.and_then(|entry| outside::tls(&entry.value, reader)).map(Arc::new);
         if tls.is_some() || !names.is_empty() {

@@ -176,9 +176,7 @@ impl fmt::Display for NoDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("it names no host"),
-            Self::Host => {
-                f.write_str("its host is neither a DNS name nor an IP address in its usual form")
-            }
+            Self::Host => f.write_str("its host is neither a DNS name nor an IP address in its usual form"),
             Self::Port => f.write_str("its port is not a number from 1 to 65535"),
         }
     }

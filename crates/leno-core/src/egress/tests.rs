@@ -69,10 +69,7 @@ fn the_first_rule_that_is_about_it_decides() {
         EgressRule { hosts: hosts(&["api.example.com"]), ports: vec![443], ..rule("api", true) },
         EgressRule { hosts: hosts(&["*.example.com"]), ..rule("others", false) },
         EgressRule { from: vec![EgressSource::Service(service("cart"))], ..rule("cart", true) },
-        EgressRule {
-            from: vec![EgressSource::Namespace(Label::parse("ops").unwrap())],
-            ..rule("ops", true)
-        },
+        EgressRule { from: vec![EgressSource::Namespace(Label::parse("ops").unwrap())], ..rule("ops", true) },
     ];
     let spec = spec(EgressMode::RegistryOnly, rules);
     for (authority, expected) in [
@@ -101,6 +98,8 @@ fn an_address_is_asked_for_only_when_a_rule_needs_it() {
     let spec = spec(EgressMode::RegistryOnly, rules);
     // Denied by its name: no question leaves for it.
     assert_eq!(verdict(&spec, &to("secret.bad.example")), "deny bad");
+    // Denied whatever its address is.
+    assert_eq!(verdict(&spec, &to("other.example")), "deny");
     let good = to("good.example");
     assert_eq!(verdict(&spec, &good), "address");
     assert_eq!(verdict(&spec, &good.at("10.1.2.3".parse().unwrap())), "deny inside");
@@ -110,9 +109,11 @@ fn an_address_is_asked_for_only_when_a_rule_needs_it() {
 
 #[test]
 fn what_leaves_by_its_name_is_told() {
-    let rules = vec![
-        EgressRule { hosts: hosts(&["good.example"]), cidrs: cidrs(&["192.0.2.0/24"]), ..rule("good", true) },
-    ];
+    let rules = vec![EgressRule {
+        hosts: hosts(&["good.example"]),
+        cidrs: cidrs(&["192.0.2.0/24"]),
+        ..rule("good", true)
+    }];
     let spec = spec(EgressMode::RegistryOnly, rules);
     let by_name = |destination: &Destination| match decide(&spec, &service("cart"), destination, false) {
         Verdict::Allowed { by_name, .. } => Some(by_name),
@@ -285,10 +286,8 @@ fn mutate(text: &mut Vec<u8>, rng: &mut Rng) {
 /// The same for addresses: every way to write an address that is taken for one is denied by its range.
 #[test]
 fn no_spelling_of_an_address_passes_a_deny() {
-    let spec = spec(
-        EgressMode::Allow,
-        vec![EgressRule { cidrs: cidrs(&["10.0.0.0/8"]), ..rule("no", false) }],
-    );
+    let spec =
+        spec(EgressMode::Allow, vec![EgressRule { cidrs: cidrs(&["10.0.0.0/8"]), ..rule("no", false) }]);
     let mut rng = Rng::new(7);
     for _ in 0..5_000 {
         let low = rng.next_u64() as u32 & 0x00ff_ffff;
@@ -312,4 +311,43 @@ fn no_spelling_of_an_address_passes_a_deny() {
             }
         }
     }
+}
+
+/// What is decided without an address holds for every address; and an address always decides.
+#[test]
+fn an_answer_without_an_address_holds_for_every_address() {
+    let mut rng = Rng::new(11);
+    let names = ["a.example", "b.example", "*.b.example"];
+    let ranges = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24"];
+    let (mut known, mut unknown) = (0, 0);
+    for _ in 0..3_000 {
+        let mut some = |of: &[&'static str]| -> Vec<&'static str> {
+            of.iter().copied().filter(|_| rng.below(3) == 0).collect()
+        };
+        let mut rules = vec![];
+        for n in 0..4 {
+            let (hosts, cidrs) = (hosts(&some(&names)), cidrs(&some(&ranges)));
+            rules.push(EgressRule { hosts, cidrs, ..rule(&format!("r{n}"), some(&["x"]).is_empty()) });
+        }
+        let mode = if some(&["x"]).is_empty() { EgressMode::Allow } else { EgressMode::RegistryOnly };
+        let spec = spec(mode, rules);
+        let declared = !some(&["x"]).is_empty();
+        for name in ["a.example", "b.example", "c.b.example", "d.example"] {
+            let destination = to(name);
+            let before = decide(&spec, &service("cart"), &destination, declared);
+            for ip in ["10.0.0.1", "10.1.0.1", "192.0.2.1", "198.51.100.1"] {
+                let after = decide(&spec, &service("cart"), &destination.at(ip.parse().unwrap()), declared);
+                assert_ne!(after, Verdict::AddressNeeded, "{spec:?} {name} {ip}");
+                match &before {
+                    Verdict::Allowed { .. } => assert_eq!(before, after, "{spec:?} {name} {ip}"),
+                    Verdict::Denied(_) => {
+                        assert!(matches!(after, Verdict::Denied(_)), "{spec:?} {name} {ip}");
+                    }
+                    Verdict::AddressNeeded => {}
+                }
+            }
+            if before == Verdict::AddressNeeded { unknown += 1 } else { known += 1 }
+        }
+    }
+    assert!(known > 1_000 && unknown > 1_000, "{known} {unknown}");
 }

@@ -132,7 +132,11 @@ async fn decide(
     }
 }
 
-async fn look_up(worker: &Rc<Worker>, host: &str, found: &mut Option<Vec<IpAddr>>) -> Result<Vec<IpAddr>, Leave> {
+async fn look_up(
+    worker: &Rc<Worker>,
+    host: &str,
+    found: &mut Option<Vec<IpAddr>>,
+) -> Result<Vec<IpAddr>, Leave> {
     if let Some(found) = found {
         return Ok(found.clone());
     }

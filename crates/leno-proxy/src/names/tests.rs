@@ -48,7 +48,9 @@ impl Dns {
         self.0.lock().unwrap().insert(name, addresses.to_vec());
     }
 
-    fn answer(&self) -> impl Fn(Arc<str>) -> std::future::Ready<io::Result<Vec<IpAddr>>> + Clone + Send + 'static {
+    fn answer(
+        &self,
+    ) -> impl Fn(Arc<str>) -> std::future::Ready<io::Result<Vec<IpAddr>>> + Clone + Send + 'static {
         let dns = self.clone();
         move |name| {
             let known = dns.0.lock().unwrap().get(&*name).cloned();
@@ -90,7 +92,13 @@ async fn a_new_world_waits_for_its_names_but_not_for_ever() {
     let slow = move |name: Arc<str>| {
         let answer = answer.clone();
         async move {
-            let takes = if &*name == "b.example" { 50 } else if &*name == "c.example" { 60_000 } else { 0 };
+            let takes = if &*name == "b.example" {
+                50
+            } else if &*name == "c.example" {
+                60_000
+            } else {
+                0
+            };
             tokio::time::sleep(Duration::from_millis(takes)).await;
             answer(name).await
         }

@@ -108,9 +108,8 @@ impl TryFrom<wire::Tls> for spec::TlsSpec {
                 .ok_or_else(|| bad("", format!("{text:?} is no SHA-256 of a key"))),
             None => Ok(spec::Pinned::File(file("", text)?)),
         };
-        let alpn = |id: String| {
-            spec::Alpn::parse(&id).ok_or_else(|| bad("", format!("{id:?} is not known here")))
-        };
+        let alpn =
+            |id: String| spec::Alpn::parse(&id).ok_or_else(|| bad("", format!("{id:?} is not known here")));
         Ok(Self {
             sni: optional(message.sni),
             roots,
@@ -153,10 +152,10 @@ impl From<&spec::EgressSpec> for wire::Egress {
             }
             .into(),
             rules: spec.rules.iter().map(rule).collect(),
-            via: spec.via.as_ref().map(|via| wire::Via {
-                identity: via.identity.to_uri(),
-                address: via.address.to_string(),
-            }),
+            via: spec
+                .via
+                .as_ref()
+                .map(|via| wire::Via { identity: via.identity.to_uri(), address: via.address.to_string() }),
         }
     }
 }
@@ -196,9 +195,7 @@ fn rule(message: wire::EgressRule) -> Result<spec::EgressRule, WireError> {
             .map_err(|error| bad("", format!("{from:?}: {error}"))),
         None => id("", &from).map(spec::EgressSource::Service),
     };
-    let cidr = |text: String| {
-        spec::Cidr::parse(&text).map_err(|error| bad("", format!("{text:?}: {error}")))
-    };
+    let cidr = |text: String| spec::Cidr::parse(&text).map_err(|error| bad("", format!("{text:?}: {error}")));
     Ok(spec::EgressRule {
         name: message.name.into(),
         from: list("from", message.from, from)?,

@@ -19,9 +19,10 @@ fn the_example_of_the_manual_works() {
     let server = TlsServer::start(&openssl, &bank.issue(&certs, "pay", &["localhost"]), &[]);
     let port = free_port();
     // A server of ours, and an application that runs already.
-    let text = example
-        .replace("pay.example:443", &format!("localhost:{}", server.port))
-        .replace("run: ./cart", &format!("health: none\n    instances: [{{port: {}, proxy: {port}}}]", free_port()));
+    let text = example.replace("pay.example:443", &format!("localhost:{}", server.port)).replace(
+        "run: ./cart",
+        &format!("health: none\n    instances: [{{port: {}, proxy: {port}}}]", free_port()),
+    );
     assert_ne!(text, example);
     let file = write(folder.path(), "mesh.yaml", &text);
     let _proxy = proxy(&file, "cart-1", &[]);

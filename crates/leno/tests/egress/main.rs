@@ -41,7 +41,8 @@ fn talk(port: u16, bytes: &[u8]) -> String {
 
 /// `GET http://AUTHORITY/` through a forward proxy.
 fn get(port: u16, authority: &str) -> String {
-    let request = format!("GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
     talk(port, request.as_bytes())
 }
 

@@ -52,10 +52,10 @@ impl Authority {
         change: impl FnOnce(&mut CertificateParams),
     ) -> Certificate {
         let key = KeyPair::generate().unwrap();
-        let (uris, hosts): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.contains("://"));
-        let hosts: Vec<String> = hosts.into_iter().map(|host| (*host).to_owned()).collect();
+        let (uris, hosts): (Vec<String>, Vec<String>) =
+            names.iter().map(|name| (*name).to_owned()).partition(|name| name.contains("://"));
         let mut params = CertificateParams::new(hosts).unwrap();
-        params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
+        params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap())));
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         change(&mut params);
@@ -123,7 +123,10 @@ impl Plain {
                     }
                     seen.lock().unwrap().push(String::from_utf8_lossy(&read).into_owned());
                     let body = format!("outside {}", address.ip());
-                    let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                        body.len()
+                    );
                     stream.write_all(answer.as_bytes()).ok();
                 });
             }

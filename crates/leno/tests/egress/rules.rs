@@ -63,17 +63,30 @@ fn everything_may_leave_by_default() {
     let answer = get(mesh.cart, &outside.address.to_string());
     expect("an address", &answer, 200, &["outside 127.0.0.2"]);
     let seen = outside.seen.lock().unwrap().join("");
-    assert!(seen.starts_with("GET / HTTP/1.1\r\n") && seen.contains(&format!("Host: {}", outside.address)), "{seen}");
+    assert!(
+        seen.starts_with("GET / HTTP/1.1\r\n") && seen.contains(&format!("Host: {}", outside.address)),
+        "{seen}"
+    );
     expect("a tunnel", &tunnel(mesh.cart, &outside.address.to_string()), 200, &["outside 127.0.0.2"]);
     expect("a misspelt service", &get(mesh.cart, "crat"), 502, &["leno-reason: no_such_service"]);
     expect("no such name", &get(mesh.cart, "no-such-host.invalid"), 502, &["leno-reason: name_not_resolved"]);
-    expect("a number", &get(mesh.cart, "2130706434"), 403, &["leno-reason: egress_denied", "neither a DNS name"]);
+    expect(
+        "a number",
+        &get(mesh.cart, "2130706434"),
+        403,
+        &["leno-reason: egress_denied", "neither a DNS name"],
+    );
     // Nobody listens there: the port was free a moment ago.
     let nobody = format!("127.0.0.2:{}", free_port());
     expect("nobody", &get(mesh.cart, &nobody), 503, &["leno-reason: connect_failed"]);
     // What would come back to us is not sent.
     for authority in [format!("127.0.0.1:{}", mesh.cart), format!("[::ffff:127.0.0.1]:{}", mesh.cart)] {
-        expect("itself", &get(mesh.cart, &authority), 403, &["leno-reason: egress_denied", "this proxy itself"]);
+        expect(
+            "itself",
+            &get(mesh.cart, &authority),
+            403,
+            &["leno-reason: egress_denied", "this proxy itself"],
+        );
     }
 }
 
@@ -94,14 +107,29 @@ fn rules_decide_by_place_and_caller() {
     let mesh = Mesh::new(&egress, "");
     let at = |ip: &str| format!("{ip}:{port}");
     expect("by address", &get(mesh.cart, &at("127.0.0.2")), 200, &["outside 127.0.0.2"]);
-    expect("by caller", &get(mesh.user, &at("127.0.0.2")), 403, &["leno-reason: egress_denied", "the rule \"closed\" denies it"]);
+    expect(
+        "by caller",
+        &get(mesh.user, &at("127.0.0.2")),
+        403,
+        &["leno-reason: egress_denied", "the rule \"closed\" denies it"],
+    );
     expect("in the range", &get(mesh.cart, &at("127.0.0.3")), 403, &["the rule \"closed\""]);
     for ip in ["[::ffff:127.0.0.3]", "[::ffff:7f00:3]", "[64:ff9b::127.0.0.3]"] {
         expect("the same address", &get(mesh.cart, &at(ip)), 403, &["the rule \"closed\""]);
     }
     for host in ["ads.example", "ADS.example.", "x.y.Ads.Example:8080"] {
-        expect(host, &get(mesh.cart, host), 403, &["leno-reason: egress_denied", "the rule \"no-ads\" denies it"]);
-        expect(host, &tunnel(mesh.cart, &format!("{}:443", host.trim_end_matches(":8080"))), 403, &["egress_denied"]);
+        expect(
+            host,
+            &get(mesh.cart, host),
+            403,
+            &["leno-reason: egress_denied", "the rule \"no-ads\" denies it"],
+        );
+        expect(
+            host,
+            &tunnel(mesh.cart, &format!("{}:443", host.trim_end_matches(":8080"))),
+            403,
+            &["egress_denied"],
+        );
     }
     // A name that leads to a denied address is denied there.
     expect("by what a name means", &get(mesh.cart, &at("localhost")), 403, &["the rule \"closed\""]);
@@ -155,7 +183,10 @@ fn curl_reaches_https_through_a_tunnel() {
         command.args(["--silent", "--show-error", "--max-time", "10", "--noproxy", "", "--proxy"]);
         command.arg(format!("http://127.0.0.1:{proxy}")).arg("--cacert").arg(&ours.file);
         let done = command.arg(format!("https://127.0.0.1:{}/", server.port)).output().unwrap();
-        (String::from_utf8_lossy(&done.stdout).into_owned(), String::from_utf8_lossy(&done.stderr).into_owned())
+        (
+            String::from_utf8_lossy(&done.stdout).into_owned(),
+            String::from_utf8_lossy(&done.stderr).into_owned(),
+        )
     };
     let (page, error) = call(mesh.cart);
     assert!(page.contains("New, TLSv1.3"), "{page}{error}");
@@ -167,7 +198,10 @@ fn curl_reaches_https_through_a_tunnel() {
 fn what_is_no_request_is_refused_before_any_rule() {
     let mesh = Mesh::new("", "");
     for authority in ["evil%2eexample", "user@evil.example", "evil.example:0"] {
-        let answer = talk(mesh.cart, format!("GET http://{authority}/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes());
+        let answer = talk(
+            mesh.cart,
+            format!("GET http://{authority}/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes(),
+        );
         assert!(answer.starts_with("HTTP/1.1 400 "), "{authority}: {answer}");
     }
 }
