@@ -254,7 +254,10 @@ fn stamp(file: &str) -> Option<Stamp> {
 
 /// The authorities that the machine trusts, read once for all workers and again now and then.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SystemRoots(Arc<Mutex<Option<(Arc<RootCertStore>, std::time::Instant)>>>);
+pub(crate) struct SystemRoots(Arc<Mutex<Option<ReadRoots>>>);
+
+/// The roots, and when they were read.
+type ReadRoots = (Arc<RootCertStore>, std::time::Instant);
 
 impl SystemRoots {
     fn get(&self) -> Result<Arc<RootCertStore>, String> {

@@ -565,7 +565,7 @@ impl Shape {
         let field = self.fields.iter().find(|field| field.name == name);
         match field.map(|field| field.kind) {
             Some(Kind::Choice(choices)) => choices,
-            Some(Kind::OneOrMore(Kind::Choice(choices))) => *choices,
+            Some(Kind::OneOrMore(Kind::Choice(choices))) => choices,
             _ => &[],
         }
     }
