@@ -45,7 +45,9 @@ pub struct Exchange {
     idempotent: bool,
     /// Nothing of the request's body has been taken from the client: the request can be sent again.
     replayable: bool,
-    /// The connection belongs to the two ends: both may be silent for days, and dead peers are the transport's concern.
+    /// Both ends may be silent for days, and dead peers are the transport's concern.
+    silence_allowed: bool,
+    /// The connection belongs to the two ends: nothing times out.
     tunnel: bool,
     /// When the whole exchange must be over.
     deadline: Option<Instant>,
@@ -206,6 +208,7 @@ impl Exchange {
             action: None,
             idempotent,
             replayable: true,
+            silence_allowed: false,
             tunnel: false,
             deadline,
             connect_deadline: None,
@@ -313,17 +316,22 @@ impl Exchange {
         if self.tunnel {
             return None;
         }
-        let idle = (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout);
+        let idle = (!self.silence_allowed).then(|| (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout));
         let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
         let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
-        let mut next = idle;
+        let mut next: Option<(Instant, Reason)> = None;
         // On a tie the later one in this order is the reason; the whole exchange's deadline cannot be retried.
-        for wait in [connect, whole].into_iter().flatten() {
-            if wait.0 <= next.0 {
-                next = wait;
+        for wait in [idle, connect, whole].into_iter().flatten() {
+            if next.is_none_or(|next| wait.0 <= next.0) {
+                next = Some(wait);
             }
         }
-        Some(next)
+        next
+    }
+
+    /// The request or its answer is a stream of events, between which any time may pass.
+    pub const fn allow_silence(&mut self) {
+        self.silence_allowed = true;
     }
 
     /// The answer opened a tunnel: from here on nothing times out.

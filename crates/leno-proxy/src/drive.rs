@@ -36,6 +36,9 @@ mod leave;
 /// How long a client may take to accept an answer made here.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long nobody looks at a clock while nothing is to time out.
+const NO_DEADLINE: Duration = Duration::from_secs(3600);
+
 /// No changes.
 static NO_EDITS: Edits = Edits::new();
 
@@ -381,6 +384,10 @@ impl Drive<'_> {
                 let framing = if eager { BodyFraming::Tunnel } else { arrived.framing };
                 if eager {
                     self.exchange.begin_tunnel();
+                } else if matches!(framing, BodyFraming::Chunked | BodyFraming::UntilClose)
+                    && is_event_stream(&responses.view())
+                {
+                    self.exchange.allow_silence();
                 }
                 let relayed = sink.head(&responses.view(), &NO_EDITS, framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
@@ -466,7 +473,7 @@ impl Drive<'_> {
 
     /// When the next deadline is.
     fn due(&self) -> Instant {
-        self.exchange.poll_timeout().map_or(Instant::ZERO, |(at, _)| at)
+        self.exchange.poll_timeout().map_or_else(|| self.worker.now().after(NO_DEADLINE), |(at, _)| at)
     }
 
     /// The alarm rang. True when that ends the attempt; false when something has moved since the deadline was set.
@@ -477,7 +484,8 @@ impl Drive<'_> {
         }
         match self.exchange.poll_timeout() {
             Some((due, _)) if due > now => false,
-            _ => {
+            None => false,
+            Some(_) => {
                 self.exchange.handle(Input::Timeout, now);
                 true
             }
@@ -570,6 +578,13 @@ impl Drive<'_> {
             }
         }
     }
+}
+
+/// True for an answer between whose parts any time may pass: server-sent events, and gRPC.
+fn is_event_stream(head: &ResponseHead<'_>) -> bool {
+    let kind = head.fields.get_named(b"content-type").unwrap_or(&[]);
+    let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    begins(b"text/event-stream") || begins(b"application/grpc")
 }
 
 /// Sends the request's body, then watches for a client that goes away.

@@ -215,6 +215,40 @@ fn without_a_timeout_only_silence_ends_an_exchange() {
 }
 
 #[test]
+fn a_stream_of_events_may_be_silent_but_not_beyond_its_deadline() {
+    for (deadline, due) in [(None, None), (Some(IDLE_TIMEOUT * 3), Some(Reason::RequestTimeout))] {
+        let mut scene = Scene::new(1, true, deadline);
+        scene.connect();
+        scene.handle(Input::Response { status: 200 });
+        scene.exchange.allow_silence();
+        assert_eq!(scene.exchange.poll_timeout().map(|(_, reason)| reason), due);
+    }
+}
+
+#[test]
+fn a_tunnel_has_no_deadline_at_all() {
+    let mut scene = Scene::new(1, true, Some(IDLE_TIMEOUT));
+    scene.connect();
+    scene.handle(Input::Response { status: 200 });
+    scene.exchange.begin_tunnel();
+    assert_eq!(scene.exchange.poll_timeout(), None);
+    assert_eq!(scene.handle(Input::UpstreamEnded(Ending::Complete)), Some(Action::Finish));
+}
+
+#[test]
+fn an_address_outside_the_mesh_is_tried_once() {
+    let address = "192.0.2.1:443".parse().unwrap();
+    let mut scene = Scene::new(1, true, None);
+    let decision = scene.snapshot.decide_connection(Entry::Address(address), b"");
+    scene.exchange = Exchange::new(decision, true, None, Instant::ZERO);
+    assert_eq!(scene.connect(), Some(Action::Send));
+    assert_eq!(scene.tried(), ["192.0.2.1:443"]);
+    // The same place is no other endpoint: what fails there is told.
+    assert!(is_pick(scene.handle(early(AppSaw::Nothing))));
+    assert_eq!(scene.pick(), Some(Action::Reply(Reason::UpstreamClosed)));
+}
+
+#[test]
 fn telling_that_the_body_was_taken_is_no_progress() {
     let mut scene = Scene::new(1, false, None);
     scene.connect();

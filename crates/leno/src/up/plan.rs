@@ -438,16 +438,19 @@ fn app_env(
         set("VERSION", version.to_string());
     }
     for (called, address) in outbound {
-        set(&variable(called), format!("http://{}", reachable(*address)));
+        let address = reachable(*address);
+        set(&variable(called, "URL"), format!("http://{address}"));
+        // For what is no HTTP.
+        set(&variable(called, "ADDRESS"), address.to_string());
     }
     env.extend(run.env_on(port));
     env
 }
 
-/// `LENO_PRODUCT_URL` for `product`, `LENO_SHOP_PRODUCT_URL` for `shop/product`.
-fn variable(service: &ServiceId) -> String {
+/// `LENO_PRODUCT_URL` for `product` and `URL`, `LENO_SHOP_PRODUCT_URL` for `shop/product`.
+fn variable(service: &ServiceId, what: &str) -> String {
     let name = service.to_string().to_uppercase();
-    format!("LENO_{}_URL", name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"))
+    format!("LENO_{}_{what}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"))
 }
 
 /// Finds `program` as `execvp` would, from `folder`.
@@ -497,8 +500,8 @@ mod tests {
 
     #[test]
     fn a_dependency_becomes_a_variable() {
-        assert_eq!(variable(&ServiceId::parse("product").unwrap()), "LENO_PRODUCT_URL");
-        assert_eq!(variable(&ServiceId::parse("shop/price-list").unwrap()), "LENO_SHOP_PRICE_LIST_URL");
+        assert_eq!(variable(&ServiceId::parse("product").unwrap(), "URL"), "LENO_PRODUCT_URL");
+        assert_eq!(variable(&ServiceId::parse("shop/price-list").unwrap(), "URL"), "LENO_SHOP_PRICE_LIST_URL");
     }
 
     #[test]

@@ -176,7 +176,8 @@ fn bytes_never_pass_where_requests_are_looked_at() {
         let answer = String::from_utf8(read_all(&mut client).unwrap()).unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 "), "{declared}: {answer}");
         assert_eq!(pair.server.connections(), 0, "{declared}");
-        let told = "leno_protocol_mismatches_total{service=\"server\",declared=\"http\",observed=\"tcp\"} 1\n";
+        let told =
+            "leno_protocol_mismatches_total{service=\"server\",declared=\"http\",observed=\"tcp\"} 1\n";
         assert!(pair.metrics().contains(told), "{}", pair.metrics());
     }
 }
@@ -188,8 +189,7 @@ fn http_where_bytes_are_declared_passes_and_is_reported() {
     client.write_all(b"GET / HTTP/1.1\r\nHost: server\r\n\r\n").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     assert!(read_all(&mut client).unwrap().ends_with(b"ok"));
-    let told =
-        "leno_protocol_mismatches_total{service=\"server\",declared=\"tcp\",observed=\"http\"} 1\n";
+    let told = "leno_protocol_mismatches_total{service=\"server\",declared=\"tcp\",observed=\"http\"} 1\n";
     assert!(pair.metrics().contains(told), "{}", pair.metrics());
 }
 
