@@ -16,7 +16,7 @@ use crate::route::{
 };
 use crate::spec::{
     ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, MatchSpec, Protocol, RuleSpec, ServiceSpec,
-    TargetSpec, Transport, World,
+    TargetSpec, Transport, Via, World,
 };
 use crate::time::Duration;
 
@@ -48,6 +48,8 @@ pub struct Snapshot {
     local: Option<ListId>,
     /// What may leave the mesh.
     pub egress: EgressSpec,
+    /// The way to the gateway that what leaves has to pass.
+    via: Option<Then>,
     /// Where the known services that are outside the mesh are: what leaves for there is declared.
     places: Places,
 }
@@ -157,6 +159,9 @@ impl Snapshot {
             });
             build.snapshot.gateway = Some(list);
         }
+        if let Some(via) = &world.egress.via {
+            build.via(via);
+        }
         if let Some(app) = local {
             build.local(app, world);
         }
@@ -247,6 +252,17 @@ impl Snapshot {
     /// Decides whether `source` may reach a place outside the mesh.
     pub fn may_leave(&self, source: &ServiceId, destination: &Destination) -> Verdict<'_> {
         egress::decide(&self.egress, source, destination, self.places.have(destination))
+    }
+
+    /// Where what leaves goes first, for everybody but the gateway there.
+    pub fn egress_via(&self, own: &ServiceId) -> Option<Then> {
+        let via = self.egress.via.as_ref()?;
+        self.via.filter(|_| via.identity.service != *own)
+    }
+
+    /// True for the gateway that what leaves has to pass.
+    pub fn is_egress_gateway(&self, own: &ServiceId) -> bool {
+        self.egress.via.as_ref().is_some_and(|via| via.identity.service == *own)
     }
 
     /// True for a place that only the mesh can mean, and that no service outside of it is declared at.
@@ -458,6 +474,28 @@ impl Build {
         let id = BackendId(self.snapshot.backends.len() as u32 - 1);
         self.backends.insert(key, id);
         id
+    }
+
+    /// The gateway that what leaves has to pass.
+    fn via(&mut self, via: &Via) {
+        let service = via.identity.service.clone();
+        self.snapshot.backends.push(BackendSpec {
+            name: alloc::format!("{service} (egress)").into(),
+            balance: Balance::RoundRobin,
+            protocol: Protocol::Auto,
+            endpoints: alloc::vec![Arc::new(EndpointSpec {
+                name: service.name.as_str().into(),
+                address: via.address,
+                transport: Transport::Mesh(via.identity.clone()),
+                version: None,
+                weight: 1,
+                healthy: true,
+            })],
+            by_names: false,
+            service,
+        });
+        let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
+        self.snapshot.via = Some(self.add_split(alloc::vec![(backend, 1)]));
     }
 
     /// One rule-less list that leads to the application beside this sidecar.

@@ -112,6 +112,7 @@ impl Entry<'_> {
         let mut out = String::with_capacity(512);
         let (list, rule) = self.snapshot.rule_name(&self.record.decision);
         let (direction, source, destination) = match self.caller {
+            Caller::Inbound { source, .. } if self.leaving.is_some() => ("outbound", &**source, "outside"),
             Caller::Inbound { source, .. } => ("inbound", &**source, self.own_name),
             _ if self.leaving.is_some() => ("outbound", self.own_name, "outside"),
             _ => ("outbound", self.own_name, if list.is_empty() { "unknown" } else { list }),

@@ -170,6 +170,11 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     if let Some(address) = gateway.filter(|_| own.gateway) {
         listeners.push(bound("gateway", Purpose::Http(Caller::Gateway), address, count)?);
     }
+    let via = feed.world.borrow().egress.via.clone();
+    let identity = feed.credential.borrow().as_ref().map(|credential| credential.id.clone());
+    if let Some(via) = via.filter(|via| own.gateway && identity.as_ref() == Some(&via.identity)) {
+        listeners.push(bound("egress", Purpose::Mesh, via.address, count)?);
+    }
     if let Some(address) = listens.forward {
         listeners.push(bound("forward proxy", Purpose::Http(Caller::Forward), address, count)?);
     }

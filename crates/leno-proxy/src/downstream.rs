@@ -117,7 +117,13 @@ async fn find_out(worker: Rc<Worker>, mut arrival: Arrival) {
         Verdict::Http => h1::server::serve(&worker, arrival),
         Verdict::Opaque if names && detected == Detected::Tls => {
             match wanted_host(&worker, &mut arrival).await {
-                Some(host) => opaque::serve_for(worker, arrival, host).await,
+                Some(host) => {
+                    let authority = match &arrival.caller {
+                        Caller::Captured { destination, .. } => format!("{host}:{}", destination.port()),
+                        _ => host,
+                    };
+                    opaque::serve_for(worker, arrival, authority).await;
+                }
                 None => opaque::serve(worker, arrival).await,
             }
         }

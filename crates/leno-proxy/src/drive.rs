@@ -74,6 +74,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let leaving = pin!(leave::leave(worker, &snapshot, caller, request.kind, &head, &decision)).await;
     if let Some(leaving) = &leaving {
         decision.then = leaving.then;
+        leaving.edit(edits);
     }
     let now = worker.now();
     let request_id = caller.edit(edits, &head, client, &mut worker.rng());
@@ -500,7 +501,9 @@ impl Drive<'_> {
 
     /// Answers the client here, or tells a peer why there is no answer.
     async fn reply<K: ResponseSink>(&mut self, reason: Reason, sink: &mut K) {
-        if sink.refuse(reason, self.exchange.app_saw()) {
+        // A sidecar whose request does not leave through this gateway gets the reason whole.
+        let tell = self.leaving.is_some() && self.request.kind != Kind::Tcp;
+        if !tell && sink.refuse(reason, self.exchange.app_saw()) {
             return;
         }
         let record = self.exchange.record();
@@ -552,8 +555,9 @@ impl Drive<'_> {
     fn finish(&self, client: &Remote) {
         let record = self.exchange.record();
         let pair = match self.caller {
+            Caller::Inbound { source, .. } if self.leaving.is_some() => self.worker.outside_pair(source),
             Caller::Inbound { pair, .. } => *pair,
-            _ if self.leaving.is_some() => self.worker.outside_pair(),
+            _ if self.leaving.is_some() => self.worker.outside_pair(&self.worker.own_name),
             _ => self.worker.outbound_pair(self.snapshot, record.decision.list),
         };
         let (sent, received) = (self.sent.bytes.get(), self.received.bytes.get());

@@ -98,8 +98,6 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     pub(crate) own_name: Arc<str>,
-    /// The service or gateway that it is, as rules about what leaves name it.
-    pub(crate) own_service: Option<ServiceId>,
     pub(crate) own_addresses: Arc<[SocketAddr]>,
     pub(crate) system_roots: SystemRoots,
     /// Names outside the mesh that were looked up.
@@ -164,7 +162,6 @@ impl Worker {
             limits: Limits::default(),
             log: seat.log.clone(),
             own_name: seat.own_name.clone(),
-            own_service: ServiceId::parse(&seat.own_name).ok(),
             own_addresses: seat.own_addresses.clone(),
             system_roots: seat.system_roots.clone(),
             lookups: RefCell::default(),
@@ -261,9 +258,17 @@ impl Worker {
         pair
     }
 
-    /// The counters for what leaves the mesh.
-    pub(crate) fn outside_pair(&self) -> PairId {
-        self.telemetry().pair(Direction::Outbound, &self.own_name, &"outside".into())
+    /// The counters for what leaves the mesh for `source`.
+    pub(crate) fn outside_pair(&self, source: &Arc<str>) -> PairId {
+        self.telemetry().pair(Direction::Outbound, source, &"outside".into())
+    }
+
+    /// The service or gateway that this proxy is: what its certificate says, or its name where it needs none.
+    pub(crate) fn own_service(&self) -> Option<ServiceId> {
+        match &*self.tls.borrow() {
+            Some(tls) => Some(tls.credential.id.service.clone()),
+            None => ServiceId::parse(&self.own_name).ok(),
+        }
     }
 
     /// Swaps the snapshot in and lets the backends follow.

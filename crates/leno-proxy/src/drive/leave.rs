@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use leno_core::edit::Edits;
 use leno_core::egress::{Destination, Verdict, is_own_machine};
 use leno_core::head::{RequestHead, host_of};
 use leno_core::mux::Kind;
+use leno_core::name::ServiceId;
 use leno_core::reason::Reason;
 use leno_core::route::{Decision, Then};
 use leno_core::snapshot::Snapshot;
@@ -28,7 +30,23 @@ pub(super) struct Leave {
     pub(super) why: Option<String>,
     /// The rule that let it out.
     pub(super) rule: Option<Arc<str>>,
+    /// What the gateway that it passes is told, or is not to pass on.
+    hint: Hint,
 }
+
+/// What one Leno tells the other about something that leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hint {
+    /// Nothing: it does not pass a gateway.
+    None,
+    /// The port, which a request's authority may not have.
+    Port(u16),
+    /// It was for us.
+    Taken,
+}
+
+/// The header with the port, between a sidecar and the gateway that what leaves passes; no one else ever sees it.
+const PORT_HEADER: &[u8] = b"leno-egress-port";
 
 /// Decides about what is for no service of the mesh; `None` for everything else.
 pub(super) async fn leave(
@@ -39,6 +57,10 @@ pub(super) async fn leave(
     head: &RequestHead<'_>,
     decision: &Decision,
 ) -> Option<Leave> {
+    if !matches!(decision.then, Then::NoSuchService | Then::Direct(_)) {
+        return None;
+    }
+    let own = worker.own_service()?;
     let destination = match (caller, decision.then) {
         (Caller::Forward, Then::NoSuchService) => {
             Destination::of_authority(head.authority, if kind == Kind::Tcp { 0 } else { HTTP_PORT })
@@ -46,13 +68,34 @@ pub(super) async fn leave(
         (Caller::Captured { service: None, destination }, Then::Direct(_)) => {
             Destination::of_address(*destination, said(head.authority, *destination))
         }
+        // What sidecars send to the gateway that everything passes. Nothing else comes to a gateway in this way.
+        (Caller::Inbound { .. }, Then::NoSuchService) if snapshot.is_egress_gateway(&own) => {
+            let told = head
+                .fields
+                .get_named(PORT_HEADER)
+                .and_then(|port| std::str::from_utf8(port).ok()?.parse().ok());
+            match told.filter(|_| kind != Kind::Tcp) {
+                Some(port) => Destination::of_authority(host_of(head.authority), port),
+                None => {
+                    Destination::of_authority(head.authority, if kind == Kind::Tcp { 0 } else { HTTP_PORT })
+                }
+            }
+        }
         _ => return None,
     };
-    Some(match destination {
+    let source = match caller {
+        Caller::Inbound { source, .. } => ServiceId::parse(source).ok()?,
+        _ => own,
+    };
+    let mut leave = match destination {
         Ok(destination) if snapshot.is_of_mesh(&destination) => Leave::refused(Reason::NoSuchService, None),
-        Ok(destination) => decide(worker, snapshot, caller, &destination).await,
+        Ok(destination) => decide(worker, snapshot, caller, &source, &destination).await,
         Err(error) => Leave::denied(format!("{}: {error}", text(head.authority))),
-    })
+    };
+    if matches!(caller, Caller::Inbound { .. }) {
+        leave.hint = Hint::Taken;
+    }
+    Some(leave)
 }
 
 /// The port of `http://host/`.
@@ -70,15 +113,24 @@ async fn decide(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
     caller: &Caller,
+    source: &ServiceId,
     destination: &Destination,
 ) -> Leave {
-    let Some(source) = &worker.own_service else {
-        return Leave::denied("this proxy speaks for no service".to_owned());
-    };
     let port = destination.port;
+    let inbound = matches!(caller, Caller::Inbound { .. });
     // A name is looked up once at most: for the rules if they ask for addresses, else for the way.
     let mut found: Option<Vec<IpAddr>> = None;
     let first = snapshot.may_leave(source, destination);
+    if let Some(then) =
+        snapshot.egress_via(source).filter(|_| !inbound && !matches!(first, Verdict::Denied(_)))
+    {
+        // The gateway looks names up, and decides once more.
+        let rule = match first {
+            Verdict::Allowed { rule, .. } => rule.cloned(),
+            _ => None,
+        };
+        return Leave { then, addresses: Vec::new(), why: None, rule, hint: Hint::Port(port) };
+    }
     let (allowed, rule) = match first {
         Verdict::Denied(why) => return Leave::denied(format!("{destination}: {why}")),
         Verdict::Allowed { rule, by_name } => {
@@ -123,11 +175,14 @@ async fn decide(
     if addresses.iter().any(|address| is_ourselves(worker, *address)) {
         return Leave::denied(format!("{destination} is this proxy itself"));
     }
-    if matches!(caller, Caller::Gateway) {
+    if inbound {
         addresses.retain(|address| !is_own_machine(address.ip()));
+        if addresses.is_empty() {
+            return Leave::denied(format!("{destination} is the gateway's own machine"));
+        }
     }
     match addresses.first() {
-        Some(first) => Leave { then: Then::Direct(*first), addresses, why: None, rule },
+        Some(first) => Leave { then: Then::Direct(*first), addresses, why: None, rule, hint: Hint::None },
         None => Leave::refused(Reason::NameNotResolved, Some(destination.to_string())),
     }
 }
@@ -180,8 +235,17 @@ fn text(authority: &[u8]) -> String {
 }
 
 impl Leave {
+    /// What this hop makes of the request's head.
+    pub(super) fn edit(&self, edits: &mut Edits) {
+        match self.hint {
+            Hint::Port(port) => edits.set(PORT_HEADER, port.to_string().as_bytes()),
+            // A client's own header of that name says nothing.
+            Hint::Taken | Hint::None => edits.remove(PORT_HEADER),
+        }
+    }
+
     fn refused(reason: Reason, why: Option<String>) -> Self {
-        Self { then: Then::Refused(reason), addresses: Vec::new(), why, rule: None }
+        Self { then: Then::Refused(reason), addresses: Vec::new(), why, rule: None, hint: Hint::None }
     }
 
     fn denied(why: String) -> Self {

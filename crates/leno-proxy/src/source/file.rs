@@ -60,6 +60,7 @@ pub(crate) fn open(
         }
     };
     let needs_identity = listens.mesh.is_some()
+        || world.egress.via.is_some()
         || world
             .services
             .values()

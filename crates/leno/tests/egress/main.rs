@@ -5,7 +5,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod docs;
+mod gateway;
 mod outside;
+mod peer;
 mod rules;
 mod tls;
 

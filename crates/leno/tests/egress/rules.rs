@@ -34,7 +34,7 @@ impl Mesh {
 }
 
 /// `CONNECT AUTHORITY`, then a request through the tunnel.
-fn tunnel(port: u16, authority: &str) -> String {
+pub(crate) fn tunnel(port: u16, authority: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     write!(stream, "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n").unwrap();

@@ -83,7 +83,7 @@ pub(crate) static EGRESS: Shape = Shape {
             "via",
             Kind::Object(&VIA),
             Without::Means("each sidecar lets it out itself"),
-            "The gateway that everything which leaves passes, and which decides once more.",
+            "The gateway that what leaves passes, and which decides once more. Declared `endpoints` are reached directly.",
         ),
     ],
 };
@@ -130,7 +130,7 @@ pub(crate) static EGRESS_RULE: Shape = Shape {
 /// The gateway that what leaves passes.
 pub(crate) static VIA: Shape = Shape {
     name: "via",
-    doc: "The gateway that everything which leaves the mesh passes.",
+    doc: "The gateway that passes what leaves the mesh: requests, tunnels and captured connections to places that are no declared service's.",
     fields: &[
         field("gateway", Kind::Name, Without::Required, "Its name."),
         field(
