@@ -23,6 +23,7 @@
 use alloc::rc::Rc;
 
 use crate::backend::{Choice, Endpoint, NoEndpoint, Outcome, Permit};
+use crate::grpc::Status;
 use crate::reason::Reason;
 use crate::route::{BackendId, Decision, Then};
 use crate::time::{Duration, Instant};
@@ -49,6 +50,8 @@ pub struct Exchange {
     silence_allowed: bool,
     /// The connection belongs to the two ends: nothing times out.
     tunnel: bool,
+    /// It is a call of gRPC.
+    call: bool,
     /// When the whole exchange must be over.
     deadline: Option<Instant>,
     /// When the connection attempt must be over.
@@ -182,6 +185,8 @@ pub struct Record {
     pub status: u16,
     /// Why it failed, if Leno ended it.
     pub reason: Option<Reason>,
+    /// How it ended, if it is a call of gRPC.
+    pub grpc: Option<Status>,
 }
 
 /// One try at one endpoint.
@@ -210,6 +215,7 @@ impl Exchange {
             replayable: true,
             silence_allowed: false,
             tunnel: false,
+            call: false,
             deadline,
             connect_deadline: None,
             progress: now,
@@ -223,6 +229,7 @@ impl Exchange {
                 attempts_made: 0,
                 status: 0,
                 reason: None,
+                grpc: None,
             },
         };
         match decision.then {
@@ -261,6 +268,9 @@ impl Exchange {
             (State::Dialing, Input::ConnectFailed(why)) => self.connect_failed(why, now),
             (State::Waiting, Input::Response { status }) => {
                 self.record.status = status;
+                if self.call && status != 200 {
+                    self.record.grpc = Some(Status::of_http(status));
+                }
                 self.report(Outcome::Reached, now);
                 self.state = State::Streaming;
                 self.action = Some(Action::Relay);
@@ -332,6 +342,17 @@ impl Exchange {
     /// The request or its answer is a stream of events, between which any time may pass.
     pub const fn allow_silence(&mut self) {
         self.silence_allowed = true;
+    }
+
+    /// The request is a call of gRPC, which may be silent for days too, but may have a deadline.
+    pub const fn begin_call(&mut self) {
+        self.call = true;
+        self.silence_allowed = true;
+    }
+
+    /// A call's answer says how it ended.
+    pub const fn call_ended(&mut self, status: Status) {
+        self.record.grpc = Some(status);
     }
 
     /// The answer opened a tunnel: from here on nothing times out.
@@ -430,7 +451,8 @@ impl Exchange {
         }
         // The peer's clock and ours measure the same deadline: what is too late there is too late here.
         // A request that cannot be said to one peer cannot be said to another one.
-        let worth_it = !matches!(reason, Reason::RequestTimeout | Reason::RequestMalformed);
+        let worth_it =
+            !matches!(reason, Reason::RequestTimeout | Reason::RequestMalformed | Reason::Unsupported);
         if worth_it && self.replayable && (app_saw == AppSaw::Nothing || self.idempotent) {
             self.retry_or_reply(reason, true);
         } else {
@@ -473,7 +495,8 @@ impl Exchange {
     fn reply(&mut self, reason: Reason) {
         self.permit = None;
         self.connect_deadline = None;
-        self.record.status = reason.status();
+        // A call is answered by a status of its own.
+        self.record.status = if self.call { 200 } else { reason.status() };
         self.record.reason = Some(reason);
         self.state = State::Ending;
         self.action = Some(Action::Reply(reason));
@@ -488,6 +511,10 @@ impl Exchange {
 
     fn finish(&mut self, now: Instant) {
         self.permit = None;
+        if self.call {
+            let said = self.record.grpc.unwrap_or(Status::UNKNOWN);
+            self.record.grpc = Some(self.record.reason.map_or(said, Status::of_reason));
+        }
         self.record.finished = now;
         self.state = State::Done;
         self.action = Some(Action::Finish);

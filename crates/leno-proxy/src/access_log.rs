@@ -150,6 +150,9 @@ impl Entry<'_> {
             out.push_str(",\"why\":");
             json_string(&mut out, why.as_bytes());
         }
+        if let Some(status) = self.record.grpc {
+            let _ = write!(out, ",\"grpc_status\":\"{}\"", status.word());
+        }
         out.push_str(",\"attempts\":[");
         for (at, attempt) in self.record.attempts().enumerate() {
             out.push_str(if at == 0 { "{\"endpoint\":" } else { ",{\"endpoint\":" });

@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 use leno_core::edit::Edits;
 use leno_core::exchange::AppSaw;
+use leno_core::grpc::Status;
 use leno_core::head::{Fields, RequestHead, RequestIndex, ResponseHead};
 use leno_core::http1::BodyFraming;
 use leno_core::mux::Kind;
@@ -201,6 +202,10 @@ pub(crate) struct Moved {
     pub(crate) taken: Cell<bool>,
     /// Something moved since somebody last looked.
     pub(crate) lately: Cell<bool>,
+    /// The body answers a call of gRPC, whose status comes after it.
+    pub(crate) call: Cell<bool>,
+    /// That status.
+    pub(crate) status: Cell<Option<Status>>,
 }
 
 /// Which side ended a pump.
@@ -232,7 +237,13 @@ pub(crate) async fn pump(
                 sink.flush().await.map_err(|_| PumpError::Sink)?;
                 source.wait().await.map_err(PumpError::Source)?;
             }
-            Chunk::End => return sink.finish(source.trailers()).await.map_err(|_| PumpError::Sink),
+            Chunk::End => {
+                let trailers = source.trailers();
+                if moved.call.get() {
+                    moved.status.set(Status::of(trailers));
+                }
+                return sink.finish(trailers).await.map_err(|_| PumpError::Sink);
+            }
         }
     }
 }

@@ -33,7 +33,8 @@ impl Stock {
         self.0.borrow_mut().usual.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
-    fn take_large(&self) -> Vec<u8> {
+    /// An empty large buffer.
+    pub(crate) fn take_large(&self) -> Vec<u8> {
         self.0.borrow_mut().large.pop().unwrap_or_else(|| Vec::with_capacity(LARGE_BUFFER_BYTES))
     }
 

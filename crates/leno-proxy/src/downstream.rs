@@ -20,6 +20,7 @@ use crate::alarm::Alarm;
 use crate::buffer::ReadBuffer;
 use crate::caller::{Caller, Remote};
 use crate::h1;
+use crate::h2;
 use crate::io::Stream;
 use crate::listen::Guard;
 use crate::opaque::{self, Spoken};
@@ -235,6 +236,5 @@ async fn first_words(
 
 /// Serves a connection of HTTP/2.
 pub(crate) fn serve_http2(worker: &Rc<Worker>, arrival: Arrival) {
-    drop(arrival);
-    bump(&mut worker.telemetry().malformed, "http2_unsupported");
+    h2::server::serve(worker, arrival);
 }

@@ -9,13 +9,14 @@ use std::rc::Rc;
 use leno_core::backend::{Choice, Endpoint};
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
+use leno_core::grpc::{self, Status};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
 use leno_core::reason::{Reason, phrase};
 use leno_core::route::{Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::{Alpn, Protocol, Transport};
+use leno_core::spec::{Protocol, Transport};
 use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
@@ -24,9 +25,11 @@ use crate::body::{
 };
 use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
+use crate::h2;
+use crate::h2::client::NoStream;
 use crate::mux;
 use crate::opaque;
-use crate::outside::{self, Refused};
+use crate::outside::{self, Reached, Refused};
 use crate::telemetry::bump;
 use crate::worker::Worker;
 
@@ -78,6 +81,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     }
     let now = worker.now();
     let request_id = caller.edit(edits, &head, client, &mut worker.rng());
+    let call = head.method == b"POST" && grpc::is_call(head.fields);
     let inherited = request.time_left.map(|left| now.after(left));
     let mut drive = Drive {
         worker,
@@ -89,11 +93,15 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         request_id,
         exchange: Exchange::new(decision, head.is_idempotent(), inherited, now),
         alarm,
+        call,
         sent: Moved::default(),
         received: Moved::default(),
         leaving: leaving.as_ref(),
         why: leaving.as_ref().and_then(|leaving| leaving.why.clone()),
     };
+    if call {
+        drive.exchange.begin_call();
+    }
     let mut upstream = None;
     while let Some(action) = drive.exchange.poll_action() {
         match action {
@@ -134,6 +142,8 @@ struct Drive<'a> {
     request_id: RequestId,
     exchange: Exchange,
     alarm: &'a mut Alarm,
+    /// It is a call of gRPC.
+    call: bool,
     /// The request's body on its way up.
     sent: Moved,
     /// The response's body on its way down.
@@ -148,6 +158,7 @@ struct Drive<'a> {
 enum Upstream {
     H1(Box<h1::client::Connection>),
     Mux(Box<mux::stream::Stream>),
+    H2(Box<h2::Call>),
     Opaque(Box<opaque::Connection>),
 }
 
@@ -211,12 +222,13 @@ impl Drive<'_> {
         let endpoint = self.exchange.endpoint()?.clone();
         let backend = self.exchange.backend()?;
         let protocol = self.snapshot.protocol(backend);
-        let how = speak(self.request.kind, protocol);
-        if let Some(connection) = ready(self.worker, &endpoint, how) {
+        let how = self.how(&endpoint, protocol);
+        let upgrading = !self.request.upgrade.is_empty();
+        if let Some(connection) = ready(self.worker, &endpoint, how, upgrading) {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
-        let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol));
+        let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol, upgrading));
         let mut gone = pin!(source.gone());
         let due = self.due();
         let input = tokio::select! {
@@ -236,6 +248,17 @@ impl Drive<'_> {
         };
         self.handle(input);
         None
+    }
+
+    /// What the endpoint is spoken to.
+    fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
+        let how = speak(self.request.kind, protocol);
+        if how != Speak::Http2 || protocol != Protocol::Auto {
+            return how;
+        }
+        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
+        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
+        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
     }
 
     /// Sends the request, relays the response, and keeps the connection if it can be used again.
@@ -279,6 +302,14 @@ impl Drive<'_> {
                 reader.follow(writer);
                 pin!(self.converse(source, sink, reader, writer)).await;
             }
+            Upstream::H2(mut call) => {
+                let h2::Call { reader, writer } = &mut *call;
+                if let Err(broken) = RequestSink::head(writer, &self.head, self.edits, &hop) {
+                    return self.handle(Input::UpstreamEnded(early(broken)));
+                }
+                reader.follow(writer);
+                pin!(self.converse(source, sink, reader, writer)).await;
+            }
             Upstream::Opaque(mut connection) => {
                 let opaque::Connection { source: responses, sink: requests } = &mut *connection;
                 pin!(self.converse(source, sink, responses, requests)).await;
@@ -302,6 +333,7 @@ impl Drive<'_> {
         let broken_off = Conversed { complete: false };
         let (sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
         let (sent, received) = (&sent, &received);
+        received.call.set(self.call);
         let mut uploading = true;
         let uploaded = std::cell::Cell::new(false);
         let tunnel_offered = !self.request.upgrade.is_empty();
@@ -376,6 +408,11 @@ impl Drive<'_> {
                     }
                 };
                 self.handle(Input::Response { status: arrived.status });
+                if self.call
+                    && let Some(status) = Status::of(responses.view().fields)
+                {
+                    self.exchange.call_ended(status);
+                }
                 if self.exchange.poll_action() != Some(Action::Relay) {
                     break 'talk broken_off;
                 }
@@ -412,7 +449,12 @@ impl Drive<'_> {
                                         downloading = false;
                                         continue;
                                     }
-                                    Ok(()) => self.handle(Input::UpstreamEnded(Ending::Complete)),
+                                    Ok(()) => {
+                                        if let Some(status) = received.status.get() {
+                                            self.exchange.call_ended(status);
+                                        }
+                                        self.handle(Input::UpstreamEnded(Ending::Complete));
+                                    }
                                     Err(PumpError::Source(broken)) => {
                                         self.handle(Input::UpstreamEnded(early(broken)));
                                     }
@@ -521,11 +563,19 @@ impl Drive<'_> {
         };
         let mut edits = Edits::default();
         edits.add(b"leno-reason", reason.word().as_bytes());
-        edits.add(b"content-type", b"text/plain; charset=utf-8");
         edits.add(b"x-request-id", self.request_id.bytes());
-        let status = reason.status();
+        let mut status = reason.status();
+        let mut wants_body = self.head.method != b"HEAD";
+        if self.call {
+            // The whole answer is a head, in gRPC's terms.
+            (status, wants_body) = (200, false);
+            edits.add(b"content-type", grpc::CONTENT_TYPE);
+            edits.add(b"grpc-status", Status::of_reason(reason).text().as_bytes());
+            edits.set_with(b"grpc-message", |out| grpc::write_message(out, body.trim_end()));
+        } else {
+            edits.add(b"content-type", b"text/plain; charset=utf-8");
+        }
         let head = ResponseHead { status, reason: phrase(status), fields: Fields::default() };
-        let wants_body = self.head.method != b"HEAD";
         let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
         if self.worker.draining() || !matches!(self.request.framing, BodyFraming::None) {
             // What is left of the request's body will not be read.
@@ -625,12 +675,18 @@ async fn upload<S: Source, W: RequestSink>(
 }
 
 /// A connection that stands already.
-fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>, how: Speak) -> Option<Upstream> {
+fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>, how: Speak, upgrading: bool) -> Option<Upstream> {
+    let http1 = || {
+        let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
+        Some(Upstream::H1(connection))
+    };
+    let http2 = || h2::client::ready(worker, endpoint).map(Upstream::H2);
     match (&endpoint.spec.transport, how) {
-        (Transport::Plain | Transport::Tls(_), Speak::Http1) => {
-            let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
-            Some(Upstream::H1(connection))
-        }
+        (Transport::Plain, Speak::Http1) => http1(),
+        (Transport::Plain, Speak::Http2) => http2(),
+        // What the server has agreed to is what there is.
+        (Transport::Tls(_), Speak::Http1 | Speak::Http2) if upgrading => http1(),
+        (Transport::Tls(_), Speak::Http1 | Speak::Http2) => http2().or_else(http1),
         _ => None,
     }
 }
@@ -641,7 +697,9 @@ async fn connect(
     endpoint: &Rc<Endpoint>,
     how: Speak,
     protocol: Protocol,
+    upgrading: bool,
 ) -> Result<Upstream, Refused> {
+    let auto = protocol == Protocol::Auto;
     match (&endpoint.spec.transport, how) {
         (Transport::Plain, Speak::Opaque) => {
             let connection = opaque::Connection::dial(worker, endpoint.spec.address).await;
@@ -649,32 +707,40 @@ async fn connect(
             bump(&mut worker.telemetry().dialed, "plain");
             Ok(Upstream::Opaque(Box::new(connection)))
         }
-        (Transport::Plain, Speak::Http1 | Speak::Http2) => {
-            let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
-            let connection = connection.map_err(|_| ConnectFailure::Refused)?;
-            bump(&mut worker.telemetry().dialed, "plain");
-            Ok(Upstream::H1(Box::new(connection)))
+        (Transport::Plain, Speak::Http2) => {
+            let scheme = http::uri::Scheme::HTTP;
+            match h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await {
+                Ok(call) => Ok(Upstream::H2(call)),
+                Err(NoStream::NotHttp2) if auto => dial_http1(worker, endpoint).await,
+                Err(NoStream::NotHttp2) => Err(ConnectFailure::Refused.into()),
+                Err(NoStream::Connect(failure)) => Err(failure.into()),
+            }
         }
+        (Transport::Plain, Speak::Http1) => dial_http1(worker, endpoint).await,
         (Transport::Mesh(id), _) => {
             let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
             Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
         }
         (Transport::Tls(spec), how) => {
-            let offers = outside::offers(how, protocol, spec);
-            let (stream, agreed) = outside::connect(worker, endpoint.spec.address, spec, &offers).await?;
-            bump(&mut worker.telemetry().dialed, "tls");
-            let stream = Rc::new(stream);
-            match (how, agreed) {
-                (Speak::Opaque, _) => {
-                    Ok(Upstream::Opaque(Box::new(opaque::Connection::over(worker, stream))))
+            let offers = outside::offers(how, protocol, upgrading, spec);
+            Ok(match outside::reach(worker, endpoint, spec, &offers).await? {
+                Reached::Http2(call) => Upstream::H2(call),
+                Reached::Stream(stream) if how == Speak::Opaque => {
+                    Upstream::Opaque(Box::new(opaque::Connection::over(worker, stream)))
                 }
-                (_, Some(Alpn::H2)) => Err(outside::no_http2()),
-                (_, Some(Alpn::Http11) | None) => {
-                    Ok(Upstream::H1(Box::new(h1::client::Connection::over(worker, stream))))
+                Reached::Stream(stream) => {
+                    Upstream::H1(Box::new(h1::client::Connection::over(worker, stream)))
                 }
-            }
+            })
         }
     }
+}
+
+async fn dial_http1(worker: &Rc<Worker>, endpoint: &Endpoint) -> Result<Upstream, Refused> {
+    let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
+    let connection = connection.map_err(|_| ConnectFailure::Refused)?;
+    bump(&mut worker.telemetry().dialed, "plain");
+    Ok(Upstream::H1(Box::new(connection)))
 }
 
 const fn early(broken: Broken) -> Ending {

@@ -17,6 +17,7 @@ pub mod config;
 mod downstream;
 mod drive;
 mod h1;
+mod h2;
 pub mod health;
 mod io;
 mod listen;

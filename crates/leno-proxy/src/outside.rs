@@ -2,12 +2,15 @@
 //! they are needed and again when they have changed. What a handshake failed by is told in words, in the log and in the
 //! answer.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use leno_core::backend::Endpoint;
 use leno_core::exchange::ConnectFailure;
 use leno_core::route::Speak;
 use leno_core::spec::{Alpn, ClientIdentity, Pinned, Protocol, Roots, TlsSpec};
@@ -20,7 +23,10 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 
+use crate::h2;
+use crate::h2::client::NoStream;
 use crate::io::Stream;
+use crate::telemetry::bump;
 use crate::mux::who_refused;
 use crate::tls::TlsState;
 use crate::worker::Worker;
@@ -31,6 +37,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const SYSTEM_ROOTS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(600);
 /// The same failure is logged again only after this long.
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
+/// Endpoints whose protocol is remembered; beyond it, all are forgotten, and each is asked once more.
+const ENDPOINTS_MAX: usize = 4096;
 /// Configurations that one worker keeps: more than there are services with TLS that one workload calls.
 const CONFIGS_MAX: usize = 256;
 
@@ -49,19 +57,99 @@ impl From<ConnectFailure> for Refused {
     }
 }
 
-/// What is offered to a server: what was asked for, or what the service speaks, or both versions of HTTP.
-pub(crate) fn offers(how: Speak, protocol: Protocol, spec: &TlsSpec) -> Vec<Alpn> {
+/// What is offered to a server: what was asked for, or what the service speaks. Where that is to be found out the server
+/// chooses, whatever the client spoke; only an upgrade is for HTTP/1.1 alone.
+pub(crate) fn offers(how: Speak, protocol: Protocol, upgrading: bool, spec: &TlsSpec) -> Vec<Alpn> {
     match (how, protocol) {
+        (Speak::Opaque, _) => spec.alpn.clone(),
+        (_, Protocol::Auto) if upgrading => vec![Alpn::Http11],
         _ if !spec.alpn.is_empty() => spec.alpn.clone(),
-        (Speak::Opaque, _) => Vec::new(),
+        (_, Protocol::Auto) => vec![Alpn::H2, Alpn::Http11],
         (Speak::Http2, _) => vec![Alpn::H2],
         (Speak::Http1, _) => vec![Alpn::Http11],
     }
 }
 
+/// A connection to a server outside the mesh, by what it agreed to speak.
+pub(crate) enum Reached {
+    /// HTTP/1.1, or bytes.
+    Stream(Rc<Stream>),
+    /// HTTP/2.
+    Http2(Box<h2::Call>),
+}
+
+/// A connection to `endpoint`, or a stream on one that many share. The caller bounds the wait.
+pub(crate) async fn reach(
+    worker: &Rc<Worker>,
+    endpoint: &Rc<Endpoint>,
+    spec: &Arc<TlsSpec>,
+    offers: &[Alpn],
+) -> Result<Reached, Refused> {
+    let address = endpoint.spec.address;
+    // Where HTTP/2 was spoken before, those who come at a time wait for one connection.
+    let http2 = offers == [Alpn::H2]
+        || offers.contains(&Alpn::H2) && worker.outside.borrow().http2.contains(&endpoint.key);
+    let made = if http2 {
+        None
+    } else {
+        let (stream, agreed) = connect(worker, address, spec, offers).await?;
+        if agreed != Some(Alpn::H2) {
+            return Ok(Reached::Stream(Rc::new(stream)));
+        }
+        worker.outside.borrow_mut().remember_http2(endpoint.key);
+        Some(stream)
+    };
+    let made = Rc::new(Cell::new(made));
+    let why: Rc<Cell<Option<String>>> = Rc::default();
+    let (tell, spec, offers) = (why.clone(), spec.clone(), offers.to_vec());
+    let dial = move |worker: Rc<Worker>, endpoint: Rc<Endpoint>| {
+        let (made, tell, spec, offers) = (made.take(), tell.clone(), spec.clone(), offers.clone());
+        async move {
+            if let Some(stream) = made {
+                return Ok(stream);
+            }
+            match connect(&worker, endpoint.spec.address, &spec, &offers).await {
+                Ok((stream, Some(Alpn::H2))) => Ok(stream),
+                Ok(_) => {
+                    // It speaks something else by now; the next attempt finds out what.
+                    worker.outside.borrow_mut().http2.remove(&endpoint.key);
+                    tell.set(Some("the server does not speak HTTP/2".to_owned()));
+                    Err(ConnectFailure::Tls)
+                }
+                Err(Refused { failure, why }) => {
+                    tell.set(Some(why));
+                    Err(failure)
+                }
+            }
+        }
+    };
+    match h2::client::connect(worker, endpoint, http::uri::Scheme::HTTPS, dial).await {
+        Ok(call) => Ok(Reached::Http2(call)),
+        Err(NoStream::NotHttp2) => {
+            worker.outside.borrow_mut().http2.remove(&endpoint.key);
+            let why = "the server agreed to HTTP/2 and does not speak it".to_owned();
+            Err(Refused { failure: ConnectFailure::Refused, why })
+        }
+        Err(NoStream::Connect(failure)) => Err(Refused { failure, why: why.take().unwrap_or_default() }),
+    }
+}
+
 /// A worker's configurations for servers outside the mesh.
 #[derive(Debug, Default)]
-pub(crate) struct Configs(Vec<Known>);
+pub(crate) struct Configs {
+    known: Vec<Known>,
+    /// Endpoints, by key, that agreed to HTTP/2.
+    http2: BTreeSet<u64>,
+}
+
+impl Configs {
+    fn remember_http2(&mut self, key: u64) {
+        if self.http2.len() >= ENDPOINTS_MAX {
+            self.http2.clear();
+        }
+        self.http2.insert(key);
+    }
+}
 
 #[derive(Debug)]
 struct Known {
@@ -82,7 +170,7 @@ struct Known {
 struct Stamp(SystemTime, u64);
 
 /// Connects to `address` and shakes hands; also says what was agreed on to be spoken. The caller bounds the wait.
-pub(crate) async fn connect(
+async fn connect(
     worker: &Rc<Worker>,
     address: SocketAddr,
     spec: &Arc<TlsSpec>,
@@ -106,6 +194,7 @@ pub(crate) async fn connect(
         }
         None => refused(&error),
     })?;
+    bump(&mut worker.telemetry().dialed, "tls");
     let agreed = stream.alpn();
     let agreed = agreed.and_then(|id| Alpn::parse(std::str::from_utf8(&id).ok()?));
     Ok((stream, agreed))
@@ -114,7 +203,7 @@ pub(crate) async fn connect(
 /// True when a failure was not told of lately: a client that calls again and again fills no log.
 fn is_news(worker: &Worker, spec: &Arc<TlsSpec>, offers: &[Alpn], why: &str) -> bool {
     let now = worker.now();
-    let configs = &mut worker.outside.borrow_mut().0;
+    let configs = &mut worker.outside.borrow_mut().known;
     let Some(known) = configs.iter_mut().find(|known| known.is(spec, offers)) else { return true };
     let said =
         known.complaint.as_ref().is_some_and(|(said, at)| said == why && now.since(*at) < REPEAT_AFTER);
@@ -140,7 +229,7 @@ fn server_name(spec: &TlsSpec, address: SocketAddr) -> ServerName<'static> {
 fn config(worker: &Worker, spec: &Arc<TlsSpec>, offers: &[Alpn]) -> Result<Arc<ClientConfig>, String> {
     let uses_mesh = spec.roots == Some(Roots::Mesh) || spec.identity == Some(ClientIdentity::Mesh);
     let mesh = if uses_mesh { worker.tls().clone() } else { None };
-    let configs = &mut worker.outside.borrow_mut().0;
+    let configs = &mut worker.outside.borrow_mut().known;
     let now = worker.now();
     let same = |a: &Option<Arc<TlsState>>, b: &Option<Arc<TlsState>>| match (a, b) {
         (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -283,9 +372,4 @@ impl SystemRoots {
         *known = Some((roots.clone(), std::time::Instant::now()));
         Ok(roots)
     }
-}
-
-/// The server wants HTTP/2, which was not to be spoken.
-pub(crate) fn no_http2() -> Refused {
-    Refused { failure: ConnectFailure::Tls, why: "the server wants to speak HTTP/2".to_owned() }
 }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use leno_core::exchange::Record;
+use leno_core::grpc::Status;
 use leno_core::reason::Reason;
 
 /// Pairs of source and destination that one proxy keeps apart; further ones are counted as `other`.
@@ -71,6 +72,8 @@ struct Pair {
     response_bytes: u64,
     /// Attempts after the first.
     retries: u64,
+    /// Calls of gRPC by status.
+    calls: [u64; Status::LAST as usize + 1],
 }
 
 impl Telemetry {
@@ -105,6 +108,9 @@ impl Telemetry {
         pair.seconds += seconds;
         pair.request_bytes += request_bytes;
         pair.response_bytes += response_bytes;
+        if let Some(count) = record.grpc.and_then(|status| pair.calls.get_mut(usize::from(status.0))) {
+            *count += 1;
+        }
         pair.retries += (record.attempts().count() as u64).saturating_sub(1);
     }
 
@@ -128,6 +134,9 @@ impl Telemetry {
             mine.request_bytes += theirs.request_bytes;
             mine.response_bytes += theirs.response_bytes;
             mine.retries += theirs.retries;
+            for (mine, theirs) in mine.calls.iter_mut().zip(theirs.calls) {
+                *mine += theirs;
+            }
         }
         sum(&mut self.connections, &other.connections);
         sum(&mut self.accepted, &other.accepted);
@@ -165,6 +174,14 @@ impl Telemetry {
                     &format!("{labels},status=\"{status}\",reason=\"{reason}\""),
                     count,
                 );
+            }
+        }
+        family(&mut out, "leno_grpc_requests_total", "counter", "Calls of gRPC that are over.");
+        for (labels, pair) in &pairs {
+            for (code, count) in pair.calls.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let word = Status(code as u8).word();
+                let labels = format!("{labels},grpc_status=\"{word}\"");
+                line(&mut out, "leno_grpc_requests_total", &labels, count);
             }
         }
         let name = "leno_request_duration_seconds";

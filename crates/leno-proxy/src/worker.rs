@@ -23,6 +23,7 @@ use crate::buffer::Stock;
 use crate::caller::Caller;
 use crate::clock::{Clock, seed};
 use crate::h1::client::Pools as H1Pools;
+use crate::h2;
 use crate::io::Stream;
 use crate::mux::Inputs;
 use crate::mux::accept::Desks;
@@ -121,6 +122,9 @@ pub(crate) struct Worker {
     pub(crate) h1_pools: RefCell<H1Pools>,
     pub(crate) mux_pools: RefCell<MuxPools>,
     pub(crate) desks: RefCell<Desks>,
+    pub(crate) h2_pools: RefCell<h2::client::Pools>,
+    pub(crate) h2_desks: RefCell<h2::Desks>,
+    pub(crate) h2_heads: RefCell<h2::Heads>,
     pub(crate) mux_inputs: Inputs,
     /// What was found out about ports on which anything may be spoken.
     pub(crate) verdicts: RefCell<Verdicts>,
@@ -177,6 +181,9 @@ impl Worker {
             h1_pools: RefCell::default(),
             mux_pools: RefCell::default(),
             desks: RefCell::default(),
+            h2_pools: RefCell::default(),
+            h2_desks: RefCell::default(),
+            h2_heads: RefCell::default(),
             mux_inputs: Inputs::default(),
             verdicts: RefCell::default(),
             clients: RefCell::default(),
@@ -278,6 +285,7 @@ impl Worker {
         let mut keys: Vec<u64> = self.backends().keys().collect();
         keys.sort_unstable();
         self.h1_pools.borrow_mut().keep_only(&keys);
+        self.h2_pools.borrow_mut().keep_only(&keys);
         self.mux_pools.borrow_mut().keep_only(&keys);
         *self.snapshot.borrow_mut() = Rc::new(snapshot);
         self.adopted.notify_waiters();
@@ -356,6 +364,8 @@ impl Worker {
     pub(crate) fn sweep(&self) {
         self.h1_pools.borrow_mut().sweep(self.clock.now());
         self.desks.borrow_mut().sweep();
+        self.h2_desks.borrow_mut().sweep();
+        self.h2_heads.borrow_mut().sweep();
         self.stock.sweep();
         // What a burst of connections took goes back to the system once most of them are quiet or gone: the allocator
         // alone keeps it, in pieces, for ever.

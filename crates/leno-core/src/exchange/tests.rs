@@ -318,3 +318,35 @@ fn a_refused_decision_is_answered_with_its_reason() {
     assert_eq!(exchange.poll_action(), Some(Action::Reply(Reason::EgressDenied)));
     assert_eq!(exchange.record().status, 403);
 }
+
+#[test]
+fn a_call_is_answered_in_its_own_terms_and_recorded_by_its_status() {
+    // Answered here.
+    let mut scene = Scene::new(0, false, None);
+    scene.exchange.begin_call();
+    assert_eq!(scene.pick(), Some(Action::Reply(Reason::NoEndpoint)));
+    scene.exchange.ended(scene.now);
+    let record = scene.exchange.record();
+    assert_eq!((record.status, record.reason), (200, Some(Reason::NoEndpoint)));
+    assert_eq!(record.grpc, Some(Status::UNAVAILABLE));
+    // Answered by the service: with a status, with none, and by something that is no gRPC.
+    let rows =
+        [(200, Some(Status(5)), Status(5)), (200, None, Status::UNKNOWN), (503, None, Status::UNAVAILABLE)];
+    for (status, said, recorded) in rows {
+        let mut scene = Scene::new(1, false, None);
+        scene.exchange.begin_call();
+        scene.connect();
+        scene.handle(Input::Response { status });
+        if let Some(said) = said {
+            scene.exchange.call_ended(said);
+        }
+        scene.handle(Input::UpstreamEnded(Ending::Complete));
+        assert_eq!(scene.exchange.record().grpc, Some(recorded));
+    }
+    // What is no call has no status.
+    let mut scene = Scene::new(1, false, None);
+    scene.connect();
+    scene.handle(Input::Response { status: 503 });
+    scene.handle(Input::UpstreamEnded(Ending::Complete));
+    assert_eq!(scene.exchange.record().grpc, None);
+}
