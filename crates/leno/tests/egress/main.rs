@@ -59,7 +59,9 @@ fn expect(what: &str, answer: &str, status: u16, wanted: &[&str]) {
 /// The path of a program, or `None` after saying which test is skipped for want of it.
 fn program(name: &str, test: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
+    let daemons = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    let folders = std::env::split_paths(&path).chain(daemons);
+    let found = folders.map(|dir| dir.join(name)).find(|file| file.is_file());
     if found.is_none() {
         // Not `eprintln!`: the test runner keeps that to itself when a test passes.
         let _ = writeln!(std::io::stderr(), "SKIPPED egress::{test}: {name} is not installed");

@@ -92,6 +92,54 @@ impl TlsServer {
     }
 }
 
+/// An nginx that says what it was spoken to, and by whom.
+pub(crate) struct Nginx {
+    pub(crate) port: u16,
+    _running: Running,
+}
+
+impl Nginx {
+    pub(crate) fn start(nginx: &Path, folder: &Path, certificate: &Certificate, clients: &Authority) -> Self {
+        let port = free_port();
+        let (cert, key) = (certificate.cert.display(), certificate.key.display());
+        let (clients, at) = (clients.file.display(), folder.display());
+        let text = format!(
+            "daemon off; pid {at}/pid; error_log {at}/error.log; worker_processes 1;
+events {{}}
+http {{
+  access_log off; client_body_temp_path {at}/a; proxy_temp_path {at}/b; fastcgi_temp_path {at}/c;
+  uwsgi_temp_path {at}/d; scgi_temp_path {at}/e;
+  server {{
+    listen 127.0.0.1:{port} ssl{};
+    {}
+    ssl_certificate {cert}; ssl_certificate_key {key};
+    ssl_client_certificate {clients}; ssl_verify_client optional;
+    location / {{ return 200 \"$server_protocol client=$ssl_client_s_dn request=$connection_requests.\"; }}
+  }}
+}}
+",
+            if modern(nginx) { "" } else { " http2" },
+            if modern(nginx) { "http2 on;" } else { "" },
+        );
+        let file = folder.join("nginx.conf");
+        fs::write(&file, text).unwrap();
+        let mut command = Command::new(nginx);
+        command.arg("-p").arg(folder).arg("-e").arg(folder.join("error.log")).arg("-c").arg(&file);
+        let running = Running::start(command.stdin(Stdio::null()).stderr(Stdio::null()));
+        until("nginx listens", SOON, || listens(port));
+        Self { port, _running: running }
+    }
+}
+
+/// True when it has the directive that took the place of a word of `listen` (1.25.1).
+fn modern(nginx: &Path) -> bool {
+    let said = Command::new(nginx).arg("-v").output().unwrap().stderr;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let version = said.rsplit('/').next().unwrap_or_default();
+    let mut parts = version.split('.').map(|part| part.trim().parse::<u32>().unwrap_or(0));
+    (parts.next(), parts.next()) >= (Some(1), Some(26))
+}
+
 /// A plain HTTP server that says who it is and remembers what came.
 pub(crate) struct Plain {
     pub(crate) address: SocketAddr,

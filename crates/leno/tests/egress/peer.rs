@@ -66,6 +66,8 @@ fn curl_with_a_certificate_of_the_mesh_is_served() {
     let ours = issue("ours", "pair.mesh");
     let (page, error) = call(Some(&ours), "--http1.1");
     assert_eq!(page, "outside 127.0.0.1", "{error}");
+    let (page, error) = call(Some(&ours), "--http2");
+    assert_eq!(page, "outside 127.0.0.1", "{error}");
     let seen = app.seen.lock().unwrap().join("");
     assert!(seen.starts_with("GET /path HTTP/1.1\r\n"), "{seen}");
     until("it is logged by its identity", SOON, || {
@@ -76,5 +78,5 @@ fn curl_with_a_certificate_of_the_mesh_is_served() {
         let (page, error) = call(stranger, "--http1.1");
         assert!(page.is_empty() && !error.is_empty(), "{page}{error}");
     }
-    assert_eq!(app.requests(), 1);
+    assert_eq!(app.requests(), 2);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rcgen::date_time_ymd;
 
 use crate::common::{free_port, until};
-use crate::outside::{Authority, Certificate, TlsServer};
+use crate::outside::{Authority, Certificate, Nginx, TlsServer};
 use crate::{SOON, expect, get, program, proxy};
 
 /// One service outside: what is asked of its server, and what comes of it.
@@ -275,4 +275,46 @@ fn files_are_read_again_when_they_change() {
     fs::write(&trusted, "nothing").unwrap();
     std::thread::sleep(Duration::from_millis(1200));
     expect("after", &get(proxy_port, "bank"), 200, &["New, TLSv1.3"]);
+}
+
+/// nginx speaks both versions of HTTP; which one is agreed in the handshake, and connections are kept for both.
+#[test]
+fn the_handshake_decides_what_is_spoken() {
+    let test = "the_handshake_decides_what_is_spoken";
+    let (Some(nginx), Some(_)) = (program("nginx", test), program("openssl", test)) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let ours = Authority::new(dir, "ours");
+    let good = ours.issue(dir, "good", &["localhost"]);
+    let _client = ours.issue(dir, "cart", &["cart.example"]);
+    let server = Nginx::start(&nginx, dir, &good, &ours);
+    let cases = [
+        ("auto", "", "HTTP/2.0 client= request="),
+        ("known", "    protocol: http2\n", "HTTP/2.0 client= request="),
+        ("older", "    protocol: http\n", "HTTP/1.1 client= request="),
+        ("asked", "    tls_alpn: http/1.1\n", "HTTP/1.1 client= request="),
+        ("proved", "    tls_client: yes\n", "HTTP/2.0 client=CN=cart request="),
+    ];
+    let proxy_port = free_port();
+    let mut text = format!(
+        "mesh: outside\nservices:\n  cart:\n    health: none\n    instances: [{{name: cart-1, port: {}, proxy: {proxy_port}}}]\n",
+        free_port()
+    );
+    for (name, more, _) in cases {
+        let (tls, more) = match more.trim() {
+            "tls_alpn: http/1.1" => ("roots: ours.pem, alpn: http/1.1", ""),
+            "tls_client: yes" => ("roots: ours.pem, cert: cart.pem, key: cart.key", ""),
+            _ => ("roots: ours.pem", more),
+        };
+        let port = server.port;
+        let _ = writeln!(text, "  {name}:\n{more}    endpoints: [\"localhost:{port}\"]\n    tls: {{{tls}}}");
+    }
+    let file = crate::common::write(dir, "mesh.yaml", &text);
+    let _proxy = proxy(&file, "cart-1", &[]);
+    for (name, _, says) in cases {
+        for request in 1..=3 {
+            let says = format!("{says}{request}.");
+            expect(name, &get(proxy_port, name), 200, &[&says]);
+        }
+    }
 }
