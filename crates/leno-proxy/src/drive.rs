@@ -6,9 +6,9 @@ use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
 
-use leno_core::backend::{Choice, Endpoint};
+use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;
-use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
+use leno_core::exchange::{Action, AppSaw, Ending, Exchange, Input};
 use leno_core::grpc::{self, Status};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
@@ -16,7 +16,7 @@ use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
 use leno_core::reason::{Reason, phrase};
 use leno_core::route::{Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::{Protocol, Transport};
+use leno_core::spec::Protocol;
 use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
@@ -26,15 +26,19 @@ use crate::body::{
 use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
 use crate::h2;
-use crate::h2::client::NoStream;
 use crate::mux;
 use crate::opaque;
-use crate::outside::{self, Reached, Refused};
-use crate::telemetry::bump;
+use crate::outside::Refused;
 use crate::worker::Worker;
 
 mod learn;
 mod leave;
+mod reach;
+mod record;
+mod upload;
+
+use reach::{Upstream, connect, ready};
+use upload::{Upload, upload};
 
 /// How long a client may take to accept an answer made here.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -154,67 +158,15 @@ struct Drive<'a> {
     why: Option<String>,
 }
 
-/// A connection or stream to an upstream.
-enum Upstream {
-    H1(Box<h1::client::Connection>),
-    Mux(Box<mux::stream::Stream>),
-    H2(Box<h2::Call>),
-    Opaque(Box<opaque::Connection>),
-}
-
 /// What a conversation with an upstream left behind.
 struct Conversed {
     /// The whole request was sent and the whole response received.
     complete: bool,
 }
 
-/// How the side of the request ended, as far as it concerns the response.
-enum Upload {
-    /// All of a tunnel's bytes up have been sent; bytes down may go on.
-    Done,
-    /// The client went away.
-    Gone,
-    /// What the client sent is not what its head announced.
-    Malformed,
-    /// The upstream takes no more; it may still answer.
-    Refused,
-}
-
 impl Drive<'_> {
     fn handle(&mut self, input: Input) {
         self.exchange.handle(input, self.worker.now());
-    }
-
-    fn pick(&mut self, choice: Choice, budget: bool) {
-        let now = self.worker.now();
-        let mut backends = self.worker.backends();
-        let (tried, count) = self.exchange.tried();
-        let tried = tried.get(..count).unwrap_or(&[]);
-        let allowed = match choice {
-            Choice::Backend(backend) if budget => {
-                let allowed = backends.try_retry(self.snapshot, backend, now);
-                if !allowed {
-                    bump(&mut self.worker.telemetry().limits, "retry_budget");
-                }
-                allowed
-            }
-            _ => true,
-        };
-        let mut pick = |choice| backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng());
-        let picked = match self.leaving.map_or(&[][..], |leaving| &leaving.addresses) {
-            _ if !allowed => Err(leno_core::backend::NoEndpoint::AllTried),
-            [] => pick(choice),
-            // One address after the other, as the name has them.
-            [first, others @ ..] => others.iter().fold(pick(Choice::Direct(*first)), |picked, next| {
-                picked.or_else(|_| pick(Choice::Direct(*next)))
-            }),
-        };
-        if let Ok(permit) = &picked
-            && tried.is_empty()
-        {
-            backends.request_started(self.snapshot, permit.backend(), now);
-        }
-        self.exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
     }
 
     /// Connects to the endpoint that was picked, unless the time is over or the client goes away.
@@ -600,38 +552,6 @@ impl Drive<'_> {
             self.received.bytes.set(body.len() as u64);
         }
     }
-
-    /// Counts and logs the request.
-    fn finish(&self, client: &Remote) {
-        let record = self.exchange.record();
-        let pair = match self.caller {
-            Caller::Inbound { source, .. } if self.leaving.is_some() => self.worker.outside_pair(source),
-            Caller::Inbound { pair, .. } => *pair,
-            _ if self.leaving.is_some() => self.worker.outside_pair(&self.worker.own_name),
-            _ => self.worker.outbound_pair(self.snapshot, record.decision.list),
-        };
-        let (sent, received) = (self.sent.bytes.get(), self.received.bytes.get());
-        self.worker.telemetry().count(pair, record, sent, received);
-        if self.worker.log.is_on() {
-            let entry = crate::access_log::Entry {
-                caller: self.caller,
-                own_name: &self.worker.own_name,
-                peer: client.address,
-                kind: self.request.kind,
-                head: &self.head,
-                request_id: self.request_id.bytes(),
-                record,
-                snapshot: self.snapshot,
-                request_bytes: sent,
-                response_bytes: received,
-                leaving: self.leaving.map(|leaving| leaving.rule.as_deref().unwrap_or("")),
-                why: self.why.as_deref().filter(|_| record.reason.is_some()),
-            };
-            if !self.worker.log.write(entry.to_json()) {
-                self.worker.telemetry().log_lines_dropped += 1;
-            }
-        }
-    }
 }
 
 /// True for an answer between whose parts any time may pass: server-sent events, and gRPC.
@@ -639,108 +559,6 @@ fn is_event_stream(head: &ResponseHead<'_>) -> bool {
     let kind = head.fields.get_named(b"content-type").unwrap_or(&[]);
     let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     begins(b"text/event-stream") || begins(b"application/grpc")
-}
-
-/// Sends the request's body, then watches for a client that goes away.
-async fn upload<S: Source, W: RequestSink>(
-    source: &mut S,
-    requests: &mut W,
-    sent: &Moved,
-    uploaded: &std::cell::Cell<bool>,
-    no_body: bool,
-    tunnel_offered: bool,
-    eager: bool,
-) -> Upload {
-    let result = if no_body {
-        // An offered upgrade leaves the request's direction open.
-        let done =
-            if tunnel_offered { requests.flush().await } else { requests.finish(Fields::default()).await };
-        done.map_err(|_| PumpError::Sink)
-    } else {
-        pump(source, requests, sent).await
-    };
-    match result {
-        Ok(()) => {
-            uploaded.set(true);
-            if eager {
-                return Upload::Done;
-            }
-            source.gone().await;
-            Upload::Gone
-        }
-        Err(PumpError::Source(Broken { reason: Reason::RequestMalformed, .. })) => Upload::Malformed,
-        Err(PumpError::Source(_)) => Upload::Gone,
-        Err(PumpError::Sink) => Upload::Refused,
-    }
-}
-
-/// A connection that stands already.
-fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>, how: Speak, upgrading: bool) -> Option<Upstream> {
-    let http1 = || {
-        let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
-        Some(Upstream::H1(connection))
-    };
-    let http2 = || h2::client::ready(worker, endpoint).map(Upstream::H2);
-    match (&endpoint.spec.transport, how) {
-        (Transport::Plain, Speak::Http1) => http1(),
-        (Transport::Plain, Speak::Http2) => http2(),
-        // What the server has agreed to is what there is.
-        (Transport::Tls(_), Speak::Http1 | Speak::Http2) if upgrading => http1(),
-        (Transport::Tls(_), Speak::Http1 | Speak::Http2) => http2().or_else(http1),
-        _ => None,
-    }
-}
-
-/// A connection to `endpoint`, made if need be. Cancel-safe.
-async fn connect(
-    worker: &Rc<Worker>,
-    endpoint: &Rc<Endpoint>,
-    how: Speak,
-    protocol: Protocol,
-    upgrading: bool,
-) -> Result<Upstream, Refused> {
-    let auto = protocol == Protocol::Auto;
-    match (&endpoint.spec.transport, how) {
-        (Transport::Plain, Speak::Opaque) => {
-            let connection = opaque::Connection::dial(worker, endpoint.spec.address).await;
-            let connection = connection.map_err(|_| ConnectFailure::Refused)?;
-            bump(&mut worker.telemetry().dialed, "plain");
-            Ok(Upstream::Opaque(Box::new(connection)))
-        }
-        (Transport::Plain, Speak::Http2) => {
-            let scheme = http::uri::Scheme::HTTP;
-            match h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await {
-                Ok(call) => Ok(Upstream::H2(call)),
-                Err(NoStream::NotHttp2) if auto => dial_http1(worker, endpoint).await,
-                Err(NoStream::NotHttp2) => Err(ConnectFailure::Refused.into()),
-                Err(NoStream::Connect(failure)) => Err(failure.into()),
-            }
-        }
-        (Transport::Plain, Speak::Http1) => dial_http1(worker, endpoint).await,
-        (Transport::Mesh(id), _) => {
-            let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
-            Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
-        }
-        (Transport::Tls(spec), how) => {
-            let offers = outside::offers(how, protocol, upgrading, spec);
-            Ok(match outside::reach(worker, endpoint, spec, &offers).await? {
-                Reached::Http2(call) => Upstream::H2(call),
-                Reached::Stream(stream) if how == Speak::Opaque => {
-                    Upstream::Opaque(Box::new(opaque::Connection::over(worker, stream)))
-                }
-                Reached::Stream(stream) => {
-                    Upstream::H1(Box::new(h1::client::Connection::over(worker, stream)))
-                }
-            })
-        }
-    }
-}
-
-async fn dial_http1(worker: &Rc<Worker>, endpoint: &Endpoint) -> Result<Upstream, Refused> {
-    let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
-    let connection = connection.map_err(|_| ConnectFailure::Refused)?;
-    bump(&mut worker.telemetry().dialed, "plain");
-    Ok(Upstream::H1(Box::new(connection)))
 }
 
 const fn early(broken: Broken) -> Ending {

@@ -26,8 +26,8 @@ use tokio::net::TcpStream;
 use crate::h2;
 use crate::h2::client::NoStream;
 use crate::io::Stream;
-use crate::telemetry::bump;
 use crate::mux::who_refused;
+use crate::telemetry::bump;
 use crate::tls::TlsState;
 use crate::worker::Worker;
 

@@ -39,6 +39,14 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), file }
     }
 
+    /// The authority that the proxies of a mesh share in a folder.
+    pub(crate) fn of_mesh(identity: &Path) -> Self {
+        let pem = fs::read_to_string(identity.join("authority.pem")).unwrap();
+        let (cert, key) = pem.split_at(pem.find("-----BEGIN PRIVATE KEY").unwrap());
+        let issuer = Issuer::from_ca_cert_pem(cert, KeyPair::from_pem(key).unwrap()).unwrap();
+        Self { issuer, file: identity.join("roots.pem") }
+    }
+
     /// A certificate for `names`; one with `://` in it is a URI.
     pub(crate) fn issue(&self, folder: &Path, name: &str, names: &[&str]) -> Certificate {
         self.issue_with(folder, name, names, |_| {})
@@ -114,7 +122,7 @@ http {{
     {}
     ssl_certificate {cert}; ssl_certificate_key {key};
     ssl_client_certificate {clients}; ssl_verify_client optional;
-    location / {{ return 200 \"$server_protocol client=$ssl_client_s_dn request=$connection_requests.\"; }}
+    location / {{ return 200 \"$server_protocol client=$ssl_client_s_dn verified=$ssl_client_verify request=$connection_requests.\"; }}
   }}
 }}
 ",

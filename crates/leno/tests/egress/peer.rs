@@ -3,11 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
-
 use crate::common::{free_port, until, write};
-use crate::outside::Plain;
-use crate::{SOON, program, proxy};
+use crate::outside::{Authority, Certificate, Nginx, Plain};
+use crate::{SOON, expect, get, program, proxy};
 
 #[test]
 fn curl_with_a_certificate_of_the_mesh_is_served() {
@@ -27,21 +25,11 @@ fn curl_with_a_certificate_of_the_mesh_is_served() {
     let _sidecar = proxy(&file, "web-1", &arguments);
 
     // Made by the mesh's own authority, for a service without a sidecar.
-    let authority = fs::read_to_string(identity.join("authority.pem")).unwrap();
-    let (cert, key) = authority.split_at(authority.find("-----BEGIN PRIVATE KEY").unwrap());
-    let issuer = Issuer::from_ca_cert_pem(cert, KeyPair::from_pem(key).unwrap()).unwrap();
+    let authority = Authority::of_mesh(&identity);
     let issue = |name: &str, domain: &str| {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        let id = format!("spiffe://{domain}/ns/default/sa/legacy");
-        params.subject_alt_names = vec![SanType::URI(id.as_str().try_into().unwrap())];
-        let (cert, key_file) =
-            (folder.path().join(format!("{name}.pem")), folder.path().join(format!("{name}.key")));
-        fs::write(&cert, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
-        fs::write(&key_file, key.serialize_pem()).unwrap();
-        (cert, key_file)
+        authority.issue(folder.path(), name, &[&format!("spiffe://{domain}/ns/default/sa/legacy")])
     };
-    let call = |identity: Option<&(std::path::PathBuf, std::path::PathBuf)>, version: &str| {
+    let call = |identity: Option<&Certificate>, version: &str| {
         let mut command = Command::new(&curl);
         // Its name is a SPIFFE id, which curl cannot compare.
         command.args([
@@ -54,7 +42,7 @@ fn curl_with_a_certificate_of_the_mesh_is_served() {
             "*",
             version,
         ]);
-        if let Some((cert, key)) = identity {
+        if let Some(Certificate { cert, key, .. }) = identity {
             command.arg("--cert").arg(cert).arg("--key").arg(key);
         }
         let done = command.arg(format!("https://127.0.0.1:{mesh}/path")).output().unwrap();
@@ -79,4 +67,61 @@ fn curl_with_a_certificate_of_the_mesh_is_served() {
         assert!(page.is_empty() && !error.is_empty(), "{page}{error}");
     }
     assert_eq!(app.requests(), 2);
+}
+
+/// The other way round: a server with a certificate of the mesh and no sidecar, which wants to know who calls.
+#[test]
+fn a_server_of_the_mesh_without_a_sidecar_is_called_by_identity() {
+    let test = "a_server_of_the_mesh_without_a_sidecar_is_called_by_identity";
+    let (Some(nginx), Some(_)) = (program("nginx", test), program("openssl", test)) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let (identity, proxy_port) = (dir.join("identity"), free_port());
+    let seed = write(
+        dir,
+        "seed.yaml",
+        "mesh: pair\nservices: {cart: {health: none, instances: [{name: seed, port: 1, mesh: 1}]}}\n",
+    );
+    // The authority is made by whoever comes first.
+    let text = fs::read_to_string(&seed)
+        .unwrap()
+        .replace("port: 1, mesh: 1", &format!("port: {}, mesh: {}", free_port(), free_port()));
+    fs::write(&seed, text).unwrap();
+    drop(proxy(&seed, "seed", &["--identity", identity.to_str().unwrap()]));
+    let authority = Authority::of_mesh(&identity);
+    let legacy = authority.issue(dir, "legacy", &["spiffe://pair.mesh/ns/default/sa/legacy"]);
+    let server = Nginx::start(&nginx, dir, &legacy, &authority);
+    let text = format!(
+        "mesh: pair
+services:
+  cart:
+    health: none
+    instances: [{{name: cart-1, port: {}, proxy: {proxy_port}, mesh: {}}}]
+  legacy:
+    endpoints: [\"127.0.0.1:{}\"]
+    tls: {{roots: mesh, cert: mesh, spiffe: spiffe://pair.mesh/ns/default/sa/legacy}}
+  other:
+    endpoints: [\"127.0.0.1:{}\"]
+    tls: {{roots: mesh, cert: mesh, spiffe: spiffe://pair.mesh/ns/default/sa/other}}
+",
+        free_port(),
+        free_port(),
+        server.port,
+        server.port
+    );
+    let file = write(dir, "mesh.yaml", &text);
+    let _sidecar = proxy(&file, "cart-1", &["--identity", identity.to_str().unwrap()]);
+    expect(
+        "by its identity",
+        &get(proxy_port, "legacy"),
+        200,
+        &["HTTP/2.0 client=", "verified=SUCCESS request=1."],
+    );
+    let answer = get(proxy_port, "other");
+    expect(
+        "another one",
+        &answer,
+        503,
+        &["tls_refused", "the server is spiffe://pair.mesh/ns/default/sa/legacy"],
+    );
 }

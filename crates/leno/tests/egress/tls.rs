@@ -289,11 +289,11 @@ fn the_handshake_decides_what_is_spoken() {
     let _client = ours.issue(dir, "cart", &["cart.example"]);
     let server = Nginx::start(&nginx, dir, &good, &ours);
     let cases = [
-        ("auto", "", "HTTP/2.0 client= request="),
-        ("known", "    protocol: http2\n", "HTTP/2.0 client= request="),
-        ("older", "    protocol: http\n", "HTTP/1.1 client= request="),
-        ("asked", "    tls_alpn: http/1.1\n", "HTTP/1.1 client= request="),
-        ("proved", "    tls_client: yes\n", "HTTP/2.0 client=CN=cart request="),
+        ("auto", "", "HTTP/2.0 client= verified=NONE request="),
+        ("known", "    protocol: http2\n", "HTTP/2.0 client= verified=NONE request="),
+        ("older", "    protocol: http\n", "HTTP/1.1 client= verified=NONE request="),
+        ("asked", "    tls_alpn: http/1.1\n", "HTTP/1.1 client= verified=NONE request="),
+        ("proved", "    tls_client: yes\n", "HTTP/2.0 client=CN=cart verified=SUCCESS request="),
     ];
     let proxy_port = free_port();
     let mut text = format!(
