@@ -252,3 +252,6 @@ impl Leave {
         Self::refused(Reason::EgressDenied, Some(why))
     }
 }
+
+#[cfg(test)]
+mod tests;
