@@ -242,6 +242,11 @@ impl Exchange {
             Then::NoSuchService => exchange.reply(Reason::NoSuchService),
             Then::Unsupported => exchange.reply(Reason::Unsupported),
             Then::Refused(reason) => exchange.reply(reason),
+            Then::Misdirected => exchange.reply(Reason::Misdirected),
+            Then::Redirect(status) => {
+                exchange.reply(Reason::HttpsOnly);
+                exchange.record.status = status;
+            }
             // `decide` never answers List; if it did, there would be no route.
             Then::NoRoute | Then::List(_) => exchange.reply(Reason::NoRoute),
         }
@@ -326,27 +331,25 @@ impl Exchange {
         if self.tunnel {
             return None;
         }
-        let idle = (!self.silence_allowed).then(|| (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout));
+        let idle =
+            (!self.silence_allowed).then_some((self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout));
         let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
         let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
-        let mut next: Option<(Instant, Reason)> = None;
         // On a tie the later one in this order is the reason; the whole exchange's deadline cannot be retried.
-        for wait in [idle, connect, whole].into_iter().flatten() {
-            if next.is_none_or(|next| wait.0 <= next.0) {
-                next = Some(wait);
-            }
-        }
-        next
+        [idle, connect, whole]
+            .into_iter()
+            .flatten()
+            .reduce(|next, wait| if wait.0 <= next.0 { wait } else { next })
     }
 
-    /// The request or its answer is a stream of events, between which any time may pass.
-    pub const fn allow_silence(&mut self) {
+    /// The request is a call of gRPC: its streams may be silent for any time, but it may have a deadline.
+    pub const fn begin_call(&mut self) {
+        self.call = true;
         self.silence_allowed = true;
     }
 
-    /// The request is a call of gRPC, which may be silent for days too, but may have a deadline.
-    pub const fn begin_call(&mut self) {
-        self.call = true;
+    /// The answer is a stream of events, between which any time may pass.
+    pub const fn allow_silence(&mut self) {
         self.silence_allowed = true;
     }
 

@@ -95,6 +95,7 @@ mod tests {
             health: None,
             timeout: None,
             external: Some(Arc::new(external)),
+            send_proxy: None,
         };
         let endpoint = EndpointSpec {
             name: "payments-2".into(),

@@ -59,11 +59,15 @@ pub enum Reason {
     EgressDenied,
     /// The name of a place outside the mesh has no address.
     NameNotResolved,
+    /// The request is for a host that its connection was not made for.
+    Misdirected,
+    /// The gateway serves this over HTTPS only, and says where.
+    HttpsOnly,
 }
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -84,6 +88,8 @@ impl Reason {
         Self::Unsupported,
         Self::EgressDenied,
         Self::NameNotResolved,
+        Self::Misdirected,
+        Self::HttpsOnly,
     ];
 
     /// `(word, status, culprit, sentence)`.
@@ -140,6 +146,13 @@ impl Reason {
             Self::NameNotResolved => {
                 ("name_not_resolved", 502, Upstream, "the name of the host outside the mesh has no address")
             }
+            Self::Misdirected => (
+                "misdirected",
+                421,
+                Downstream,
+                "this connection was made for another host than the request is for",
+            ),
+            Self::HttpsOnly => ("https_only", 308, Configuration, "this is served over HTTPS only"),
         }
     }
 
@@ -186,6 +199,8 @@ impl Culprit {
 /// The phrase of a status that Leno answers with; only for people.
 pub const fn phrase(status: u16) -> &'static [u8] {
     match status {
+        301 => b"Moved Permanently",
+        308 => b"Permanent Redirect",
         400 => b"Bad Request",
         403 => b"Forbidden",
         404 => b"Not Found",

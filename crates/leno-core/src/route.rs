@@ -109,6 +109,10 @@ pub enum Then {
     Unsupported,
     /// It is refused.
     Refused(Reason),
+    /// The request is for a host that this connection is not for.
+    Misdirected,
+    /// The same URL is served over HTTPS: answer with this status.
+    Redirect(u16),
 }
 
 /// Backends by weight.

@@ -15,8 +15,8 @@ use crate::route::{
     decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, MatchSpec, Protocol, RuleSpec, ServiceSpec,
-    TargetSpec, Transport, Via, World,
+    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
+    ServiceSpec, TargetSpec, Transport, Via, World,
 };
 use crate::time::Duration;
 
@@ -44,6 +44,8 @@ pub struct Snapshot {
     addresses: BTreeMap<IpAddr, ServiceId>,
     /// The gateway's list, in a gateway.
     gateway: Option<ListId>,
+    /// The gateway's listeners.
+    listeners: Vec<Arc<ListenerSpec>>,
     /// The list that leads to the application beside this sidecar.
     local: Option<ListId>,
     /// What may leave the mesh.
@@ -72,6 +74,8 @@ pub struct BackendSpec {
     pub balance: Balance,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// Connections begin with a PROXY header.
+    pub send_proxy: Option<crate::proxy_protocol::Version>,
     /// In the order of their names.
     pub endpoints: Vec<Arc<EndpointSpec>>,
     /// Its places are known by names: when there are no endpoints, no name has an address.
@@ -158,6 +162,7 @@ impl Snapshot {
                 expected: Expected::Http,
             });
             build.snapshot.gateway = Some(list);
+            build.snapshot.listeners.clone_from(&gateway.listeners);
         }
         if let Some(via) = &world.egress.via {
             build.via(via);
@@ -221,6 +226,11 @@ impl Snapshot {
         }
     }
 
+    /// The decision about a request that the gateway's listener does not let in.
+    pub fn turned_away(&self, then: Then) -> Decision {
+        Decision { list: self.gateway.unwrap_or(ListId(u32::MAX)), rule: None, then, timeout: None }
+    }
+
     const fn undecided(entry: Entry<'_>) -> Decision {
         let then = match entry {
             Entry::Gateway => Then::NoRoute,
@@ -228,6 +238,11 @@ impl Snapshot {
             Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
         };
         Decision { list: ListId(u32::MAX), rule: None, then, timeout: None }
+    }
+
+    /// The gateway's listener with this name.
+    pub fn listener(&self, name: &str) -> Option<&Arc<ListenerSpec>> {
+        self.listeners.iter().find(|listener| &*listener.name == name)
     }
 
     /// What is known of the service that `authority` names.
@@ -468,6 +483,7 @@ impl Build {
             service: service.id.clone(),
             balance: service.balance,
             protocol: service.protocol,
+            send_proxy: service.send_proxy,
             endpoints,
             by_names: service.external.as_ref().is_some_and(|external| !external.names.is_empty()),
         });
@@ -483,6 +499,7 @@ impl Build {
             name: alloc::format!("{service} (egress)").into(),
             balance: Balance::RoundRobin,
             protocol: Protocol::Auto,
+            send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: service.name.as_str().into(),
                 address: via.address,
@@ -506,6 +523,7 @@ impl Build {
             service: app.service.clone(),
             balance: Balance::RoundRobin,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
+            send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: app.instance.clone(),
                 address: app.address,

@@ -11,9 +11,14 @@ use crate::peer::SpiffeId;
 use crate::time::Duration;
 
 mod cidr;
+mod gateway;
 mod outside;
 
 pub use cidr::{Cidr, CidrError};
+pub use gateway::{
+    CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
+    TerminationSpec, TlsVersion,
+};
 pub use outside::{
     Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
     Pinned, Roots, TlsSpec, Via,
@@ -39,6 +44,9 @@ pub struct ServiceSpec {
     pub timeout: Option<Duration>,
     /// How it is reached when it is outside the mesh; `None`: by its endpoints as they are.
     pub external: Option<Arc<ExternalSpec>>,
+    /// Connections to its endpoints begin with a PROXY header that names the client. Only for opaque bytes and plain
+    /// endpoints: a pooled connection has no one client, and a sidecar would take the header for the client's words.
+    pub send_proxy: Option<crate::proxy_protocol::Version>,
 }
 
 /// What an instance speaks.
@@ -178,17 +186,6 @@ pub enum Probe {
     Tcp,
     /// `GET` this path answers 200 to 399.
     Http(String),
-}
-
-/// A gateway: a proxy through which requests enter the mesh.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GatewaySpec {
-    /// Its identity in the mesh.
-    pub id: ServiceId,
-    /// Where it listens; port 0 is resolved by the shell.
-    pub listen: SocketAddr,
-    /// First match wins; a request that no rule matches is answered 404 with a reason.
-    pub rules: Vec<RuleSpec>,
 }
 
 /// One place that can answer requests for a service.

@@ -270,6 +270,7 @@ fn world(id: &ServiceId) -> World {
         health: None,
         timeout: Some(Duration::from_secs(15)),
         external: None,
+        send_proxy: None,
     };
     let service = KnownService { spec, endpoints: (1..=3).map(endpoint).collect() };
     World { generation: 1, services: BTreeMap::from([(id.clone(), service)]), ..World::default() }

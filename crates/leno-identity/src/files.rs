@@ -46,14 +46,22 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
 
 /// The certificates in a PEM file, at least one.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    certificates_up_to(path, CERTIFICATES_MAX)
+}
+
+/// The same, for a file that may have more of them.
+pub(crate) fn certificates_up_to(
+    path: &Path,
+    most: usize,
+) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = read(path)?;
     let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
-        .take(CERTIFICATES_MAX + 1)
+        .take(most + 1)
         .collect::<Result<_, _>>()
         .map_err(|error| FileError::pem(path, "certificate", error))?;
     match found.len() {
         0 => Err(FileError::new(path, Problem::Missing("certificate"))),
-        count if count > CERTIFICATES_MAX => Err(FileError::new(path, Problem::TooMany)),
+        count if count > most => Err(FileError::new(path, Problem::TooMany)),
         _ => Ok(found),
     }
 }

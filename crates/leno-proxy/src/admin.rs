@@ -204,6 +204,8 @@ fn describe(snapshot: &Snapshot, then: leno_core::route::Then) -> String {
         Then::NoSuchService => "no_such_service".into(),
         Then::Unsupported => "unsupported".into(),
         Then::Refused(reason) => reason.word().into(),
+        Then::Misdirected => "misdirected".into(),
+        Then::Redirect(_) => "https_only".into(),
     }
 }
 

@@ -5,16 +5,18 @@
 use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;
-use leno_core::exchange::{Action, AppSaw, Ending, Exchange, Input};
+use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::grpc::{self, Status};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
+use leno_core::proxy_protocol::{self, Ends};
 use leno_core::reason::{Reason, phrase};
-use leno_core::route::{Speak, Then, speak};
+use leno_core::route::{BackendId, Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
 use leno_core::spec::Protocol;
 use leno_core::time::{Duration, Instant};
@@ -43,8 +45,8 @@ use upload::{Upload, upload};
 /// How long a client may take to accept an answer made here.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long nobody looks at a clock while nothing is to time out.
-const NO_DEADLINE: Duration = Duration::from_secs(3600);
+/// When what has no deadline is due.
+const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
 /// No changes.
 static NO_EDITS: Edits = Edits::new();
@@ -71,7 +73,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         Kind::Tcp => snapshot.decide_connection(caller.entry(), head.authority),
         Kind::Http | Kind::Http2 => snapshot.decide(caller.entry(), &head),
     };
-    let mut decision = decide(&snapshot);
+    let mut decision = match caller.turn_away(&head) {
+        Some(then) => snapshot.turned_away(then),
+        None => decide(&snapshot),
+    };
     if decision.then == Then::NoSuchService
         && let Some(service) = learn::unheard(&snapshot, caller, head.authority)
     {
@@ -90,6 +95,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let mut drive = Drive {
         worker,
         caller,
+        client,
         snapshot: &snapshot,
         head,
         request,
@@ -139,6 +145,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
 struct Drive<'a> {
     worker: &'a Rc<Worker>,
     caller: &'a Caller,
+    client: &'a Remote,
     snapshot: &'a Snapshot,
     head: RequestHead<'a>,
     request: &'a Request,
@@ -186,10 +193,11 @@ impl Drive<'_> {
         let input = tokio::select! {
             biased;
             connected = &mut connecting => match connected {
-                Ok(upstream) => {
+                Ok(upstream) if self.begin(&upstream, backend).is_ok() => {
                     self.handle(Input::Connected { reused: false });
                     return Some(upstream);
                 }
+                Ok(_) => Input::ConnectFailed(ConnectFailure::Refused),
                 Err(Refused { failure, why }) => {
                     self.why = (!why.is_empty()).then_some(why);
                     Input::ConnectFailed(failure)
@@ -211,6 +219,18 @@ impl Drive<'_> {
         // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
         let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
         if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
+    }
+
+    /// What a new connection begins with before anybody's first byte: a header that names the client, where that is asked for.
+    fn begin(&self, upstream: &Upstream, backend: BackendId) -> std::io::Result<()> {
+        let version = self.snapshot.backend(backend).and_then(|backend| backend.send_proxy);
+        let (Upstream::Opaque(connection), Some(version)) = (upstream, version) else { return Ok(()) };
+        let endpoint = self.exchange.endpoint().map(|endpoint| endpoint.spec.address);
+        let source = self.client.address;
+        let destination = self.client.destination.or(endpoint).unwrap_or(source);
+        let mut header = Vec::new();
+        proxy_protocol::encode(version, &Ends { source, destination }, &mut header);
+        connection.begin_with(&header)
     }
 
     /// Sends the request, relays the response, and keeps the connection if it can be used again.
@@ -468,7 +488,7 @@ impl Drive<'_> {
 
     /// When the next deadline is.
     fn due(&self) -> Instant {
-        self.exchange.poll_timeout().map_or_else(|| self.worker.now().after(NO_DEADLINE), |(at, _)| at)
+        self.exchange.poll_timeout().map_or(NEVER, |(at, _)| at)
     }
 
     /// The alarm rang. True when that ends the attempt; false when something has moved since the deadline was set.
@@ -516,7 +536,7 @@ impl Drive<'_> {
         let mut edits = Edits::default();
         edits.add(b"leno-reason", reason.word().as_bytes());
         edits.add(b"x-request-id", self.request_id.bytes());
-        let mut status = reason.status();
+        let mut status = record.status;
         let mut wants_body = self.head.method != b"HEAD";
         if self.call {
             // The whole answer is a head, in gRPC's terms.
@@ -526,6 +546,11 @@ impl Drive<'_> {
             edits.set_with(b"grpc-message", |out| grpc::write_message(out, body.trim_end()));
         } else {
             edits.add(b"content-type", b"text/plain; charset=utf-8");
+        }
+        if reason == Reason::HttpsOnly
+            && let Some(url) = self.caller.https_url(&self.head)
+        {
+            edits.add(b"location", &url);
         }
         let head = ResponseHead { status, reason: phrase(status), fields: Fields::default() };
         let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
@@ -554,11 +579,13 @@ impl Drive<'_> {
     }
 }
 
-/// True for an answer between whose parts any time may pass: server-sent events, and gRPC.
+/// The media type of server-sent events.
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// True for server-sent events, between which any time may pass.
 fn is_event_stream(head: &ResponseHead<'_>) -> bool {
     let kind = head.fields.get_named(b"content-type").unwrap_or(&[]);
-    let begins = |with: &[u8]| kind.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
-    begins(b"text/event-stream") || begins(b"application/grpc")
+    kind.get(..EVENT_STREAM.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 const fn early(broken: Broken) -> Ending {

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::caller::Caller;
 use crate::telemetry::bump;
 use crate::worker::Worker;
-use crate::{downstream, mux};
+use crate::{downstream, gateway, mux};
 
 /// Connections that the kernel keeps until they are accepted (nginx 511, Envoy 1024).
 const BACKLOG: i32 = 1024;
@@ -26,6 +26,8 @@ pub(crate) enum Purpose {
     Mesh,
     /// A caller of this kind.
     Http(Caller),
+    /// Clients from outside, through a gateway's listener of this name.
+    Gateway(std::sync::Arc<str>),
     /// The workload beside, through connections that were intercepted on their way to somewhere else.
     Captured,
 }
@@ -38,7 +40,7 @@ impl Purpose {
             Self::Captured | Self::Http(Caller::Captured { .. }) => "captured",
             Self::Http(Caller::Forward) => "forward",
             Self::Http(Caller::Dependency { .. }) => "dependency",
-            Self::Http(Caller::Gateway) => "gateway",
+            Self::Gateway(_) | Self::Http(Caller::Gateway(_) | Caller::Passage { .. }) => "gateway",
             Self::Http(Caller::Inbound { .. }) => "inbound",
         }
     }
@@ -106,6 +108,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, socket: StdListener, purpose: Pur
                     Purpose::Http(caller) => {
                         downstream::serve(&worker, stream, peer, caller.clone(), guard);
                     }
+                    Purpose::Gateway(name) => gateway::accept(&worker, stream, peer, name, guard),
                     Purpose::Captured => downstream::captured(&worker, stream, peer, guard),
                 }
             }

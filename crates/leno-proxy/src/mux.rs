@@ -465,6 +465,10 @@ const fn code_of(reason: Reason) -> Code {
         | Reason::NoHealthyEndpoint
         | Reason::EgressDenied
         | Reason::Draining => Code::Refused,
-        Reason::RequestMalformed | Reason::RequestHeadTimeout | Reason::Unsupported => Code::Protocol,
+        Reason::RequestMalformed
+        | Reason::RequestHeadTimeout
+        | Reason::Unsupported
+        | Reason::Misdirected
+        | Reason::HttpsOnly => Code::Protocol,
     }
 }

@@ -141,6 +141,7 @@ impl Make {
             calls: Vec::new(),
             health: None,
             timeout,
+            send_proxy: None,
             external: None,
         };
         KnownService { spec, endpoints }

@@ -121,6 +121,7 @@ impl Wires {
             health: None,
             timeout: Some(Duration::from_secs(3)),
             external: None,
+            send_proxy: None,
         };
         let mut world = World { generation: 1, ..World::default() };
         world.services.insert(id, KnownService { spec, endpoints: endpoints.collect() });

@@ -8,6 +8,7 @@ use std::time::Duration;
 use leno_core::index::{Key, Kind};
 use leno_core::name::{Label, ServiceId};
 use leno_core::peer::SpiffeId;
+use leno_core::proxy_protocol::Version;
 use leno_core::spec;
 use prost::Message;
 
@@ -146,6 +147,11 @@ impl From<&spec::ServiceSpec> for wire::Service {
             health: spec.health.as_ref().map(wire::HealthCheck::from),
             timeout_nanos: spec.timeout.map(nanos),
             external: spec.external.as_deref().map(proto::outside::External::from),
+            send_proxy: match spec.send_proxy {
+                None => 0,
+                Some(Version::V1) => 1,
+                Some(Version::V2) => 2,
+            },
         }
     }
 }
@@ -179,29 +185,13 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     .map(|it| spec::ExternalSpec::try_from(it).map_err(|e| e.below("external")))
                     .transpose()?
                     .map(Arc::new),
+                send_proxy: match message.send_proxy {
+                    0 => None,
+                    1 => Some(Version::V1),
+                    2 => Some(Version::V2),
+                    number => return Err(bad("send_proxy", format!("{number} is not known here"))),
+                },
             })
-        };
-        parse().map_err(|error: WireError| WireError { resource: message.name, ..error })
-    }
-}
-
-impl From<&spec::GatewaySpec> for wire::Gateway {
-    fn from(spec: &spec::GatewaySpec) -> Self {
-        Self {
-            name: full_name(&spec.id),
-            listen: spec.listen.to_string(),
-            rules: spec.rules.iter().map(wire::Rule::from).collect(),
-        }
-    }
-}
-
-impl TryFrom<wire::Gateway> for spec::GatewaySpec {
-    type Error = WireError;
-
-    fn try_from(message: wire::Gateway) -> Result<Self, WireError> {
-        let id = id("name", &message.name)?;
-        let parse = move || {
-            Ok(Self { id, listen: address("listen", &message.listen)?, rules: rules(message.rules)? })
         };
         parse().map_err(|error: WireError| WireError { resource: message.name, ..error })
     }
@@ -288,13 +278,7 @@ impl From<&spec::RuleSpec> for wire::Rule {
 impl From<&spec::MatchSpec> for wire::Match {
     fn from(spec: &spec::MatchSpec) -> Self {
         Self {
-            hosts: spec
-                .hosts
-                .iter()
-                .map(|host| match host {
-                    spec::HostMatch::Exact(text) | spec::HostMatch::Suffix(text) => text.to_string(),
-                })
-                .collect(),
+            hosts: spec.hosts.iter().map(host_text).collect(),
             path: spec.path.as_ref().map(|path| match path {
                 spec::PathMatch::Exact(text) => wire::Path::Exact(text.to_string()),
                 spec::PathMatch::Prefix(text) => wire::Path::Prefix(text.to_string()),
@@ -441,7 +425,14 @@ fn matching(message: wire::Match) -> Result<spec::MatchSpec, WireError> {
     })
 }
 
-/// A host, or with a dot in front every host below it.
+/// `example.com`, or `.example.com` for every host below it.
+fn host_text(host: &spec::HostMatch) -> String {
+    match host {
+        spec::HostMatch::Exact(text) | spec::HostMatch::Suffix(text) => text.to_string(),
+    }
+}
+
+/// A host as [`host_text`] writes it.
 fn host(host: String) -> Result<spec::HostMatch, WireError> {
     if host.is_empty() || host == "." || host.bytes().any(|b| b.is_ascii_uppercase() || b <= b' ') {
         return Err(bad("", format!("{host:?} is no lower-case host")));
@@ -517,5 +508,6 @@ impl WireError {
     }
 }
 
+mod gateway;
 #[cfg(test)]
 mod tests;

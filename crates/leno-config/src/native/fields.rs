@@ -1,7 +1,9 @@
 //! Every field of the mesh file, once: what the reader accepts, what the schema completes, what the manual lists.
 
+mod gateway;
 mod outside;
 
+pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
 
 /// A kind of map, with the fields it may have.
@@ -109,6 +111,9 @@ pub(crate) const CHECKS_MAX: u32 = 100;
 pub(crate) const SHAPES: &[&Shape] = &[
     &FILE,
     &GATEWAY,
+    &LISTENER,
+    &CERTIFICATE,
+    &SNI_ROUTE,
     &GATEWAY_ROUTE,
     &SERVICE,
     &SERVICE_ROUTE,
@@ -164,21 +169,6 @@ pub(crate) static FILE: Shape = Shape {
             Kind::Map("the service's name: `name` or `namespace/name`", &Kind::Object(&SERVICE)),
             Without::Required,
             "The services by name.",
-        ),
-    ],
-};
-
-/// A gateway.
-pub(crate) static GATEWAY: Shape = Shape {
-    name: "gateway",
-    doc: "A proxy through which requests from outside enter the mesh.",
-    fields: &[
-        field("listen", Kind::Address, Without::Means("a free port on 127.0.0.1"), "Where it listens."),
-        field(
-            "routes",
-            Kind::List(&Kind::Object(&GATEWAY_ROUTE)),
-            Without::Required,
-            "Where requests go; the first route that matches wins. What none matches is answered with 404.",
         ),
     ],
 };
@@ -350,6 +340,7 @@ pub(crate) static SERVICE: Shape = Shape {
             Without::Means("requests go to `endpoints` in plain text"),
             "How TLS is begun with `endpoints`: the application speaks plain text to its sidecar, the sidecar TLS to them.",
         ),
+        gateway::SEND_PROXY,
     ],
 };
 

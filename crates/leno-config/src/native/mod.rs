@@ -11,6 +11,7 @@ mod endpoint;
 mod fields;
 mod file;
 mod instance;
+mod listener;
 mod model;
 mod outside;
 mod read;

@@ -110,10 +110,16 @@ impl Reader<'_> {
         }
         let required = shape.fields.iter().filter(|field| matches!(field.without, Without::Required));
         for field in required.filter(|field| complete && !found.contains_key(field.name)) {
-            let problem = Problem::error(node.span, format!("missing field \"{}\"", field.name));
-            self.error(problem.hint(format!("{} needs it: {}", a(shape.name), lower_first(field.doc))));
+            self.missing(node.span, shape, field.name);
         }
         Some(Fields { shape, span: node.span, complete, found, asked: BTreeSet::new() })
+    }
+
+    /// Reports that a field is missing.
+    pub(crate) fn missing(&mut self, span: Span, shape: &'static Shape, name: &str) {
+        let doc = shape.fields.iter().find(|field| field.name == name).map_or("", |field| field.doc);
+        let problem = Problem::error(span, format!("missing field \"{name}\""));
+        self.error(problem.hint(format!("{} needs it: {}", a(shape.name), lower_first(doc))));
     }
 
     fn no_value(&mut self, entry: &Entry, field: &Field) {

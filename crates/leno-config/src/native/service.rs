@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::name::ServiceId;
+use leno_core::proxy_protocol::Version;
 use leno_core::spec::{Balance, ExternalSpec, HealthSpec, Probe, Protocol, ServiceSpec};
 
 use super::check::Claims;
@@ -58,6 +59,7 @@ impl<'n> Draft<'n> {
             health: Some(health_spec(Probe::Tcp)),
             timeout: None,
             external: None,
+            send_proxy: None,
         };
         // A service of which only the name is written: its instances register themselves.
         if matches!(entry.value.value, Value::Nothing) {
@@ -106,6 +108,9 @@ impl<'n> Draft<'n> {
         if tls.is_some() || !names.is_empty() {
             spec.external = Some(Arc::new(ExternalSpec { names: names.clone(), tls }));
         }
+        if let Some(entry) = fields.entry("send_proxy") {
+            spec.send_proxy = send_proxy(entry, spec.protocol, fields.key("endpoints").is_some(), reader);
+        }
         if fields.key("endpoints").is_some() {
             spec.health = None;
         }
@@ -129,6 +134,25 @@ impl<'n> Draft<'n> {
         entry.spec.rules = rules::of_service(self.routes, self.split, &entry.spec.id, reader);
         entry
     }
+}
+
+/// The version of the PROXY header that connections begin with.
+fn send_proxy(
+    entry: &Entry,
+    protocol: Protocol,
+    endpoints: bool,
+    reader: &mut Reader<'_>,
+) -> Option<Version> {
+    let word = reader.choice(&entry.value, choices("send_proxy"))?;
+    let hint = match (protocol, endpoints) {
+        (Protocol::Tcp, true) => return [Version::V1, Version::V2].into_iter().find(|it| it.word() == word),
+        (Protocol::Tcp, false) => {
+            "instances in the mesh get connections from their sidecar; it goes with `endpoints`"
+        }
+        _ => "it goes with `protocol: tcp`: connections for requests are shared by many clients",
+    };
+    reader.error(Problem::error(entry.key_span, "`send_proxy` has no meaning here").hint(hint));
+    None
 }
 
 /// Instances or endpoints; what goes with only one of them is refused with the other.

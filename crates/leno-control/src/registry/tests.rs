@@ -25,6 +25,7 @@ fn spec(name: &str) -> ServiceSpec {
         health: None,
         timeout: None,
         external: None,
+        send_proxy: None,
     }
 }
 

@@ -16,6 +16,7 @@ fn service(balance: Balance, endpoints: Vec<EndpointSpec>) -> KnownService {
             health: None,
             timeout: None,
             external: None,
+            send_proxy: None,
         },
         endpoints,
     }

@@ -38,6 +38,7 @@ impl Scene {
             health: None,
             timeout,
             external: None,
+            send_proxy: None,
         };
         let mut world = World::default();
         world.services.insert(id, KnownService { spec, endpoints: endpoints.collect() });

@@ -115,10 +115,7 @@ mod tests {
         for text in ["10.0.0/8", "", "/8", "10.0.0.0.0/8", "localhost/8", "010.0.0.0/8"] {
             assert_eq!(Cidr::parse(text), Err(CidrError::Address), "{text}");
         }
-        assert_eq!(
-            Cidr::parse("10.1.2.3/8"),
-            Err(CidrError::HostBits(Cidr::parse("10.0.0.0/8").unwrap()))
-        );
+        assert_eq!(Cidr::parse("10.1.2.3/8"), Err(CidrError::HostBits(Cidr::parse("10.0.0.0/8").unwrap())));
         assert_eq!(Cidr::parse("::ffff:10.0.0.0/104"), Err(CidrError::Mapped));
     }
 

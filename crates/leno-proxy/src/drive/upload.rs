@@ -1,5 +1,8 @@
 //! The way up: a request's body, or a connection's bytes.
 
+use std::pin::pin;
+use std::task::Poll;
+
 use leno_core::head::Fields;
 use leno_core::reason::Reason;
 
@@ -33,7 +36,14 @@ pub(super) async fn upload<S: Source, W: RequestSink>(
             if tunnel_offered { requests.flush().await } else { requests.finish(Fields::default()).await };
         done.map_err(|_| PumpError::Sink)
     } else {
-        pump(source, requests, sent).await
+        // While the application takes nothing, nobody reads; a client that is cut off then has to be seen all the same.
+        let mut cut_off = pin!(source.cut_off());
+        let mut pumped = pin!(pump(source, requests, sent));
+        std::future::poll_fn(|cx| match pumped.as_mut().poll(cx) {
+            Poll::Ready(pumped) => Poll::Ready(pumped),
+            Poll::Pending => cut_off.as_mut().poll(cx).map(|()| Err(PumpError::Source(Broken::CLOSED))),
+        })
+        .await
     };
     match result {
         Ok(()) => {

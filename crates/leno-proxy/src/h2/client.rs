@@ -14,7 +14,7 @@ use http::Request;
 use http::uri::Scheme;
 use leno_core::backend::Endpoint;
 use leno_core::exchange::{CONNECT_TIMEOUT, ConnectFailure};
-use leno_core::h2guard::Role;
+use leno_core::h2guard::{Fault, Role};
 use leno_core::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -251,8 +251,13 @@ impl Attempt {
             changed: Notify::new(),
             room: self.room.clone(),
         });
-        let mut serving =
-            Serving { worker: worker.clone(), conn: conn.clone(), ping_pong: None, pinged: None };
+        let mut serving = Serving {
+            worker: worker.clone(),
+            conn: conn.clone(),
+            ping_pong: None,
+            asked: false,
+            pinged: None,
+        };
         let mut connection = connection;
         serving.ping_pong = connection.ping_pong();
         let mut alarm = Alarm::new(worker.clock);
@@ -280,16 +285,18 @@ impl Attempt {
                 biased;
                 turn = poll_fn(|cx| serving.poll_turn(cx, &mut connection)) => match turn {
                     Turn::Over => break,
-                    Turn::Alive => serving.pinged = None,
+                    Turn::Alive => (serving.asked, serving.pinged) = (false, None),
                 },
                 () = changed => {}
                 () = alarm.until(due) => if serving.rang() { break },
             }
         }
-        if let Some(flood) = wire.flood() {
-            bump(&mut worker.telemetry().limits, flood.word());
+        if let Some(fault) = wire.fault() {
+            if let Fault::Flood(flood) = fault {
+                bump(&mut worker.telemetry().limits, flood.word());
+            }
             let address = self.endpoint.spec.address;
-            tracing::warn!(%address, %flood, "a server floods its connection");
+            tracing::warn!(%address, %fault, "a server floods its connection, or breaks the rules of HTTP/2");
         }
         conn.close();
         if let Some(peer) = worker.h2_pools.borrow_mut().peers.get_mut(&self.endpoint.key) {
@@ -433,7 +440,9 @@ struct Serving {
     worker: Rc<Worker>,
     conn: Rc<Conn>,
     ping_pong: Option<PingPong>,
-    /// When the PING was sent that is not answered yet.
+    /// A PING is not answered yet.
+    asked: bool,
+    /// Since when its answer is awaited because nothing else comes.
     pinged: Option<Instant>,
 }
 
@@ -450,10 +459,10 @@ impl Serving {
     fn poll_turn(&mut self, cx: &mut Context<'_>, connection: &mut Connection<Io, Piece>) -> Poll<Turn> {
         let over = Pin::new(connection).poll(cx).is_ready();
         let lost = matches!(self.conn.wire.poll_send(cx), Poll::Ready(Err(_)));
-        if over || lost || self.conn.wire.flood().is_some() {
+        if over || lost || self.conn.wire.fault().is_some() {
             return Poll::Ready(Turn::Over);
         }
-        if self.pinged.is_some()
+        if self.asked
             && let Some(ping_pong) = &mut self.ping_pong
             && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
         {
@@ -489,9 +498,10 @@ impl Serving {
             }
         } else if now >= heard.after(PING_AFTER)
             && let Some(ping_pong) = &mut self.ping_pong
-            && ping_pong.send_ping(Ping::opaque()).is_ok()
         {
-            self.pinged = Some(now);
+            // One that was not answered while other things came will do.
+            self.asked = self.asked || ping_pong.send_ping(Ping::opaque()).is_ok();
+            self.pinged = self.asked.then_some(now);
         }
         false
     }

@@ -29,6 +29,7 @@ fn world(hosts: &[&str]) -> Arc<World> {
         health: None,
         timeout: None,
         external: Some(Arc::new(ExternalSpec { names: names.collect(), tls: None })),
+        send_proxy: None,
     };
     let services = [(id, KnownService { spec, endpoints: vec![] })].into();
     Arc::new(World { services, ..World::default() })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::name::ServiceId;
+use leno_core::proxy_protocol::Version;
 use leno_core::spec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,19 @@ pub struct ServiceDeclaration {
     /// For a whole request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Connections begin with a PROXY header; for opaque bytes to plain endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_proxy: Option<ProxyHeader>,
+}
+
+/// Versions of the PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyHeader {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// What instances speak.
@@ -190,6 +204,11 @@ impl ServiceDeclaration {
             timeout_nanos: self.timeout_ms.map(nanos),
             // Services outside the mesh are declared in the mesh file.
             external: None,
+            send_proxy: match self.send_proxy {
+                None => 0,
+                Some(ProxyHeader::V1) => 1,
+                Some(ProxyHeader::V2) => 2,
+            },
         }
         .try_into()
     }
@@ -264,6 +283,10 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
                 unhealthy_after: health.unhealthy_after,
             }),
             timeout_ms: spec.timeout.map(millis),
+            send_proxy: spec.send_proxy.map(|version| match version {
+                Version::V1 => ProxyHeader::V1,
+                Version::V2 => ProxyHeader::V2,
+            }),
         }
     }
 }

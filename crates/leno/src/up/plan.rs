@@ -178,8 +178,8 @@ impl<'a> Planner<'a> {
     fn named_ports(&mut self) -> Result<(), Failure> {
         let mesh = self.mesh;
         for gateway in &mesh.gateways {
-            if gateway.listen.port() != 0 {
-                self.ports.named(gateway.listen, &format!("gateway `{}`", gateway.id))?;
+            for listener in gateway.listeners.iter().filter(|listener| listener.listen.port() != 0) {
+                self.ports.named(listener.listen, &format!("gateway `{}`", gateway.id))?;
             }
         }
         for (service, instance) in instances(mesh) {
@@ -501,7 +501,10 @@ mod tests {
     #[test]
     fn a_dependency_becomes_a_variable() {
         assert_eq!(variable(&ServiceId::parse("product").unwrap(), "URL"), "LENO_PRODUCT_URL");
-        assert_eq!(variable(&ServiceId::parse("shop/price-list").unwrap(), "URL"), "LENO_SHOP_PRICE_LIST_URL");
+        assert_eq!(
+            variable(&ServiceId::parse("shop/price-list").unwrap(), "URL"),
+            "LENO_SHOP_PRICE_LIST_URL"
+        );
     }
 
     #[test]

@@ -76,6 +76,7 @@ fn taken(egress: EgressSpec, destination: SocketAddr, words: Vec<u8>) -> Vec<u8>
             clock: Clock::start(),
             snapshot,
             tls,
+            terminations: watch::channel(Arc::default()).1,
             demand,
             log: Log::default(),
             own_name: "cart".into(),
