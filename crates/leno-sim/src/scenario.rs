@@ -144,6 +144,7 @@ impl Make {
             send_proxy: None,
             headless: false,
             srv_port: 80,
+            external: None,
         };
         KnownService { spec, endpoints }
     }
