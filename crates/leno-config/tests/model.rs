@@ -15,9 +15,12 @@ fn everything() {
     assert_eq!(mesh.trust_domain.as_str(), "mesh.example.com");
     assert_eq!(mesh.namespace.as_str(), "prod");
 
-    let [edge, admin] = &mesh.gateways[..] else { panic!("{:?}", mesh.gateways) };
-    assert_eq!((edge.id.clone(), edge.listen.to_string()), (id("prod/edge"), "127.0.0.1:8080".into()));
-    assert_eq!(admin.listen.to_string(), "127.0.0.1:0", "a free port");
+    let [edge, admin, public] = &mesh.gateways[..] else { panic!("{:?}", mesh.gateways) };
+    assert_eq!(
+        (edge.id.clone(), edge.listeners[0].listen.to_string()),
+        (id("prod/edge"), "127.0.0.1:8080".into())
+    );
+    assert_eq!(admin.listeners[0].listen.to_string(), "127.0.0.1:0", "a free port");
     let names: Vec<&str> = edge.rules.iter().map(|rule| &*rule.name).collect();
     assert_eq!(names, ["beta", "/old", "/both", "route-4"]);
     let beta = &edge.rules[0];

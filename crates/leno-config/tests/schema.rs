@@ -128,6 +128,18 @@ fn the_manuals_examples_parse() {
 const PLACES: &[(&str, &str)] = &[
     ("mesh", "FIELD\n"),
     ("gateway", "mesh: m\ngateway: {FIELD}\nservices: {web: {run: ./web}}\n"),
+    (
+        "listener",
+        "mesh: m\ngateway: {listeners: [{FIELD}], routes: [{to: web}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "certificate",
+        "mesh: m\ngateway: {listeners: [{protocol: https, certificates: [{FIELD}]}], routes: [{to: web}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "sni-route",
+        "mesh: m\ngateway: {listeners: [{protocol: tls, sni: [{FIELD}]}]}\nservices: {web: {run: ./web}}\n",
+    ),
     ("gateway-route", "mesh: m\ngateway: {routes: [{FIELD}]}\nservices: {web: {run: ./web}}\n"),
     ("service", "mesh: m\nservices: {web: {FIELD}}\n"),
     ("service-route", "mesh: m\nservices: {web: {run: ./web, routes: [{FIELD}]}}\n"),

@@ -241,6 +241,11 @@ impl Exchange {
             }
             Then::NoSuchService => exchange.reply(Reason::NoSuchService),
             Then::Unsupported => exchange.reply(Reason::Unsupported),
+            Then::Misdirected => exchange.reply(Reason::Misdirected),
+            Then::Redirect(status) => {
+                exchange.reply(Reason::HttpsOnly);
+                exchange.record.status = status;
+            }
             // `decide` never answers List; if it did, there would be no route.
             Then::NoRoute | Then::List(_) => exchange.reply(Reason::NoRoute),
         }

@@ -3,8 +3,9 @@
 //!
 //! An implementation of HTTP/2 answers each of these frames as the protocol demands, one by one, and so does not see a
 //! flood. Here each kind that carries nothing has a bucket that leaks at the rate that honest peers have been seen to need.
-//! The guard also notes two facts that the layers above want to know about a connection: that the peer's first SETTINGS came,
-//! and the last stream that its GOAWAY names.
+//! The guard also notes facts that the layers above want to know about a connection: that the peer's first SETTINGS came, since
+//! when something is begun that has to be finished, and the last stream that its GOAWAY names. And it finds what frame headers and
+//! settings alone show to be wrong, because it can say so with the code that the specification has for it.
 //!
 //! What it says does not depend on how the bytes were split over reads.
 
@@ -67,6 +68,51 @@ impl fmt::Display for Flood {
     }
 }
 
+/// Why nothing that a peer sends is worth a look any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It sends too much of something.
+    Flood(Flood),
+    /// Its first frame is not its SETTINGS (RFC 9113 §3.4).
+    NoSettings,
+    /// A frame has a length that its kind cannot have (§6).
+    Length,
+    /// The window that it gives our streams is too large (§6.5.2).
+    Window,
+}
+
+impl Fault {
+    /// The error code for its GOAWAY (RFC 9113 §7).
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::NoSettings => 0x1,
+            Self::Window => 0x3,
+            Self::Length => 0x6,
+            Self::Flood(_) => 0xb,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flood(flood) => flood.word(),
+            Self::NoSettings => "the first frame is not SETTINGS",
+            Self::Length => "a frame has a length that its kind cannot have",
+            Self::Window => "a window is larger than windows can be",
+        })
+    }
+}
+
+/// Where the bytes that came stop to be of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// What is wrong.
+    pub fault: Fault,
+    /// How many of the bytes came before what is wrong.
+    pub before: usize,
+}
+
 /// Which end of the connection we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -83,6 +129,11 @@ pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES: usize = 9;
 /// Bytes of a GOAWAY's payload that name the last stream.
 const LAST_STREAM_BYTES: usize = 4;
+/// Bytes of one setting: its name and its value.
+const SETTING_BYTES: usize = 6;
+/// SETTINGS_INITIAL_WINDOW_SIZE, and the most that it may be.
+const INITIAL_WINDOW_SIZE: u16 = 4;
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 
 /// A count that leaks.
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +199,10 @@ pub struct Guard {
     sent: usize,
     /// CONTINUATION frames of the current header block, and its bytes.
     block: (u32, usize),
+    /// The current frame's payload is settings; the one that is coming, so far.
+    setting: Option<([u8; SETTING_BYTES], usize)>,
+    /// Since when the peer has begun something that it has to finish.
+    unfinished: Option<Instant>,
     settled: bool,
     goaway: Option<u32>,
 }
@@ -170,6 +225,8 @@ impl Guard {
             empties: Bucket::new(EMPTIES, now),
             sent: 0,
             block: (0, 0),
+            setting: None,
+            unfinished: Some(now),
             settled: false,
             goaway: None,
         }
@@ -178,6 +235,11 @@ impl Guard {
     /// True once the peer's first SETTINGS have come.
     pub const fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    /// Since when the peer owes us the end of what it has begun: its preface with the first SETTINGS, or a header block.
+    pub const fn unfinished(&self) -> Option<Instant> {
+        self.unfinished
     }
 
     /// The last stream that the peer has seen or will look at, once it has said that it is going.
@@ -196,14 +258,25 @@ impl Guard {
     /// Looks at the bytes that came next.
     ///
     /// # Errors
-    /// The peer floods us. Nothing that it sends is worth a look any more.
-    pub fn receive(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Flood> {
-        bytes = skip(bytes, &mut self.preface);
+    /// The peer floods us or breaks a rule. What came before that is good.
+    pub fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<(), Stop> {
+        let mut rest = bytes;
+        let looked = self.look(&mut rest, now);
+        looked.map_err(|fault| Stop { fault, before: bytes.len() - rest.len() })
+    }
+
+    /// Looks at `bytes` until none are left, or leaves those that are wrong.
+    fn look(&mut self, bytes: &mut &[u8], now: Instant) -> Result<(), Fault> {
+        *bytes = skip(bytes, &mut self.preface);
         loop {
-            if self.last_stream.0 > 0 {
-                bytes = self.last_stream(bytes);
+            if self.setting.is_some() {
+                self.settings(bytes)?;
+            } else {
+                if self.last_stream.0 > 0 {
+                    *bytes = self.last_stream(bytes);
+                }
+                *bytes = skip(bytes, &mut self.payload);
             }
-            bytes = skip(bytes, &mut self.payload);
             if bytes.is_empty() {
                 return Ok(());
             }
@@ -212,7 +285,7 @@ impl Guard {
                 && let Some((header, rest)) = bytes.split_first_chunk()
             {
                 self.frame(*header, now)?;
-                bytes = rest;
+                *bytes = rest;
                 continue;
             }
             let taken = bytes.len().min(HEADER_BYTES - self.filled);
@@ -221,12 +294,38 @@ impl Guard {
                 room.copy_from_slice(head);
             }
             self.filled += taken;
-            bytes = rest;
             if self.filled == HEADER_BYTES {
                 self.filled = 0;
                 self.frame(self.header, now)?;
             }
+            *bytes = rest;
         }
+    }
+
+    /// Reads settings, and leaves the first one that cannot be.
+    fn settings(&mut self, bytes: &mut &[u8]) -> Result<(), Fault> {
+        let (mut setting, mut filled) = self.setting.unwrap_or_default();
+        while self.payload > 0 && !bytes.is_empty() {
+            let taken = bytes.len().min(SETTING_BYTES - filled);
+            let (part, rest) = bytes.split_at(taken);
+            if let Some(room) = setting.get_mut(filled..filled + taken) {
+                room.copy_from_slice(part);
+            }
+            filled += taken;
+            if filled == SETTING_BYTES {
+                let [name @ .., a, b, c, d] = setting;
+                if u16::from_be_bytes(name) == INITIAL_WINDOW_SIZE
+                    && u32::from_be_bytes([a, b, c, d]) > WINDOW_MAX
+                {
+                    return Err(Fault::Window);
+                }
+                filled = 0;
+            }
+            self.payload = self.payload.saturating_sub(taken);
+            *bytes = rest;
+        }
+        self.setting = (self.payload > 0).then_some((setting, filled));
+        Ok(())
     }
 
     /// Takes the last stream's number out of a GOAWAY.
@@ -247,15 +346,32 @@ impl Guard {
         rest
     }
 
-    fn frame(&mut self, header: [u8; HEADER_BYTES], now: Instant) -> Result<(), Flood> {
+    fn frame(&mut self, header: [u8; HEADER_BYTES], now: Instant) -> Result<(), Fault> {
         let [a, b, c, kind, flags, ..] = header;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.payload = length;
+        let ack = flags & flag::ACK != 0;
+        if !self.settled && (kind != kind::SETTINGS || ack) {
+            return Err(Fault::NoSettings);
+        }
+        let possible = match kind {
+            kind::PRIORITY => length == 5,
+            kind::RST_STREAM | kind::WINDOW_UPDATE => length == 4,
+            kind::SETTINGS if ack => length == 0,
+            kind::SETTINGS => length.is_multiple_of(SETTING_BYTES),
+            kind::PING => length == 8,
+            kind::GOAWAY => length >= 8,
+            _ => true,
+        };
+        if !possible {
+            return Err(Fault::Length);
+        }
         match kind {
             kind::DATA if length == 0 && flags & flag::END_STREAM == 0 => self.empty(now),
             kind::DATA => Ok(()),
             kind::HEADERS => {
                 self.block = (0, length);
+                self.block_goes_on(flags, now);
                 if length == 0 {
                     self.empty(now)?
                 }
@@ -263,19 +379,24 @@ impl Guard {
             }
             kind::CONTINUATION => {
                 self.block = (self.block.0 + 1, self.block.1.saturating_add(length));
+                self.block_goes_on(flags, now);
                 if self.block.0 > CONTINUATIONS_MAX {
-                    return Err(Flood::Continuation);
+                    return Err(Fault::Flood(Flood::Continuation));
                 }
                 self.block_bytes()
             }
             kind::RST_STREAM if self.role == Role::Server => limit(&mut self.resets, Flood::Reset, now),
             kind::RST_STREAM => Ok(()),
-            kind::SETTINGS if flags & flag::ACK != 0 => Ok(()),
+            kind::SETTINGS if ack => Ok(()),
             kind::SETTINGS => {
-                self.settled = true;
+                if !self.settled {
+                    self.settled = true;
+                    self.unfinished = None;
+                }
+                self.setting = (length > 0).then_some(([0; SETTING_BYTES], 0));
                 limit(&mut self.settings, Flood::Settings, now)
             }
-            kind::PING if flags & flag::ACK != 0 => Ok(()),
+            kind::PING if ack => Ok(()),
             kind::PING => limit(&mut self.pings, Flood::Ping, now),
             kind::WINDOW_UPDATE => limit(&mut self.window_updates, Flood::WindowUpdate, now),
             kind::GOAWAY => {
@@ -287,17 +408,26 @@ impl Guard {
         }
     }
 
-    fn empty(&mut self, now: Instant) -> Result<(), Flood> {
+    /// A header block begins, goes on or ends with a frame of these flags.
+    const fn block_goes_on(&mut self, flags: u8, now: Instant) {
+        if flags & flag::END_HEADERS != 0 {
+            self.unfinished = None;
+        } else if self.unfinished.is_none() {
+            self.unfinished = Some(now);
+        }
+    }
+
+    fn empty(&mut self, now: Instant) -> Result<(), Fault> {
         limit(&mut self.empties, Flood::Empty, now)
     }
 
-    const fn block_bytes(&self) -> Result<(), Flood> {
-        if self.block.1 > BLOCK_BYTES_MAX { Err(Flood::HeaderBytes) } else { Ok(()) }
+    const fn block_bytes(&self) -> Result<(), Fault> {
+        if self.block.1 > BLOCK_BYTES_MAX { Err(Fault::Flood(Flood::HeaderBytes)) } else { Ok(()) }
     }
 }
 
-fn limit(bucket: &mut Bucket, flood: Flood, now: Instant) -> Result<(), Flood> {
-    if bucket.add(now) { Ok(()) } else { Err(flood) }
+fn limit(bucket: &mut Bucket, flood: Flood, now: Instant) -> Result<(), Fault> {
+    if bucket.add(now) { Ok(()) } else { Err(Fault::Flood(flood)) }
 }
 
 /// Skips up to `left` bytes.
@@ -311,6 +441,7 @@ fn skip<'a>(bytes: &'a [u8], left: &mut usize) -> &'a [u8] {
 mod kind {
     pub(super) const DATA: u8 = 0;
     pub(super) const HEADERS: u8 = 1;
+    pub(super) const PRIORITY: u8 = 2;
     pub(super) const RST_STREAM: u8 = 3;
     pub(super) const SETTINGS: u8 = 4;
     pub(super) const PING: u8 = 6;
@@ -323,6 +454,7 @@ mod kind {
 mod flag {
     pub(super) const END_STREAM: u8 = 1;
     pub(super) const ACK: u8 = 1;
+    pub(super) const END_HEADERS: u8 = 4;
 }
 
 // Each limit: how many at once, and how many each second after that.
@@ -351,177 +483,4 @@ pub const CONTINUATIONS_MAX: u32 = 16;
 pub const BLOCK_BYTES_MAX: usize = 128 * 1024;
 
 #[cfg(test)]
-mod tests {
-    use std::vec::Vec;
-
-    use super::{
-        BLOCK_BYTES_MAX, CONTINUATIONS_MAX, EMPTIES, Flood, Guard, PINGS, PREFACE, PRIORITIES, RESETS, Role,
-        SENT_BYTES_PER_WINDOW_UPDATE, SETTINGS, WINDOW_UPDATES,
-    };
-    use crate::rng::Rng;
-    use crate::time::{Duration, Instant};
-
-    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-        let length = (payload.len() as u32).to_be_bytes();
-        let mut out = Vec::from(&length[1..]);
-        out.extend([kind, flags]);
-        out.extend(stream.to_be_bytes());
-        out.extend(payload);
-        out
-    }
-
-    fn server() -> Guard {
-        let mut guard = Guard::new(Role::Server, Instant::ZERO);
-        guard.receive(PREFACE, Instant::ZERO).unwrap();
-        guard
-    }
-
-    #[test]
-    fn each_kind_has_a_burst_and_a_rate() {
-        let rows: [(Flood, Vec<u8>, (u32, u32)); 6] = [
-            (Flood::Reset, frame(3, 0, 1, &[0; 4]), RESETS),
-            (Flood::Ping, frame(6, 0, 0, &[0; 8]), PINGS),
-            (Flood::Settings, frame(4, 0, 0, &[]), SETTINGS),
-            (Flood::Priority, frame(2, 0, 1, &[0; 5]), PRIORITIES),
-            (Flood::WindowUpdate, frame(8, 0, 0, &[0, 0, 0, 1]), WINDOW_UPDATES),
-            (Flood::Empty, frame(0, 0, 1, &[]), EMPTIES),
-        ];
-        for (flood, bytes, (burst, rate)) in rows {
-            let mut guard = server();
-            for at in 0..burst {
-                assert_eq!(guard.receive(&bytes, Instant::ZERO), Ok(()), "{flood} number {at}");
-            }
-            assert_eq!(guard.clone().receive(&bytes, Instant::ZERO), Err(flood));
-            let later = Instant::ZERO.after(Duration::from_secs(1));
-            for at in 0..rate {
-                assert_eq!(guard.receive(&bytes, later), Ok(()), "{flood} number {at} a second later");
-            }
-            assert_eq!(guard.receive(&bytes, later), Err(flood));
-        }
-    }
-
-    #[test]
-    fn what_carries_something_or_answers_is_not_counted() {
-        let rows = [
-            frame(0, 1, 1, &[]),
-            frame(0, 0, 1, b"x"),
-            frame(1, 4, 1, &[0x82]),
-            frame(4, 1, 0, &[]),
-            frame(6, 1, 0, &[0; 8]),
-        ];
-        for bytes in rows {
-            let mut guard = server();
-            for _ in 0..20_000 {
-                assert_eq!(guard.receive(&bytes, Instant::ZERO), Ok(()), "{bytes:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_header_block_has_limits_of_its_own() {
-        let mut guard = server();
-        guard.receive(&frame(1, 0, 1, &[0x82]), Instant::ZERO).unwrap();
-        for _ in 0..CONTINUATIONS_MAX {
-            guard.receive(&frame(9, 0, 1, &[]), Instant::ZERO).unwrap();
-        }
-        assert_eq!(guard.receive(&frame(9, 0, 1, &[]), Instant::ZERO), Err(Flood::Continuation));
-        let mut guard = server();
-        let half = std::vec![0; BLOCK_BYTES_MAX / 2];
-        guard.receive(&frame(1, 0, 1, &half), Instant::ZERO).unwrap();
-        guard.receive(&frame(9, 0, 1, &half), Instant::ZERO).unwrap();
-        assert_eq!(guard.clone().receive(&frame(9, 0, 1, b"x"), Instant::ZERO), Err(Flood::HeaderBytes));
-        // The next block begins at nothing.
-        guard.receive(&frame(9, 4, 1, b""), Instant::ZERO).unwrap();
-        assert_eq!(guard.receive(&frame(1, 4, 3, &half), Instant::ZERO), Ok(()));
-    }
-
-    #[test]
-    fn what_we_send_allows_window_updates() {
-        let mut guard = server();
-        for _ in 0..5 * WINDOW_UPDATES.0 {
-            guard.sent(SENT_BYTES_PER_WINDOW_UPDATE);
-            assert_eq!(guard.receive(&frame(8, 0, 0, &[0, 0, 0, 64]), Instant::ZERO), Ok(()));
-        }
-    }
-
-    #[test]
-    fn a_server_may_cut_off_what_we_opened() {
-        let mut guard = Guard::new(Role::Client, Instant::ZERO);
-        for _ in 0..5 * RESETS.0 {
-            assert_eq!(guard.receive(&frame(3, 0, 1, &[0; 4]), Instant::ZERO), Ok(()));
-        }
-    }
-
-    #[test]
-    fn a_goaway_names_the_last_stream_and_settings_settle() {
-        let mut guard = Guard::new(Role::Client, Instant::ZERO);
-        assert!(!guard.is_settled());
-        guard.receive(&frame(4, 1, 0, &[]), Instant::ZERO).unwrap();
-        assert!(!guard.is_settled(), "an acknowledgement says nothing");
-        guard.receive(&frame(4, 0, 0, &[]), Instant::ZERO).unwrap();
-        assert!(guard.is_settled());
-        assert_eq!(guard.goaway(), None);
-        let goaway = |last: u32| frame(7, 0, 0, &[&last.to_be_bytes()[..], &[0; 4], b"bye"].concat());
-        guard.receive(&goaway(0x7fff_ffff), Instant::ZERO).unwrap();
-        assert_eq!(guard.goaway(), Some(0x7fff_ffff));
-        guard.receive(&goaway(0x8000_0007), Instant::ZERO).unwrap();
-        assert_eq!(guard.goaway(), Some(7));
-        guard.receive(&goaway(9), Instant::ZERO).unwrap();
-        assert_eq!(guard.goaway(), Some(7));
-    }
-
-    /// Whole frames and parts of them, of every kind, in pieces of every size: the verdict, and after how many bytes it comes, are
-    /// those of one byte at a time.
-    #[test]
-    fn arbitrary_splits_count_the_same() {
-        for seed in 0..300 {
-            let mut rng = Rng::new(seed);
-            let role = if seed % 2 == 0 { Role::Server } else { Role::Client };
-            let mut bytes = Vec::new();
-            if role == Role::Server {
-                bytes.extend(PREFACE);
-            }
-            let favourite = rng.next_u64() as u8 % 12;
-            for _ in 0..1500 {
-                let kind = if rng.next_u64() % 4 == 0 { rng.next_u64() as u8 % 12 } else { favourite };
-                let length = [0, 0, 1, 4, 8, 300][rng.next_u64() as usize % 6];
-                let flags = [0, 1, 4][rng.next_u64() as usize % 3];
-                bytes.extend(frame(kind, flags, 1, &std::vec![0; length]));
-            }
-            let verdict = |mut next: std::boxed::Box<dyn FnMut() -> usize>| {
-                let mut guard = Guard::new(role, Instant::ZERO);
-                let mut at = 0;
-                while at < bytes.len() {
-                    let end = (at + next().max(1)).min(bytes.len());
-                    if let Err(flood) = guard.receive(&bytes[at..end], Instant::ZERO) {
-                        return (Some(flood), guard.is_settled(), guard.goaway());
-                    }
-                    at = end;
-                }
-                (None, guard.is_settled(), guard.goaway())
-            };
-            let whole = verdict(std::boxed::Box::new(|| usize::MAX / 2));
-            let single = verdict(std::boxed::Box::new(|| 1));
-            assert_eq!(whole, single, "seed {seed}");
-            for round in 0..4 {
-                let mut sizes = Rng::new(seed * 10 + round);
-                let split = verdict(std::boxed::Box::new(move || sizes.next_u64() as usize % 50));
-                assert_eq!(whole, split, "seed {seed}, round {round}");
-            }
-        }
-    }
-
-    #[test]
-    fn any_bytes_at_all_are_taken() {
-        for seed in 0..200 {
-            let mut rng = Rng::new(seed);
-            let mut guard = Guard::new(Role::Server, Instant::ZERO);
-            for _ in 0..200 {
-                let bytes: Vec<u8> = (0..rng.next_u64() % 64).map(|_| rng.next_u64() as u8).collect();
-                if guard.receive(&bytes, Instant::ZERO).is_err() {
-                    break;
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -267,7 +267,7 @@ impl Knowledge {
             }
         }
         if let Some(next) = &self.gateway_spec.next
-            && self.everything_is_settled(targets(&next.rules).cloned())
+            && self.everything_is_settled(entered(next).cloned())
         {
             self.gateway_spec.promote();
         }
@@ -309,7 +309,7 @@ impl Knowledge {
         let mut open: Vec<ServiceId> = self.asked.keys().cloned().collect();
         // Taken from the end: what is declared comes before what was asked for, should not all of it fit.
         for spec in self.gateway_spec.both() {
-            open.extend(targets(&spec.rules).cloned());
+            open.extend(entered(spec).cloned());
         }
         open.extend(self.declared.iter().cloned());
         if let Some(own) = &self.own {
@@ -370,6 +370,11 @@ impl<T> Default for Held<T> {
     fn default() -> Self {
         Self { used: None, next: None }
     }
+}
+
+/// The services that a gateway sends requests and connections to.
+fn entered(gateway: &GatewaySpec) -> impl Iterator<Item = &ServiceId> {
+    targets(&gateway.rules).chain(gateway.listeners.iter().flat_map(|listener| listener.services()))
 }
 
 /// The services that `rules` send requests to.

@@ -55,11 +55,15 @@ pub enum Reason {
     Draining,
     /// A method or feature that Leno does not support here.
     Unsupported,
+    /// The request is for a host that its connection was not made for.
+    Misdirected,
+    /// The gateway serves this over HTTPS only, and says where.
+    HttpsOnly,
 }
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -78,6 +82,8 @@ impl Reason {
         Self::Overload,
         Self::Draining,
         Self::Unsupported,
+        Self::Misdirected,
+        Self::HttpsOnly,
     ];
 
     /// `(word, status, culprit, sentence)`.
@@ -128,6 +134,13 @@ impl Reason {
             Self::Overload => ("overload", 503, Leno, "a limit of the proxy is reached"),
             Self::Draining => ("draining", 503, Leno, "the proxy is stopping"),
             Self::Unsupported => ("unsupported", 501, Downstream, "the proxy does not support this request"),
+            Self::Misdirected => (
+                "misdirected",
+                421,
+                Downstream,
+                "this connection was made for another host than the request is for",
+            ),
+            Self::HttpsOnly => ("https_only", 308, Configuration, "this is served over HTTPS only"),
         }
     }
 
@@ -174,6 +187,8 @@ impl Culprit {
 /// The phrase of a status that Leno answers with; only for people.
 pub const fn phrase(status: u16) -> &'static [u8] {
     match status {
+        301 => b"Moved Permanently",
+        308 => b"Permanent Redirect",
         400 => b"Bad Request",
         404 => b"Not Found",
         408 => b"Request Timeout",

@@ -106,6 +106,10 @@ pub enum Then {
     NoSuchService,
     /// The entry does not serve this kind of request.
     Unsupported,
+    /// The request is for a host that this connection is not for.
+    Misdirected,
+    /// The same URL is served over HTTPS: answer with this status.
+    Redirect(u16),
 }
 
 /// Backends by weight.

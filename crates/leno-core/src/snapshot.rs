@@ -14,8 +14,8 @@ use crate::route::{
     decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EndpointSpec, KnownService, MatchSpec, Protocol, RuleSpec, ServiceSpec, TargetSpec,
-    Transport, World,
+    ActionSpec, Balance, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
+    ServiceSpec, TargetSpec, Transport, World,
 };
 use crate::time::Duration;
 use crate::vip::{Vips, is_virtual};
@@ -49,6 +49,8 @@ pub struct Snapshot {
     addresses: Addresses,
     /// The gateway's list, in a gateway.
     gateway: Option<ListId>,
+    /// The gateway's listeners.
+    listeners: Vec<Arc<ListenerSpec>>,
     /// The list that leads to the application beside this sidecar.
     local: Option<ListId>,
 }
@@ -64,6 +66,8 @@ pub struct BackendSpec {
     pub balance: Balance,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// Connections begin with a PROXY header.
+    pub send_proxy: Option<crate::proxy_protocol::Version>,
     /// In the order of their names.
     pub endpoints: Vec<Arc<EndpointSpec>>,
 }
@@ -151,6 +155,7 @@ impl Snapshot {
                 expected: Expected::Http,
             });
             build.snapshot.gateway = Some(list);
+            build.snapshot.listeners.clone_from(&gateway.listeners);
         }
         if let Some(app) = local {
             build.local(app, world);
@@ -230,6 +235,11 @@ impl Snapshot {
         }
     }
 
+    /// The decision about a request that the gateway's listener does not let in.
+    pub fn turned_away(&self, then: Then) -> Decision {
+        Decision { list: self.gateway.unwrap_or(ListId(u32::MAX)), rule: None, then, timeout: None }
+    }
+
     fn undecided(entry: Entry<'_>) -> Decision {
         let then = match entry {
             Entry::Gateway => Then::NoRoute,
@@ -238,6 +248,11 @@ impl Snapshot {
             Entry::Address(_) | Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
         };
         Decision { list: ListId(u32::MAX), rule: None, then, timeout: None }
+    }
+
+    /// The gateway's listener with this name.
+    pub fn listener(&self, name: &str) -> Option<&Arc<ListenerSpec>> {
+        self.listeners.iter().find(|listener| &*listener.name == name)
     }
 
     /// What is known of the service that `authority` names.
@@ -435,6 +450,7 @@ impl Build {
             service: service.id.clone(),
             balance: service.balance,
             protocol: service.protocol,
+            send_proxy: service.send_proxy,
             endpoints,
         });
         let id = BackendId(self.snapshot.backends.len() as u32 - 1);
@@ -463,6 +479,7 @@ impl Build {
             service: service.id.clone(),
             balance: Balance::RoundRobin,
             protocol: service.protocol,
+            send_proxy: service.send_proxy,
             endpoints: alloc::vec![endpoint],
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
@@ -484,6 +501,7 @@ impl Build {
             service: app.service.clone(),
             balance: Balance::RoundRobin,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
+            send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: app.instance.clone(),
                 address: app.address,

@@ -11,8 +11,13 @@ use crate::peer::SpiffeId;
 use crate::time::Duration;
 
 mod cidr;
+mod gateway;
 
 pub use cidr::{Cidr, CidrError};
+pub use gateway::{
+    CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
+    TerminationSpec, TlsVersion,
+};
 
 /// A service as its owner declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,9 @@ pub struct ServiceSpec {
     pub health: Option<HealthSpec>,
     /// From the whole request head received to the end of the response; `None`: only the idle limit bounds it.
     pub timeout: Option<Duration>,
+    /// Connections to its endpoints begin with a PROXY header that names the client. Only for opaque bytes and plain
+    /// endpoints: a pooled connection has no one client, and a sidecar would take the header for the client's words.
+    pub send_proxy: Option<crate::proxy_protocol::Version>,
     /// Its name resolves to its instances, each of which has a name and virtual address of its own.
     pub headless: bool,
     /// The port that SRV records name; a captured connection reaches the service by any port. Default [`SRV_PORT`].
@@ -178,17 +186,6 @@ pub enum Probe {
     Tcp,
     /// `GET` this path answers 200 to 399.
     Http(String),
-}
-
-/// A gateway: a proxy through which requests enter the mesh.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GatewaySpec {
-    /// Its identity in the mesh.
-    pub id: ServiceId,
-    /// Where it listens; port 0 is resolved by the shell.
-    pub listen: SocketAddr,
-    /// First match wins; a request that no rule matches is answered 404 with a reason.
-    pub rules: Vec<RuleSpec>,
 }
 
 /// One place that can answer requests for a service.

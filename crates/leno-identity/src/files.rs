@@ -33,23 +33,34 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 pub fn credential(cert: &Path, key: &Path, roots: &Path, now: UnixTime) -> Result<Credential, FileError> {
     let chain = certificates(cert)?;
     let roots = certificates(roots)?;
-    let text = read(key)?;
-    let key_der =
-        PrivateKeyDer::from_pem_slice(&text).map_err(|error| FileError::pem(key, "private key", error))?;
+    let key_der = private_key(key)?;
     Credential::new(chain, key_der, roots, now)
         .map_err(|error| FileError::new(cert, Problem::Credential(error)))
 }
 
+/// The private key in a PEM file (PKCS #8, SEC 1 or PKCS #1).
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| FileError::pem(path, "private key", error))
+}
+
 /// The certificates in a PEM file, at least one.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    certificates_up_to(path, CERTIFICATES_MAX)
+}
+
+/// The same, for a file that may have more of them.
+pub(crate) fn certificates_up_to(
+    path: &Path,
+    most: usize,
+) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = read(path)?;
     let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
-        .take(CERTIFICATES_MAX + 1)
+        .take(most + 1)
         .collect::<Result<_, _>>()
         .map_err(|error| FileError::pem(path, "certificate", error))?;
     match found.len() {
         0 => Err(FileError::new(path, Problem::Missing("certificate"))),
-        count if count > CERTIFICATES_MAX => Err(FileError::new(path, Problem::TooMany)),
+        count if count > most => Err(FileError::new(path, Problem::TooMany)),
         _ => Ok(found),
     }
 }

@@ -11,6 +11,7 @@ pub mod authority;
 mod base64;
 pub mod credential;
 pub mod files;
+pub mod ingress;
 pub mod reason;
 pub mod svid;
 pub mod tls;

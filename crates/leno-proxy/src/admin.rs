@@ -215,6 +215,8 @@ fn describe(snapshot: &Snapshot, then: leno_core::route::Then) -> String {
         Then::NoRoute => "no_route".into(),
         Then::NoSuchService => "no_such_service".into(),
         Then::Unsupported => "unsupported".into(),
+        Then::Misdirected => "misdirected".into(),
+        Then::Redirect(_) => "https_only".into(),
     }
 }
 

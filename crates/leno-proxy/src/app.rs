@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use leno_core::name::ServiceId;
 use leno_core::snapshot::{LocalApp, Snapshot};
-use leno_core::spec::World;
+use leno_core::spec::{GatewaySpec, World};
 use leno_core::vip::Vips;
 use leno_identity::credential::Credential;
+use leno_identity::ingress::IngressError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,6 +25,7 @@ use crate::clock::Clock;
 use crate::config::{Bound, ProxyConfig, Source};
 use crate::dial::Dialer;
 use crate::dns::{self, Clients};
+use crate::gateway::certificates;
 use crate::listen::{Listener, Purpose, bind};
 use crate::netns::APP_V4;
 use crate::source::{self, Feed, Listens, SourceError};
@@ -49,6 +51,8 @@ pub enum ProxyError {
     Source(SourceError),
     /// The access log cannot be opened.
     AccessLog(io::Error),
+    /// The certificates of a gateway cannot be used.
+    Certificates(IngressError),
     /// The operating system refused something else.
     System(io::Error),
     /// This worker's thread is over though nobody told it to end: a fault of ours.
@@ -72,6 +76,7 @@ impl std::fmt::Display for ProxyError {
                 "connections cannot be made in the way that capture needs: {error}; a mark needs CAP_NET_ADMIN, another network namespace CAP_SYS_ADMIN"
             ),
             Self::Source(error) => error.fmt(f),
+            Self::Certificates(error) => write!(f, "the gateway's certificates cannot be used: {error}"),
             Self::AccessLog(error) => write!(f, "the access log cannot be opened: {error}"),
             Self::System(error) => write!(f, "the operating system refused to start the proxy: {error}"),
             Self::Worker(number) => {
@@ -189,9 +194,16 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     }
     first_world(&feed).await?;
 
-    let gateway = feed.world.borrow().gateway.as_ref().map(|gateway| gateway.listen);
-    if let Some(address) = gateway.filter(|_| own.gateway) {
-        listeners.push(bound("gateway", Purpose::Http(Caller::Gateway), address, count)?);
+    let gateway = feed.world.borrow().gateway.clone().filter(|_| own.gateway);
+    let terminations = match &gateway {
+        Some(_) => certificates::follow(feed.world.clone()).map_err(ProxyError::Certificates)?,
+        None => watch::channel(Arc::default()).1,
+    };
+    for listener in gateway.iter().flat_map(|gateway| &gateway.listeners) {
+        listeners.push(bound("gateway", Purpose::Gateway(listener.name.clone()), listener.listen, count)?);
+    }
+    if let Some(gateway) = gateway {
+        tokio::spawn(watch_listeners(gateway, feed.world.clone()));
     }
     // What the workload is told must be reachable from where it lives.
     let place = namespace.as_ref();
@@ -230,6 +242,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         clock,
         snapshot,
         tls,
+        terminations,
         demand,
         log,
         dialer,
@@ -349,16 +362,41 @@ fn addresses(listeners: &[Listener], admin: Option<&TcpListener>) -> Bound {
         match purpose {
             Purpose::Mesh => bound.mesh = Some(*address),
             Purpose::Http(Caller::Forward) => bound.forward = Some(*address),
-            Purpose::Http(Caller::Gateway) => bound.gateway = Some(*address),
+            Purpose::Gateway(name) => {
+                bound.gateway = bound.gateway.or(Some(*address));
+                bound.listeners.push((name.to_string(), *address));
+            }
             Purpose::Http(Caller::Dependency { service, .. }) => {
                 bound.outbound.push((service.clone(), *address));
             }
             Purpose::Captured => bound.captured.push(*address),
             Purpose::CapturedInbound(_) => bound.captured_inbound.push(*address),
-            Purpose::Http(Caller::Inbound { .. } | Caller::Captured { .. }) => {}
+            Purpose::Http(
+                Caller::Gateway(_)
+                | Caller::Passage { .. }
+                | Caller::Inbound { .. }
+                | Caller::Captured { .. },
+            ) => {}
         }
     }
     bound
+}
+
+/// Says when the configuration has listeners at other addresses than the ones that were bound at the start.
+async fn watch_listeners(bound: GatewaySpec, mut world: watch::Receiver<Arc<World>>) {
+    let addresses = |gateway: &GatewaySpec| -> Vec<(Arc<str>, SocketAddr)> {
+        gateway.listeners.iter().map(|listener| (listener.name.clone(), listener.listen)).collect()
+    };
+    let mut said = addresses(&bound);
+    while world.changed().await.is_ok() {
+        let now = world.borrow_and_update().gateway.as_ref().map(addresses);
+        if let Some(now) = now.filter(|now| *now != said) {
+            tracing::warn!(
+                "the gateway's listeners have changed; their addresses are taken when the proxy starts again"
+            );
+            said = now;
+        }
+    }
 }
 
 /// The host name by which requests on a dependency's port call it: the `/` of its own name has no place in one.

@@ -56,6 +56,12 @@ pub(crate) trait Source {
 
     /// Waits until the other end has given up on this message, after its body has ended. Cancel-safe; may wait for ever.
     async fn gone(&mut self);
+
+    /// Waits until the other end has cut this message off, while nobody reads it because the sink takes nothing. May wait for
+    /// ever.
+    fn cut_off(&self) -> impl Future<Output = ()> + use<Self> {
+        std::future::pending()
+    }
 }
 
 /// Where a body goes.

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use leno_core::detect::Port;
 use leno_core::edit::Edits;
+use leno_core::gateway::https_url;
 use leno_core::head::{FieldId, RequestHead};
 use leno_core::name::ServiceId;
 use leno_core::rng::Rng;
+use leno_core::route::Then;
 use leno_core::snapshot::Entry;
 
 use crate::body::Request;
+use crate::gateway::Gate;
 use crate::telemetry::PairId;
 
 /// Where a request came from.
@@ -33,8 +36,15 @@ pub(crate) enum Caller {
         /// The address that the workload connected to.
         destination: SocketAddr,
     },
-    /// Outside, through a gateway.
-    Gateway,
+    /// Outside, through a gateway that serves HTTP.
+    Gateway(Gate),
+    /// Outside, through a gateway that passes connections on.
+    Passage {
+        /// The service that takes them.
+        service: ServiceId,
+        /// The name that the client asked for, as far as it is known.
+        authority: Arc<str>,
+    },
     /// A peer, for the application beside.
     Inbound {
         /// The peer's service.
@@ -48,10 +58,10 @@ impl Caller {
     pub(crate) const fn entry(&self) -> Entry<'_> {
         match self {
             Self::Forward => Entry::Forward,
-            Self::Dependency { service, .. } => Entry::Dependency(service),
+            Self::Dependency { service, .. } | Self::Passage { service, .. } => Entry::Dependency(service),
             // The address may be one instance's; and what it stands for is decided for each request anew.
             Self::Captured { destination, .. } => Entry::Address(*destination),
-            Self::Gateway => Entry::Gateway,
+            Self::Gateway(_) => Entry::Gateway,
             Self::Inbound { .. } => Entry::Inbound,
         }
     }
@@ -63,16 +73,16 @@ impl Caller {
                 Some(Port::Service(service.clone()))
             }
             Self::Captured { service: None, destination } => Some(Port::Address(*destination)),
-            Self::Forward | Self::Gateway | Self::Inbound { .. } => None,
+            Self::Forward | Self::Gateway(_) | Self::Passage { .. } | Self::Inbound { .. } => None,
         }
     }
 
     /// The authority of a connection that says none itself.
     pub(crate) fn authority(&self) -> String {
         match self {
-            Self::Dependency { authority, .. } => authority.to_string(),
+            Self::Dependency { authority, .. } | Self::Passage { authority, .. } => authority.to_string(),
             Self::Captured { destination, .. } => destination.to_string(),
-            Self::Forward | Self::Gateway | Self::Inbound { .. } => String::new(),
+            Self::Forward | Self::Gateway(_) | Self::Inbound { .. } => String::new(),
         }
     }
 
@@ -83,6 +93,22 @@ impl Caller {
             head.authority = authority.as_bytes();
         }
         head
+    }
+
+    /// What becomes of a request that the listener does not let in; `None`: the rules decide.
+    pub(crate) fn turn_away(&self, head: &RequestHead<'_>) -> Option<Then> {
+        match self {
+            Self::Gateway(gate) => gate.turn_away(head),
+            _ => None,
+        }
+    }
+
+    /// Where a request is sent that has to come over HTTPS.
+    pub(crate) fn https_url(&self, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+        match self {
+            Self::Gateway(gate) => https_url(head, gate.redirect()?),
+            _ => None,
+        }
     }
 
     /// What this hop adds to a request. Returns the request's id.
@@ -103,18 +129,8 @@ impl Caller {
                 id
             }
         };
-        if matches!(self, Self::Gateway) {
-            edits.set_with(b"x-forwarded-for", |chain| {
-                // Several lines are one list (RFC 9110 §5.3).
-                for (_, name, value) in head.fields.iter() {
-                    if name.eq_ignore_ascii_case(b"x-forwarded-for") && !value.is_empty() {
-                        chain.extend_from_slice(value);
-                        chain.extend_from_slice(b", ");
-                    }
-                }
-                chain.extend_from_slice(client.ip());
-            });
-            edits.set(b"x-forwarded-proto", b"http");
+        if let Self::Gateway(gate) = self {
+            gate.edit(edits, head, client);
         }
         id
     }
@@ -167,6 +183,8 @@ const UUID_PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28,
 pub(crate) struct Remote {
     /// Its address.
     pub(crate) address: SocketAddr,
+    /// Where it connected to, as far as anybody asked.
+    pub(crate) destination: Option<SocketAddr>,
     ip: [u8; Self::IP_BYTES_MAX],
     ip_length: usize,
 }
@@ -182,10 +200,15 @@ impl Remote {
         // It fits by the definition of the length.
         let _ = write!(rest, "{}", address.ip());
         let ip_length = Self::IP_BYTES_MAX - rest.len();
-        Self { address, ip, ip_length }
+        Self { address, destination: None, ip, ip_length }
     }
 
-    fn ip(&self) -> &[u8] {
+    /// The same with the address that it connected to.
+    pub(crate) const fn with_destination(self, destination: SocketAddr) -> Self {
+        Self { destination: Some(destination), ..self }
+    }
+
+    pub(crate) fn ip(&self) -> &[u8] {
         &self.ip[..self.ip_length]
     }
 }

@@ -165,8 +165,10 @@ pub struct Bound {
     pub mesh: Option<SocketAddr>,
     /// The forward proxy.
     pub forward: Option<SocketAddr>,
-    /// The gateway's listener.
+    /// The first of the gateway's listeners.
     pub gateway: Option<SocketAddr>,
+    /// Each of the gateway's listeners, by name.
+    pub listeners: Vec<(String, SocketAddr)>,
     /// The admin address.
     pub admin: Option<SocketAddr>,
     /// The local port of each dependency.

@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;
@@ -13,10 +14,11 @@ use leno_core::grpc::{self, Status};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
+use leno_core::proxy_protocol::{self, Ends};
 use leno_core::reason::{Reason, phrase};
-use leno_core::route::{Speak, Then, speak};
+use leno_core::route::{BackendId, Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::Transport;
+use leno_core::spec::{Protocol, Transport};
 use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
@@ -26,6 +28,7 @@ use crate::body::{
 use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
 use crate::h2;
+use crate::h2::client::NoStream;
 use crate::mux;
 use crate::opaque;
 use crate::telemetry::bump;
@@ -64,7 +67,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         Kind::Tcp => snapshot.decide_connection(caller.entry(), head.authority),
         Kind::Http | Kind::Http2 => snapshot.decide(caller.entry(), &head),
     };
-    let mut decision = decide(&snapshot);
+    let mut decision = match caller.turn_away(&head) {
+        Some(then) => snapshot.turned_away(then),
+        None => decide(&snapshot),
+    };
     if decision.then == Then::NoSuchService
         && let Some(service) = learn::unheard(&snapshot, caller, head.authority)
     {
@@ -78,6 +84,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let mut drive = Drive {
         worker,
         caller,
+        client,
         snapshot: &snapshot,
         head,
         request,
@@ -125,6 +132,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
 struct Drive<'a> {
     worker: &'a Rc<Worker>,
     caller: &'a Caller,
+    client: &'a Remote,
     snapshot: &'a Snapshot,
     head: RequestHead<'a>,
     request: &'a Request,
@@ -203,21 +211,23 @@ impl Drive<'_> {
     async fn dial<S: Source>(&mut self, source: &mut S) -> Option<Upstream> {
         let endpoint = self.exchange.endpoint()?.clone();
         let backend = self.exchange.backend()?;
-        let how = speak(self.request.kind, self.snapshot.protocol(backend));
+        let how = self.how(&endpoint, self.snapshot.protocol(backend));
         if let Some(connection) = ready(self.worker, &endpoint, how) {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
-        let mut connecting = pin!(connect(self.worker, &endpoint, how));
+        let auto = self.snapshot.protocol(backend) == Protocol::Auto;
+        let mut connecting = pin!(connect(self.worker, &endpoint, how, auto));
         let mut gone = pin!(source.gone());
         let due = self.due();
         let input = tokio::select! {
             biased;
             connected = &mut connecting => match connected {
-                Ok(upstream) => {
+                Ok(upstream) if self.begin(&upstream, backend).is_ok() => {
                     self.handle(Input::Connected { reused: false });
                     return Some(upstream);
                 }
+                Ok(_) => Input::ConnectFailed(ConnectFailure::Refused),
                 Err(failure) => Input::ConnectFailed(failure),
             },
             () = &mut gone => Input::DownstreamGone,
@@ -225,6 +235,29 @@ impl Drive<'_> {
         };
         self.handle(input);
         None
+    }
+
+    /// What the endpoint is spoken to.
+    fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
+        let how = speak(self.request.kind, protocol);
+        if how != Speak::Http2 || protocol != Protocol::Auto {
+            return how;
+        }
+        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
+        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
+        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
+    }
+
+    /// What a new connection begins with before anybody's first byte: a header that names the client, where that is asked for.
+    fn begin(&self, upstream: &Upstream, backend: BackendId) -> std::io::Result<()> {
+        let version = self.snapshot.backend(backend).and_then(|backend| backend.send_proxy);
+        let (Upstream::Opaque(connection), Some(version)) = (upstream, version) else { return Ok(()) };
+        let endpoint = self.exchange.endpoint().map(|endpoint| endpoint.spec.address);
+        let source = self.client.address;
+        let destination = self.client.destination.or(endpoint).unwrap_or(source);
+        let mut header = Vec::new();
+        proxy_protocol::encode(version, &Ends { source, destination }, &mut header);
+        connection.begin_with(&header)
     }
 
     /// Sends the request, relays the response, and keeps the connection if it can be used again.
@@ -522,7 +555,7 @@ impl Drive<'_> {
         let mut edits = Edits::default();
         edits.add(b"leno-reason", reason.word().as_bytes());
         edits.add(b"x-request-id", self.request_id.bytes());
-        let mut status = reason.status();
+        let mut status = record.status;
         let mut wants_body = self.head.method != b"HEAD";
         if self.call {
             // The whole answer is a head, in gRPC's terms.
@@ -532,6 +565,11 @@ impl Drive<'_> {
             edits.set_with(b"grpc-message", |out| grpc::write_message(out, body.trim_end()));
         } else {
             edits.add(b"content-type", b"text/plain; charset=utf-8");
+        }
+        if reason == Reason::HttpsOnly
+            && let Some(url) = self.caller.https_url(&self.head)
+        {
+            edits.add(b"location", &url);
         }
         let head = ResponseHead { status, reason: phrase(status), fields: Fields::default() };
         let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
@@ -613,7 +651,14 @@ async fn upload<S: Source, W: RequestSink>(
             if tunnel_offered { requests.flush().await } else { requests.finish(Fields::default()).await };
         done.map_err(|_| PumpError::Sink)
     } else {
-        pump(source, requests, sent).await
+        // While the application takes nothing, nobody reads; a client that is cut off then has to be seen all the same.
+        let mut cut_off = pin!(source.cut_off());
+        let mut pumped = pin!(pump(source, requests, sent));
+        std::future::poll_fn(|cx| match pumped.as_mut().poll(cx) {
+            Poll::Ready(pumped) => Poll::Ready(pumped),
+            Poll::Pending => cut_off.as_mut().poll(cx).map(|()| Err(PumpError::Source(Broken::CLOSED))),
+        })
+        .await
     };
     match result {
         Ok(()) => {
@@ -647,6 +692,7 @@ async fn connect(
     worker: &Rc<Worker>,
     endpoint: &Rc<Endpoint>,
     how: Speak,
+    auto: bool,
 ) -> Result<Upstream, ConnectFailure> {
     match (&endpoint.spec.transport, how) {
         (Transport::Plain, Speak::Opaque) => {
@@ -657,20 +703,26 @@ async fn connect(
         }
         (Transport::Plain, Speak::Http2) => {
             let scheme = http::uri::Scheme::HTTP;
-            let call = h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await?;
-            Ok(Upstream::H2(call))
+            match h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await {
+                Ok(call) => Ok(Upstream::H2(call)),
+                Err(NoStream::NotHttp2) if auto => dial_http1(worker, endpoint).await,
+                Err(NoStream::NotHttp2) => Err(ConnectFailure::Refused),
+                Err(NoStream::Connect(failure)) => Err(failure),
+            }
         }
-        (Transport::Plain, Speak::Http1) => {
-            let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
-            let connection = connection.map_err(|_| ConnectFailure::Refused)?;
-            bump(&mut worker.telemetry().dialed, "plain");
-            Ok(Upstream::H1(Box::new(connection)))
-        }
+        (Transport::Plain, Speak::Http1) => dial_http1(worker, endpoint).await,
         (Transport::Mesh(id), _) => {
             let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
             Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
         }
     }
+}
+
+async fn dial_http1(worker: &Rc<Worker>, endpoint: &Endpoint) -> Result<Upstream, ConnectFailure> {
+    let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
+    let connection = connection.map_err(|_| ConnectFailure::Refused)?;
+    bump(&mut worker.telemetry().dialed, "plain");
+    Ok(Upstream::H1(Box::new(connection)))
 }
 
 const fn early(broken: Broken) -> Ending {

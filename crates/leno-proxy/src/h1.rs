@@ -163,6 +163,11 @@ impl Source for Reader {
             }
         }
     }
+
+    fn cut_off(&self) -> impl Future<Output = ()> + use<> {
+        let stream = self.stream.clone();
+        async move { stream.failed().await }
+    }
 }
 
 impl Reader {

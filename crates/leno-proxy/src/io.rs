@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::socket;
@@ -120,6 +121,12 @@ impl Stream {
         let probes = socket2::TcpKeepalive::new().with_time(silence);
         // A failure means that the socket is already gone.
         let _ = SockRef::from(self.socket()).set_tcp_keepalive(&probes);
+    }
+
+    /// Waits until the connection has failed, whatever is still to be read: the peer has reset it, or is dead.
+    pub(crate) async fn failed(&self) {
+        // An error means that the reactor is gone, and with it everything.
+        let _ = self.socket().ready(Interest::ERROR).await;
     }
 
     /// Makes the peer see a reset instead of an orderly end when the stream is dropped.

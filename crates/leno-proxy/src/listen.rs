@@ -13,7 +13,7 @@ use crate::caller::Caller;
 use crate::config::CaptureMode;
 use crate::telemetry::bump;
 use crate::worker::Worker;
-use crate::{downstream, mux};
+use crate::{downstream, gateway, mux};
 
 /// Connections that the kernel keeps until they are accepted (nginx 511, Envoy 1024).
 const BACKLOG: i32 = 1024;
@@ -27,6 +27,8 @@ pub(crate) enum Purpose {
     Mesh,
     /// A caller of this kind.
     Http(Caller),
+    /// Clients from outside, through a gateway's listener of this name.
+    Gateway(std::sync::Arc<str>),
     /// The workload beside, through connections that were intercepted on their way to somewhere else.
     Captured,
     /// Outside the mesh, through connections to the application that were intercepted in this way.
@@ -41,7 +43,7 @@ impl Purpose {
             Self::Captured | Self::Http(Caller::Captured { .. }) => "captured",
             Self::Http(Caller::Forward) => "forward",
             Self::Http(Caller::Dependency { .. }) => "dependency",
-            Self::Http(Caller::Gateway) => "gateway",
+            Self::Gateway(_) | Self::Http(Caller::Gateway(_) | Caller::Passage { .. }) => "gateway",
             Self::Http(Caller::Inbound { .. }) => "inbound",
             Self::CapturedInbound(_) => "captured_inbound",
         }
@@ -123,6 +125,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, socket: StdListener, purpose: Pur
                     Purpose::Http(caller) => {
                         downstream::serve(&worker, stream, peer, caller.clone(), guard);
                     }
+                    Purpose::Gateway(name) => gateway::accept(&worker, stream, peer, name, guard),
                     Purpose::Captured => downstream::captured(&worker, stream, peer, guard),
                     Purpose::CapturedInbound(mode) => {
                         downstream::captured_inbound(&worker, stream, peer, *mode, guard);

@@ -462,6 +462,10 @@ const fn code_of(reason: Reason) -> Code {
         | Reason::NoEndpoint
         | Reason::NoHealthyEndpoint
         | Reason::Draining => Code::Refused,
-        Reason::RequestMalformed | Reason::RequestHeadTimeout | Reason::Unsupported => Code::Protocol,
+        Reason::RequestMalformed
+        | Reason::RequestHeadTimeout
+        | Reason::Unsupported
+        | Reason::Misdirected
+        | Reason::HttpsOnly => Code::Protocol,
     }
 }

@@ -156,6 +156,14 @@ impl Connection {
         Ok(Self::new(stream, ReadBuffer::new(worker.stock.clone()), &Choice::Made))
     }
 
+    /// Sends what comes before everything else, on a connection that is new: it fits into the socket's empty buffer.
+    pub(crate) fn begin_with(&self, header: &[u8]) -> io::Result<()> {
+        match self.sink.stream.try_send(header, &[])? {
+            sent if sent == header.len() => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
+        }
+    }
+
     /// The client's connection.
     fn downstream(worker: &Worker, arrival: &Arrival, choice: Choice) -> Self {
         let buffer = beginning_with(worker.stock.clone(), &arrival.first);
@@ -310,6 +318,11 @@ impl Source for Reader {
             self.decide();
         }
     }
+
+    fn cut_off(&self) -> impl Future<Output = ()> + use<> {
+        let stream = self.stream.clone();
+        async move { stream.failed().await }
+    }
 }
 
 impl ResponseSource for Reader {
@@ -350,7 +363,7 @@ impl Writer {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        Poll::Ready(Ok(()))
+        self.stream.poll_flush(cx)
     }
 }
 

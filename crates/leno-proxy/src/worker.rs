@@ -15,6 +15,7 @@ use leno_core::rng::Rng;
 use leno_core::route::{Expected, ListId};
 use leno_core::snapshot::Snapshot;
 use leno_core::time::Instant;
+use leno_identity::ingress::Termination;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::access_log::Log;
@@ -22,6 +23,7 @@ use crate::buffer::Stock;
 use crate::caller::Caller;
 use crate::clock::{Clock, seed};
 use crate::dial::Dialer;
+use crate::gateway::certificates::Terminations;
 use crate::h1::client::Pools as H1Pools;
 use crate::h2;
 use crate::io::Stream;
@@ -49,6 +51,8 @@ pub(crate) struct Seat {
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     /// What to speak TLS with; `None` until there is a certificate.
     pub(crate) tls: watch::Receiver<Option<Arc<TlsState>>>,
+    /// What a gateway's listeners speak TLS with.
+    pub(crate) terminations: watch::Receiver<Arc<Terminations>>,
     /// Services that a request named and the snapshot does not know.
     pub(crate) demand: mpsc::Sender<ServiceId>,
     /// One line per request.
@@ -110,6 +114,9 @@ pub(crate) struct Worker {
     /// The counters of each list of the current snapshot, filled at first use.
     outbound_pairs: RefCell<Vec<Option<PairId>>>,
     tls: RefCell<Option<Arc<TlsState>>>,
+    terminations: watch::Receiver<Arc<Terminations>>,
+    /// Connections at a gateway that are not let in yet.
+    pub(crate) entering: Cell<usize>,
     demand: mpsc::Sender<ServiceId>,
     /// Rings when a snapshot was adopted.
     adopted: Notify,
@@ -168,6 +175,8 @@ impl Worker {
             telemetry: RefCell::default(),
             outbound_pairs: RefCell::default(),
             tls: RefCell::new(seat.tls.borrow().clone()),
+            terminations: seat.terminations.clone(),
+            entering: Cell::new(0),
             demand: seat.demand.clone(),
             adopted: Notify::new(),
             h1_pools: RefCell::default(),
@@ -236,6 +245,11 @@ impl Worker {
 
     pub(crate) fn tls(&self) -> Ref<'_, Option<Arc<TlsState>>> {
         self.tls.borrow()
+    }
+
+    /// What a gateway's listener speaks TLS with now.
+    pub(crate) fn termination(&self, listener: &str) -> Option<Arc<Termination>> {
+        self.terminations.borrow().get(listener).cloned()
     }
 
     /// The counters for requests that leave through a list of the current snapshot.

@@ -164,6 +164,7 @@ impl Make {
             when: MatchSpec::default(),
             then: ActionSpec::Split(shares),
             timeout: self.rng.one_in(3).then(|| Duration::from_millis(100 + self.rng.below(900))),
+            send_proxy: None,
         };
         vec![second, split]
     }

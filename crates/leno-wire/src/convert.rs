@@ -8,6 +8,7 @@ use std::time::Duration;
 use leno_core::index::Kind;
 use leno_core::name::{Label, ServiceId};
 use leno_core::peer::SpiffeId;
+use leno_core::proxy_protocol::Version;
 use leno_core::spec;
 use prost::Message;
 
@@ -134,6 +135,11 @@ impl From<&spec::ServiceSpec> for wire::Service {
             calls: spec.calls.iter().map(full_name).collect(),
             health: spec.health.as_ref().map(wire::HealthCheck::from),
             timeout_nanos: spec.timeout.map(nanos),
+            send_proxy: match spec.send_proxy {
+                None => 0,
+                Some(Version::V1) => 1,
+                Some(Version::V2) => 2,
+            },
             headless: spec.headless,
             srv_port: (spec.srv_port != spec::SRV_PORT).then(|| spec.srv_port.into()),
         }
@@ -164,33 +170,17 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     .map(|h| h.try_into().map_err(|e: WireError| e.below("health")))
                     .transpose()?,
                 timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+                send_proxy: match message.send_proxy {
+                    0 => None,
+                    1 => Some(Version::V1),
+                    2 => Some(Version::V2),
+                    number => return Err(bad("send_proxy", format!("{number} is not known here"))),
+                },
                 headless: message.headless,
                 srv_port: message
                     .srv_port
                     .map_or(Ok(spec::SRV_PORT), |port| port_number("srv_port", port))?,
             })
-        };
-        parse().map_err(|error: WireError| WireError { resource: message.name, ..error })
-    }
-}
-
-impl From<&spec::GatewaySpec> for wire::Gateway {
-    fn from(spec: &spec::GatewaySpec) -> Self {
-        Self {
-            name: full_name(&spec.id),
-            listen: spec.listen.to_string(),
-            rules: spec.rules.iter().map(wire::Rule::from).collect(),
-        }
-    }
-}
-
-impl TryFrom<wire::Gateway> for spec::GatewaySpec {
-    type Error = WireError;
-
-    fn try_from(message: wire::Gateway) -> Result<Self, WireError> {
-        let id = id("name", &message.name)?;
-        let parse = move || {
-            Ok(Self { id, listen: address("listen", &message.listen)?, rules: rules(message.rules)? })
         };
         parse().map_err(|error: WireError| WireError { resource: message.name, ..error })
     }
@@ -276,13 +266,7 @@ impl From<&spec::RuleSpec> for wire::Rule {
 impl From<&spec::MatchSpec> for wire::Match {
     fn from(spec: &spec::MatchSpec) -> Self {
         Self {
-            hosts: spec
-                .hosts
-                .iter()
-                .map(|host| match host {
-                    spec::HostMatch::Exact(text) | spec::HostMatch::Suffix(text) => text.to_string(),
-                })
-                .collect(),
+            hosts: spec.hosts.iter().map(host_text).collect(),
             path: spec.path.as_ref().map(|path| match path {
                 spec::PathMatch::Exact(text) => wire::Path::Exact(text.to_string()),
                 spec::PathMatch::Prefix(text) => wire::Path::Prefix(text.to_string()),
@@ -401,16 +385,7 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
 /// What a request must look like.
 fn matching(message: wire::Match) -> Result<spec::MatchSpec, WireError> {
     Ok(spec::MatchSpec {
-        hosts: list("when.hosts", message.hosts, |host| {
-            if host.is_empty() || host == "." || host.bytes().any(|b| b.is_ascii_uppercase() || b <= b' ') {
-                return Err(bad("", format!("{host:?} is no lower-case host")));
-            }
-            Ok(if host.starts_with('.') {
-                spec::HostMatch::Suffix(host.into())
-            } else {
-                spec::HostMatch::Exact(host.into())
-            })
-        })?,
+        hosts: list("when.hosts", message.hosts, host)?,
         path: match message.path {
             None => None,
             Some(wire::Path::Exact(path)) => {
@@ -435,6 +410,25 @@ fn matching(message: wire::Match) -> Result<spec::MatchSpec, WireError> {
             }
             Ok(spec::HeaderMatch { name: header.name.into(), value: header.value.map(Arc::from) })
         })?,
+    })
+}
+
+/// `example.com`, or `.example.com` for every host below it.
+fn host_text(host: &spec::HostMatch) -> String {
+    match host {
+        spec::HostMatch::Exact(text) | spec::HostMatch::Suffix(text) => text.to_string(),
+    }
+}
+
+/// A host as [`host_text`] writes it.
+fn host(host: String) -> Result<spec::HostMatch, WireError> {
+    if host.is_empty() || host == "." || host.bytes().any(|b| b.is_ascii_uppercase() || b <= b' ') {
+        return Err(bad("", format!("{host:?} is no lower-case host")));
+    }
+    Ok(if host.starts_with('.') {
+        spec::HostMatch::Suffix(host.into())
+    } else {
+        spec::HostMatch::Exact(host.into())
     })
 }
 
@@ -508,5 +502,6 @@ impl WireError {
     }
 }
 
+mod gateway;
 #[cfg(test)]
 mod tests;

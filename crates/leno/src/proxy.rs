@@ -240,6 +240,11 @@ fn tell_ready(bound: &Bound) {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         ready.insert(name.to_owned(), addresses.into());
     }
+    if !bound.listeners.is_empty() {
+        let listeners = bound.listeners.iter();
+        let listeners = listeners.map(|(name, address)| (name.clone(), address.to_string().into()));
+        ready.insert("listeners".to_owned(), Value::Object(listeners.collect()));
+    }
     if !bound.outbound.is_empty() {
         let outbound = bound.outbound.iter();
         let outbound = outbound.map(|(service, address)| (service.to_string(), address.to_string().into()));

@@ -1,5 +1,9 @@
 //! Every field of the mesh file, once: what the reader accepts, what the schema completes, what the manual lists.
 
+mod gateway;
+
+pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
+
 /// A kind of map, with the fields it may have.
 #[derive(Debug)]
 pub(crate) struct Shape {
@@ -54,6 +58,10 @@ pub(crate) enum Kind {
     Port,
     /// `IP:PORT`, or a port on 127.0.0.1.
     Address,
+    /// `IP/BITS`, or an address.
+    Range,
+    /// The name of a file.
+    File,
     /// A path of a URL.
     Path,
     /// A host name, perhaps with `*.` in front.
@@ -97,6 +105,9 @@ pub(crate) const CHECKS_MAX: u32 = 100;
 pub(crate) const SHAPES: &[&Shape] = &[
     &FILE,
     &GATEWAY,
+    &LISTENER,
+    &CERTIFICATE,
+    &SNI_ROUTE,
     &GATEWAY_ROUTE,
     &SERVICE,
     &SERVICE_ROUTE,
@@ -142,21 +153,6 @@ pub(crate) static FILE: Shape = Shape {
             Kind::Map("the service's name: `name` or `namespace/name`", &Kind::Object(&SERVICE)),
             Without::Required,
             "The services by name.",
-        ),
-    ],
-};
-
-/// A gateway.
-pub(crate) static GATEWAY: Shape = Shape {
-    name: "gateway",
-    doc: "A proxy through which requests from outside enter the mesh.",
-    fields: &[
-        field("listen", Kind::Address, Without::Means("a free port on 127.0.0.1"), "Where it listens."),
-        field(
-            "routes",
-            Kind::List(&Kind::Object(&GATEWAY_ROUTE)),
-            Without::Required,
-            "Where requests go; the first route that matches wins. What none matches is answered with 404.",
         ),
     ],
 };
@@ -334,6 +330,7 @@ pub(crate) static SERVICE: Shape = Shape {
             Without::Means("none"),
             "Where a service outside the mesh answers; requests go there in plain text.",
         ),
+        gateway::SEND_PROXY,
     ],
 };
 
@@ -542,6 +539,17 @@ pub(crate) static ENDPOINT: Shape = Shape {
         ),
     ],
 };
+
+impl Shape {
+    /// The words of a field that is one of some words.
+    pub(crate) fn choices(&self, name: &str) -> &'static [(&'static str, &'static str)] {
+        let field = self.fields.iter().find(|field| field.name == name);
+        match field.map(|field| field.kind) {
+            Some(Kind::Choice(choices)) => choices,
+            _ => &[],
+        }
+    }
+}
 
 const fn field(name: &'static str, kind: Kind, without: Without, doc: &'static str) -> Field {
     Field { name, kind, without, doc }

@@ -1,17 +1,15 @@
 //! The file as a whole: names first, then services, then what refers to them.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use leno_core::name::{DEFAULT_NAMESPACE, Label, ServiceId, TrustDomain};
-use leno_core::spec::GatewaySpec;
 
 use super::check::{self, Claims};
-use super::fields::{FILE, GATEWAY, Kind};
+use super::fields::{FILE, Kind};
+use super::listener;
 use super::model::MeshFile;
 use super::read::{INSTANCE_BYTES_MAX, ROUTE_COMPARISONS_MAX, Reader, service_id};
-use super::rules;
 use super::service::Draft;
 use super::value;
 use crate::diagnostic::{Problem, Problems};
@@ -24,6 +22,7 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
     let mut reader = Reader {
         problems,
         namespace,
+        folder,
         services: BTreeMap::new(),
         versions: BTreeMap::new(),
         instance_bytes_left: INSTANCE_BYTES_MAX,
@@ -55,8 +54,10 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
     let after = drafts.iter().map(|draft| (draft.entry.spec.id.clone(), draft.start_after.clone())).collect();
     check::cycles(&after, reader);
     let services = drafts.into_iter().map(|draft| draft.finish(reader)).collect();
-    let gateways =
-        gateways.into_iter().filter_map(|(id, node)| gateway_spec(id, node, &mut claims, reader)).collect();
+    let gateways = gateways
+        .into_iter()
+        .filter_map(|(id, node)| listener::gateway(id, node, &mut claims, reader))
+        .collect();
     claims.finish(reader);
 
     let name = name?;
@@ -131,27 +132,4 @@ fn named_gateways<'n>(
         gateways.push((id, node));
     }
     gateways
-}
-
-fn gateway_spec(
-    id: ServiceId,
-    node: &Node,
-    claims: &mut Claims,
-    reader: &mut Reader<'_>,
-) -> Option<GatewaySpec> {
-    let mut fields = reader.fields(node, &GATEWAY)?;
-    let listen_node = fields.get("listen");
-    let listen = match listen_node {
-        Some(node) => {
-            let listen = reader.number(node, Kind::Address, value::address);
-            if let Some(listen) = listen {
-                claims.address(Claims::scope(Some(listen), None), listen, node.span);
-            }
-            listen
-        }
-        None => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-    };
-    let rules = fields.get("routes").map(|node| rules::of_gateway(node, reader)).unwrap_or_default();
-    fields.finish();
-    Some(GatewaySpec { id, listen: listen?, rules })
 }

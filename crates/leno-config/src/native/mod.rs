@@ -9,6 +9,7 @@ mod check;
 mod fields;
 mod file;
 mod instance;
+mod listener;
 mod model;
 mod read;
 mod rules;

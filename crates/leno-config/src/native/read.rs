@@ -1,6 +1,7 @@
 //! Reads a tree by the table of fields: what the table does not have is refused, and what it has is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use leno_core::name::{Label, ServiceId};
 
@@ -18,6 +19,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) problems: &'a mut Problems,
     /// The namespace of names that are written without one.
     pub(crate) namespace: Label,
+    /// The folder that relative files begin in.
+    pub(crate) folder: &'a Path,
     /// Every service of the file, with the place of its key.
     pub(crate) services: BTreeMap<ServiceId, Span>,
     /// The versions that a service has; no entry: its instances register themselves, so nobody knows.
@@ -107,10 +110,16 @@ impl Reader<'_> {
         }
         let required = shape.fields.iter().filter(|field| matches!(field.without, Without::Required));
         for field in required.filter(|field| complete && !found.contains_key(field.name)) {
-            let problem = Problem::error(node.span, format!("missing field \"{}\"", field.name));
-            self.error(problem.hint(format!("{} needs it: {}", a(shape.name), lower_first(field.doc))));
+            self.missing(node.span, shape, field.name);
         }
         Some(Fields { shape, span: node.span, complete, found, asked: BTreeSet::new() })
+    }
+
+    /// Reports that a field is missing.
+    pub(crate) fn missing(&mut self, span: Span, shape: &'static Shape, name: &str) {
+        let doc = shape.fields.iter().find(|field| field.name == name).map_or("", |field| field.doc);
+        let problem = Problem::error(span, format!("missing field \"{name}\""));
+        self.error(problem.hint(format!("{} needs it: {}", a(shape.name), lower_first(doc))));
     }
 
     fn no_value(&mut self, entry: &Entry, field: &Field) {
@@ -154,7 +163,16 @@ impl Reader<'_> {
     pub(crate) fn text<'n>(&mut self, node: &'n Node, kind: Kind) -> Option<&'n str> {
         let scalar = self.scalar(node, &kind.expected())?;
         let number = scalar.looks_like_number()
-            && matches!(kind, Kind::Domain | Kind::Host | Kind::Method | Kind::Command | Kind::Folder);
+            && matches!(
+                kind,
+                Kind::Domain
+                    | Kind::Host
+                    | Kind::Method
+                    | Kind::Command
+                    | Kind::Folder
+                    | Kind::File
+                    | Kind::Range
+            );
         let truth = scalar.looks_like_truth() && !matches!(kind, Kind::Text);
         if number || truth {
             let problem =
@@ -439,6 +457,8 @@ impl Kind {
             Self::Duration => "a duration such as 5s".into(),
             Self::Port => "a port".into(),
             Self::Address => "an address such as 127.0.0.1:8080, or a port".into(),
+            Self::Range => "a range of addresses such as 10.0.0.0/8".into(),
+            Self::File => "a file".into(),
             Self::Path => "a path such as /users/".into(),
             Self::Host => "a host such as shop.example.com".into(),
             Self::Method => "a method such as GET".into(),

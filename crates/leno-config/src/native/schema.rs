@@ -97,6 +97,8 @@ fn kind_schema(kind: &Kind) -> Value {
             "minimum": 1,
             "maximum": 65535,
         }),
+        Kind::Range => json!({"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+)?$"}),
+        Kind::File => json!({"type": "string", "minLength": 1}),
         Kind::Path => json!({"type": "string", "pattern": "^/[^?#*]*$"}),
         Kind::Host => json!({"type": "string", "pattern": "^(\\*\\.)?[^A-Z*/]+$"}),
         Kind::Method => json!({
@@ -144,6 +146,8 @@ fn written(kind: &Kind) -> String {
         Kind::Duration => "duration".into(),
         Kind::Port => "port".into(),
         Kind::Address => "address".into(),
+        Kind::Range => "range of addresses".into(),
+        Kind::File => "file".into(),
         Kind::Path => "path".into(),
         Kind::Host => "host".into(),
         Kind::Method => "method".into(),

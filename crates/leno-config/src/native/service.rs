@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use leno_core::name::ServiceId;
+use leno_core::proxy_protocol::Version;
 use leno_core::spec::{Balance, EndpointSpec, HealthSpec, Probe, Protocol, SRV_PORT, ServiceSpec};
 
 use super::check::Claims;
@@ -54,6 +55,7 @@ impl<'n> Draft<'n> {
             calls: Vec::new(),
             health: Some(health_spec(Probe::Tcp)),
             timeout: None,
+            send_proxy: None,
             headless: false,
             srv_port: SRV_PORT,
         };
@@ -96,6 +98,9 @@ impl<'n> Draft<'n> {
         let common = Common::read(&mut fields, reader);
         let owner = Owner { id: &id, calls: &spec.calls, common: &common };
         let (instances, endpoints) = places(&mut fields, &owner, claims, reader);
+        if let Some(entry) = fields.entry("send_proxy") {
+            spec.send_proxy = send_proxy(entry, spec.protocol, fields.key("endpoints").is_some(), reader);
+        }
         if fields.key("endpoints").is_some() {
             spec.health = None;
         }
@@ -118,6 +123,25 @@ impl<'n> Draft<'n> {
         entry.spec.rules = rules::of_service(self.routes, self.split, &entry.spec.id, reader);
         entry
     }
+}
+
+/// The version of the PROXY header that connections begin with.
+fn send_proxy(
+    entry: &Entry,
+    protocol: Protocol,
+    endpoints: bool,
+    reader: &mut Reader<'_>,
+) -> Option<Version> {
+    let word = reader.choice(&entry.value, choices("send_proxy"))?;
+    let hint = match (protocol, endpoints) {
+        (Protocol::Tcp, true) => return [Version::V1, Version::V2].into_iter().find(|it| it.word() == word),
+        (Protocol::Tcp, false) => {
+            "instances in the mesh get connections from their sidecar; it goes with `endpoints`"
+        }
+        _ => "it goes with `protocol: tcp`: connections for requests are shared by many clients",
+    };
+    reader.error(Problem::error(entry.key_span, "`send_proxy` has no meaning here").hint(hint));
+    None
 }
 
 /// Instances or endpoints; what goes with only one of them is refused with the other.

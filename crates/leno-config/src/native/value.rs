@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::name::{Label, LabelError, TrustDomain};
-use leno_core::spec::HostMatch;
+use leno_core::spec::{Cidr, CidrError, HostMatch};
 
 use crate::suggest;
 use crate::yaml::short;
@@ -187,6 +187,18 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, Wrong> {
             invalid.hint("write the IP address; names are not resolved here")
         }
         _ => invalid.hint("an address is IP:PORT, such as 127.0.0.1:8080"),
+    })
+}
+
+/// A range of addresses.
+pub(crate) fn cidr(text: &str) -> Result<Cidr, Wrong> {
+    Cidr::parse(text).map_err(|error| {
+        let wrong = wrong(format!("\"{}\" is not a range of addresses: {error}", short(text)));
+        match error {
+            CidrError::HostBits(range) => wrong.hint(format!("write {range}")),
+            CidrError::Mapped => wrong.hint("write it as IPv4: both forms are the same addresses"),
+            CidrError::Address | CidrError::Prefix => wrong.hint("such as 10.0.0.0/8, fd00::/8 or 192.0.2.7"),
+        }
     })
 }
 

@@ -24,6 +24,7 @@ fn spec(name: &str) -> ServiceSpec {
         calls: vec![],
         health: None,
         timeout: None,
+        send_proxy: None,
         headless: false,
         srv_port: 80,
     }

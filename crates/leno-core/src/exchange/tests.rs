@@ -37,6 +37,7 @@ impl Scene {
             calls: vec![],
             health: None,
             timeout,
+            send_proxy: None,
             headless: false,
             srv_port: 80,
         };
@@ -309,4 +310,36 @@ fn the_callers_deadline_wins_when_it_is_earlier() {
         scene.exchange = Exchange::new(decision, true, Some(given), Instant::ZERO);
         assert_eq!(scene.exchange.deadline(), Some(Instant::ZERO.after(Duration::from_secs(expected))));
     }
+}
+
+#[test]
+fn a_call_is_answered_in_its_own_terms_and_recorded_by_its_status() {
+    // Answered here.
+    let mut scene = Scene::new(0, false, None);
+    scene.exchange.begin_call();
+    assert_eq!(scene.pick(), Some(Action::Reply(Reason::NoEndpoint)));
+    scene.exchange.ended(scene.now);
+    let record = scene.exchange.record();
+    assert_eq!((record.status, record.reason), (200, Some(Reason::NoEndpoint)));
+    assert_eq!(record.grpc, Some(Status::UNAVAILABLE));
+    // Answered by the service: with a status, with none, and by something that is no gRPC.
+    let rows =
+        [(200, Some(Status(5)), Status(5)), (200, None, Status::UNKNOWN), (503, None, Status::UNAVAILABLE)];
+    for (status, said, recorded) in rows {
+        let mut scene = Scene::new(1, false, None);
+        scene.exchange.begin_call();
+        scene.connect();
+        scene.handle(Input::Response { status });
+        if let Some(said) = said {
+            scene.exchange.call_ended(said);
+        }
+        scene.handle(Input::UpstreamEnded(Ending::Complete));
+        assert_eq!(scene.exchange.record().grpc, Some(recorded));
+    }
+    // What is no call has no status.
+    let mut scene = Scene::new(1, false, None);
+    scene.connect();
+    scene.handle(Input::Response { status: 503 });
+    scene.handle(Input::UpstreamEnded(Ending::Complete));
+    assert_eq!(scene.exchange.record().grpc, None);
 }

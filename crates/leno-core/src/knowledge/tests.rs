@@ -1,6 +1,7 @@
 //! Against the real other end: the index and the control plane's side of the session.
 
 use alloc::string::ToString;
+use alloc::sync::Arc;
 use alloc::vec;
 use core::net::SocketAddr;
 
@@ -8,7 +9,7 @@ use super::*;
 use crate::index::{Index, SubscriberId, Version};
 use crate::rng::Rng;
 use crate::session::{Offer, Server};
-use crate::spec::{Balance, MatchSpec, Protocol, TargetSpec, Transport};
+use crate::spec::{Balance, ListenerSpec, MatchSpec, Protocol, TargetSpec, Transport};
 use crate::time::Instant;
 
 /// A control plane with one proxy. Contents travel as numbers into `contents`.
@@ -102,6 +103,7 @@ fn service(name: &str, leads_to: &[&str]) -> ServiceSpec {
         calls: vec![],
         health: None,
         timeout: None,
+        send_proxy: None,
         headless: false,
         srv_port: 80,
     }
@@ -151,7 +153,7 @@ fn a_gateway_learns_its_rules_and_their_services() {
     let mut pair = Pair::new();
     let spec = GatewaySpec {
         id: id("edge"),
-        listen: SocketAddr::from(([127, 0, 0, 1], 80)),
+        listeners: vec![Arc::new(ListenerSpec::http("http", SocketAddr::from(([127, 0, 0, 1], 80))))],
         rules: vec![RuleSpec { then: ActionSpec::Service(id("user")), ..rule("r", "x") }],
     };
     pair.put(key(Kind::Gateway, &id("edge")), Ok(Content::Gateway(spec.clone())));

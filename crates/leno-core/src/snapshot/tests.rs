@@ -2,7 +2,7 @@ use alloc::vec;
 
 use super::*;
 use crate::head::Fields;
-use crate::spec::{GatewaySpec, MatchSpec, PathMatch, Protocol};
+use crate::spec::{GatewaySpec, ListenerSpec, MatchSpec, PathMatch, Protocol};
 
 fn service(name: &str) -> KnownService {
     KnownService {
@@ -14,6 +14,7 @@ fn service(name: &str) -> KnownService {
             calls: vec![],
             health: None,
             timeout: None,
+            send_proxy: None,
             headless: false,
             srv_port: 80,
         },
@@ -88,7 +89,7 @@ fn a_gateway_hands_over_to_the_services_rules() {
     };
     world.gateway = Some(GatewaySpec {
         id: ServiceId::parse("gateway").unwrap(),
-        listen: ([127, 0, 0, 1], 0).into(),
+        listeners: vec![Arc::new(ListenerSpec::http("http", ([127, 0, 0, 1], 0).into()))],
         rules: vec![rule("/products", "product"), rule("/cart", "cart")],
     });
     let snapshot = Snapshot::build(&world, None);

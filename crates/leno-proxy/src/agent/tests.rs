@@ -6,7 +6,8 @@ use fake::Control;
 use leno_core::index::{Key, Kind};
 use leno_core::name::Label;
 use leno_core::spec::{
-    ActionSpec, Balance, EndpointSpec, GatewaySpec, MatchSpec, Protocol, RuleSpec, ServiceSpec, Transport,
+    ActionSpec, Balance, EndpointSpec, GatewaySpec, ListenerSpec, MatchSpec, Protocol, RuleSpec, ServiceSpec,
+    Transport,
 };
 use leno_identity::token::Grant;
 use tokio::net::TcpListener;
@@ -29,6 +30,7 @@ fn service(name: &str, calls: &[&str]) -> ServiceSpec {
         calls: calls.iter().map(|name| id(name)).collect(),
         health: None,
         timeout: None,
+        send_proxy: None,
         headless: false,
         srv_port: 80,
     }
@@ -133,7 +135,7 @@ async fn a_gateway_learns_its_rules() {
     let (control, _running) = Control::new().await;
     let spec = GatewaySpec {
         id: id("edge"),
-        listen: SocketAddr::from(([127, 0, 0, 1], 80)),
+        listeners: vec![Arc::new(ListenerSpec::http("http", SocketAddr::from(([127, 0, 0, 1], 80))))],
         rules: vec![RuleSpec {
             name: "all".into(),
             when: MatchSpec::default(),

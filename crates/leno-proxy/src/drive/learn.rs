@@ -18,10 +18,10 @@ const ON_DEMAND_WAIT: Duration = Duration::from_secs(1);
 pub(super) fn unheard(snapshot: &Snapshot, caller: &Caller, authority: &[u8]) -> Option<ServiceId> {
     let found = match caller {
         Caller::Forward => snapshot.look_up(authority),
-        Caller::Dependency { service, .. } | Caller::Captured { service: Some(service), .. } => {
-            snapshot.look_up_service(service)
-        }
-        Caller::Captured { service: None, .. } | Caller::Gateway | Caller::Inbound { .. } => Lookup::Known,
+        Caller::Dependency { service, .. }
+        | Caller::Passage { service, .. }
+        | Caller::Captured { service: Some(service), .. } => snapshot.look_up_service(service),
+        Caller::Captured { service: None, .. } | Caller::Gateway(_) | Caller::Inbound { .. } => Lookup::Known,
     };
     match found {
         Lookup::Unknown(service) => Some(service),

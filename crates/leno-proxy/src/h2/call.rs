@@ -9,12 +9,12 @@ use http::{HeaderMap, Method, Request, Response, header};
 use leno_core::edit::Edits;
 use leno_core::exchange::AppSaw;
 use leno_core::grpc;
-use leno_core::head::{FieldId, Fields, RequestHead, ResponseHead, ResponseIndex};
+use leno_core::head::{FieldId, Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, content_length};
 use leno_core::reason::Reason;
 
 use super::client::{Conn, Place};
-use super::head::{push_field, read_fields};
+use super::head::{self, push_field, read_fields};
 use super::receiving::Receiving;
 use super::sending::{Own, Sending};
 use super::{Piece, broken_above, websocket};
@@ -54,8 +54,7 @@ pub(crate) struct Reader {
     state: State,
     place: Option<Place>,
     websocket: Option<[u8; 28]>,
-    index: ResponseIndex,
-    bytes: Vec<u8>,
+    head: head::Response,
 }
 
 #[derive(Debug)]
@@ -75,8 +74,7 @@ impl Call {
             state: State::None,
             place: None,
             websocket: None,
-            index: ResponseIndex::default(),
-            bytes: Vec::new(),
+            head: worker.h2_heads.borrow_mut().response(),
         };
         let sending = Sending::new(worker.clone(), Own::default());
         Self { reader, writer: Writer { worker: worker.clone(), conn, sending, opened: None } }
@@ -100,12 +98,13 @@ impl Reader {
     /// Takes a head in. What belongs to HTTP/1 only cannot be there.
     fn take(&mut self, status: u16, map: HeaderMap, ended: bool) -> Result<Arrived, Broken> {
         let malformed = Broken { app_saw: AppSaw::Maybe, reason: Reason::UpstreamMalformed };
-        self.bytes.clear();
-        self.index.fields.clear();
+        let head::Response { index, bytes } = &mut self.head;
+        bytes.clear();
+        index.fields.clear();
         // So that a line never begins where an empty run of lines would end.
-        self.bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(b"\r\n");
         let limits = &self.worker.limits;
-        let read = read_fields(&map, limits, &mut self.bytes, &mut self.index.fields);
+        let read = read_fields(&map, limits, bytes, &mut index.fields);
         self.worker.h2_heads.borrow_mut().give(map);
         read.map_err(|_| malformed)?;
         let interim = (100..200).contains(&status);
@@ -114,12 +113,12 @@ impl Reader {
         }
         if let Some(accept) = self.websocket.filter(|_| (200..300).contains(&status)) {
             // What HTTP/2 says by 200 is 101 to everybody else.
-            self.index.status = 101;
-            push_field(&mut self.bytes, &mut self.index.fields, b"upgrade", websocket::NAME);
-            push_field(&mut self.bytes, &mut self.index.fields, websocket::ACCEPT, &accept);
+            index.status = 101;
+            push_field(bytes, &mut index.fields, b"upgrade", websocket::NAME);
+            push_field(bytes, &mut index.fields, websocket::ACCEPT, &accept);
             return Ok(Arrived { status: 101, framing: BodyFraming::Tunnel, interim: false });
         }
-        self.index.status = status;
+        index.status = status;
         let length = self.view().fields.get(FieldId::ContentLength).map(content_length);
         let framing = match length {
             _ if ended || interim || matches!(status, 204 | 304) => BodyFraming::None,
@@ -128,6 +127,13 @@ impl Reader {
             None => BodyFraming::Chunked,
         };
         Ok(Arrived { status, framing, interim })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let head = std::mem::take(&mut self.head);
+        self.worker.h2_heads.borrow_mut().give_response(head);
     }
 }
 
@@ -194,7 +200,7 @@ impl ResponseSource for Reader {
     }
 
     fn view(&self) -> ResponseHead<'_> {
-        self.index.view(&self.bytes)
+        self.head.index.view(&self.head.bytes)
     }
 
     fn upgrade(&self) -> &[u8] {

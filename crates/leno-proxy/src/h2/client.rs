@@ -14,7 +14,7 @@ use http::Request;
 use http::uri::Scheme;
 use leno_core::backend::Endpoint;
 use leno_core::exchange::{CONNECT_TIMEOUT, ConnectFailure};
-use leno_core::h2guard::Role;
+use leno_core::h2guard::{Fault, Role};
 use leno_core::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -43,10 +43,30 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The shortest wait for a deadline.
 const MOMENT: Duration = Duration::from_millis(100);
 
+/// How long it is remembered of an endpoint that it does not speak HTTP/2: it may be another program after that.
+const HTTP1_REMEMBERED: Duration = Duration::from_secs(600);
+
 /// A worker's connections to servers.
 #[derive(Debug, Default)]
 pub(crate) struct Pools {
     peers: BTreeMap<u64, Peer>,
+    /// Endpoints that did not answer as HTTP/2 does, and when that was. Each is one of the snapshot's.
+    http1: BTreeMap<u64, Instant>,
+}
+
+/// Why there is no stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NoStream {
+    /// There is no connection.
+    Connect(ConnectFailure),
+    /// The server accepts connections, and then does not speak HTTP/2.
+    NotHttp2,
+}
+
+impl From<ConnectFailure> for NoStream {
+    fn from(failure: ConnectFailure) -> Self {
+        Self::Connect(failure)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +80,7 @@ struct Peer {
 /// A connection attempt that any number of requests may wait for.
 #[derive(Debug, Default)]
 struct Dialing {
-    result: RefCell<Option<Result<(), ConnectFailure>>>,
+    result: RefCell<Option<Result<(), NoStream>>>,
     done: Notify,
 }
 
@@ -74,6 +94,12 @@ impl Pools {
             }
             keep
         });
+        self.http1.retain(|key, _| keys.binary_search(key).is_ok());
+    }
+
+    /// True for an endpoint that was found not to speak HTTP/2.
+    pub(crate) fn speaks_http1(&self, key: u64, now: Instant) -> bool {
+        self.http1.get(&key).is_some_and(|since| now.since(*since) < HTTP1_REMEMBERED)
     }
 }
 
@@ -99,27 +125,23 @@ pub(crate) async fn connect<D, F>(
     endpoint: &Rc<Endpoint>,
     scheme: Scheme,
     dial: D,
-) -> Result<Box<Call>, ConnectFailure>
+) -> Result<Box<Call>, NoStream>
 where
-    D: Fn(Rc<Worker>, Rc<Endpoint>) -> F + 'static,
+    D: Fn(Rc<Worker>, Rc<Endpoint>) -> F + Clone + 'static,
     F: Future<Output = Result<Stream, ConnectFailure>> + 'static,
 {
     enum Wait {
         Dialing(Rc<Dialing>),
         Room(Rc<Notify>),
     }
-    let mut dial = Some(dial);
     let mut patience = None;
     loop {
         let wait = {
             let mut pools = worker.h2_pools.borrow_mut();
             let peer = pools.peers.entry(endpoint.key).or_default();
             let best = peer.best();
-            if best.is_none()
-                && peer.dialing.is_none()
-                && peer.conns.len() < CONNS_MAX
-                && let Some(dial) = dial.take()
-            {
+            if best.is_none() && peer.dialing.is_none() && peer.conns.len() < CONNS_MAX {
+                let dial = dial.clone();
                 let dialing = Rc::new(Dialing::default());
                 peer.dialing = Some(dialing.clone());
                 let room = peer.room.clone();
@@ -160,7 +182,7 @@ pub(crate) async fn dial_plain(worker: Rc<Worker>, endpoint: Rc<Endpoint>) -> Re
 
 impl Dialing {
     /// Waits for the end of the attempt.
-    async fn done(&self) -> Result<(), ConnectFailure> {
+    async fn done(&self) -> Result<(), NoStream> {
         loop {
             let done = self.done.notified();
             if let Some(result) = *self.result.borrow() {
@@ -181,8 +203,11 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn announce(&self, worker: &Worker, result: Result<Rc<Conn>, ConnectFailure>) {
+    fn announce(&self, worker: &Worker, result: Result<Rc<Conn>, NoStream>) {
         let mut pools = worker.h2_pools.borrow_mut();
+        if matches!(result, Err(NoStream::NotHttp2)) {
+            pools.http1.insert(self.endpoint.key, worker.now());
+        }
         // An endpoint that was forgotten meanwhile is forgotten again at the next swap, and retired with it.
         let peer = pools.peers.entry(self.endpoint.key).or_default();
         peer.dialing = None;
@@ -194,9 +219,9 @@ impl Attempt {
         let deadline = worker.clock.to_tokio(worker.now().after(CONNECT_TIMEOUT));
         let made = tokio::time::timeout_at(deadline, async {
             let wire = Wire::new(&worker, Rc::new(stream.await?), Role::Client, Vec::new());
-            shake(&wire).await.ok_or(ConnectFailure::Refused)
+            shake(&wire).await.ok_or(NoStream::NotHttp2)
         });
-        match made.await.unwrap_or(Err(ConnectFailure::TimedOut)) {
+        match made.await.unwrap_or(Err(ConnectFailure::TimedOut.into())) {
             Ok((send, connection, wire)) => {
                 let connection = Box::new(connection);
                 worker.spawn(move |worker| self.serve(worker, send, connection, wire, deadline));
@@ -225,8 +250,13 @@ impl Attempt {
             changed: Notify::new(),
             room: self.room.clone(),
         });
-        let mut serving =
-            Serving { worker: worker.clone(), conn: conn.clone(), ping_pong: None, pinged: None };
+        let mut serving = Serving {
+            worker: worker.clone(),
+            conn: conn.clone(),
+            ping_pong: None,
+            asked: false,
+            pinged: None,
+        };
         let mut connection = connection;
         serving.ping_pong = connection.ping_pong();
         let mut alarm = Alarm::new(worker.clock);
@@ -239,12 +269,12 @@ impl Attempt {
                 _ => Poll::Pending,
             }) => ended,
             () = tokio::time::sleep_until(deadline) => {
-                return self.announce(&worker, Err(ConnectFailure::TimedOut));
+                return self.announce(&worker, Err(ConnectFailure::TimedOut.into()));
             }
         };
         if !settled {
             conn.close();
-            return self.announce(&worker, Err(ConnectFailure::Refused));
+            return self.announce(&worker, Err(NoStream::NotHttp2));
         }
         self.announce(&worker, Ok(conn.clone()));
         loop {
@@ -254,16 +284,18 @@ impl Attempt {
                 biased;
                 turn = poll_fn(|cx| serving.poll_turn(cx, &mut connection)) => match turn {
                     Turn::Over => break,
-                    Turn::Alive => serving.pinged = None,
+                    Turn::Alive => (serving.asked, serving.pinged) = (false, None),
                 },
                 () = changed => {}
                 () = alarm.until(due) => if serving.rang() { break },
             }
         }
-        if let Some(flood) = wire.flood() {
-            bump(&mut worker.telemetry().limits, flood.word());
+        if let Some(fault) = wire.fault() {
+            if let Fault::Flood(flood) = fault {
+                bump(&mut worker.telemetry().limits, flood.word());
+            }
             let address = self.endpoint.spec.address;
-            tracing::warn!(%address, %flood, "a server floods its connection");
+            tracing::warn!(%address, %fault, "a server floods its connection, or breaks the rules of HTTP/2");
         }
         conn.close();
         if let Some(peer) = worker.h2_pools.borrow_mut().peers.get_mut(&self.endpoint.key) {
@@ -407,7 +439,9 @@ struct Serving {
     worker: Rc<Worker>,
     conn: Rc<Conn>,
     ping_pong: Option<PingPong>,
-    /// When the PING was sent that is not answered yet.
+    /// A PING is not answered yet.
+    asked: bool,
+    /// Since when its answer is awaited because nothing else comes.
     pinged: Option<Instant>,
 }
 
@@ -424,10 +458,10 @@ impl Serving {
     fn poll_turn(&mut self, cx: &mut Context<'_>, connection: &mut Connection<Io, Piece>) -> Poll<Turn> {
         let over = Pin::new(connection).poll(cx).is_ready();
         let lost = matches!(self.conn.wire.poll_send(cx), Poll::Ready(Err(_)));
-        if over || lost || self.conn.wire.flood().is_some() {
+        if over || lost || self.conn.wire.fault().is_some() {
             return Poll::Ready(Turn::Over);
         }
-        if self.pinged.is_some()
+        if self.asked
             && let Some(ping_pong) = &mut self.ping_pong
             && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
         {
@@ -463,9 +497,10 @@ impl Serving {
             }
         } else if now >= heard.after(PING_AFTER)
             && let Some(ping_pong) = &mut self.ping_pong
-            && ping_pong.send_ping(Ping::opaque()).is_ok()
         {
-            self.pinged = Some(now);
+            // One that was not answered while other things came will do.
+            self.asked = self.asked || ping_pong.send_ping(Ping::opaque()).is_ok();
+            self.pinged = self.asked.then_some(now);
         }
         false
     }

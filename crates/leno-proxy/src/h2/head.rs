@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use leno_core::edit::Edits;
-use leno_core::head::{Field, FieldId, Fields, Span};
+use leno_core::head::{Field, FieldId, Fields, ResponseIndex, Span};
 use leno_core::http1::{Limits, ParseError, end_to_end, is_field_value, may_be_trailer};
 
 /// Memory for heads of one worker.
@@ -19,11 +19,26 @@ pub(crate) struct Heads {
     maps: Vec<HeaderMap>,
     /// For values that are put together.
     scratch: Vec<u8>,
+    /// For heads of responses.
+    responses: Vec<Response>,
+}
+
+/// A response's head.
+#[derive(Debug, Default)]
+pub(super) struct Response {
+    pub(super) index: ResponseIndex,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Default for Heads {
     fn default() -> Self {
-        Self { values: BytesMut::new(), names: vec![None; NAMES_MAX], maps: Vec::new(), scratch: Vec::new() }
+        Self {
+            values: BytesMut::new(),
+            names: vec![None; NAMES_MAX],
+            maps: Vec::new(),
+            scratch: Vec::new(),
+            responses: Vec::new(),
+        }
     }
 }
 
@@ -35,6 +50,9 @@ const NAMES_MAX: usize = 256;
 /// Maps that are kept, and the fields that one may have room for.
 const MAPS_MAX: usize = 64;
 const MAP_FIELDS_MAX: usize = 64;
+/// Heads of responses that are kept, and the bytes that one may have room for.
+const RESPONSES_MAX: usize = 256;
+const RESPONSE_BYTES_KEPT: usize = 4 * 1024;
 
 impl Heads {
     /// An empty map.
@@ -50,8 +68,21 @@ impl Heads {
         }
     }
 
-    /// Lets go of half of the maps.
+    /// Memory for a response's head.
+    pub(super) fn response(&mut self) -> Response {
+        self.responses.pop().unwrap_or_default()
+    }
+
+    /// Takes it back. What was unusually large is not worth keeping.
+    pub(super) fn give_response(&mut self, response: Response) {
+        if self.responses.len() < RESPONSES_MAX && response.bytes.capacity() <= RESPONSE_BYTES_KEPT {
+            self.responses.push(response);
+        }
+    }
+
+    /// Lets go of half of what is kept.
     pub(crate) fn sweep(&mut self) {
+        self.responses.truncate(self.responses.len() / 2);
         self.maps.truncate(self.maps.len() / 2);
     }
 
@@ -91,7 +122,20 @@ impl Heads {
 
     /// Adds a field with a number.
     pub(super) fn add_number(&mut self, map: &mut HeaderMap, name: HeaderName, number: u64) {
-        let _ = map.try_append(name, HeaderValue::from(number));
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        let mut rest = number;
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if let Some(value) = self.value(&digits[at..]) {
+            let _ = map.try_append(name, value);
+        }
     }
 
     /// Adds a field with a value that `write` appends.
@@ -290,6 +334,16 @@ mod tests {
         assert_eq!(read(&map, &Limits::default()), Ok(()));
         let limits = Limits { fields_max: 1, ..Limits::default() };
         assert_eq!(read(&map, &limits), Err(ParseError::TooManyFields));
+    }
+
+    #[test]
+    fn numbers_are_written_in_digits() {
+        let mut heads = Heads::default();
+        for number in [0, 7, 10, 1234, u64::MAX] {
+            let mut map = heads.map();
+            heads.add_number(&mut map, http::header::CONTENT_LENGTH, number);
+            assert_eq!(map["content-length"], number.to_string());
+        }
     }
 
     #[test]

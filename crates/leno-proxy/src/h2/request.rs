@@ -21,12 +21,6 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// The certificate of the connection is not one for the host that the request is for (RFC 9110 §7.4).
-    pub(super) const MISDIRECTED: Self = Self {
-        status: Some(421),
-        word: "misdirected",
-        sentence: "this connection was made for another host than the request is for",
-    };
     const HOST_DIFFERS: Self = Self::malformed("host_differs", "Host is not what :authority is");
     const PATH: Self = Self::malformed("path", ":path is no absolute path");
     const LENGTH: Self = Self::malformed("length", "content-length is not the length of the body");

@@ -4,14 +4,12 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::{Response, StatusCode, header};
-use leno_core::h2guard::{Flood, Role};
-use leno_core::sni::is_served;
+use leno_core::h2guard::{Fault, Role};
 use leno_core::time::{Duration, Instant};
 
 use super::desk::Desk;
@@ -30,8 +28,9 @@ use crate::downstream::Arrival;
 use crate::telemetry::bump;
 use crate::worker::Worker;
 
-/// How long a client may take for its preface after the first bytes of it (as for a request head in HTTP/1).
-const PREFACE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client may take for its preface after the first bytes of it, for the SETTINGS that belong to it, and for a header
+/// block that it has begun (as for a request head in HTTP/1).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may have no stream open, as between two requests in HTTP/1.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How old a connection from outside becomes before its client is asked to make another one, give or take
@@ -56,8 +55,6 @@ pub(crate) fn serve(worker: &Rc<Worker>, arrival: Arrival) {
 pub(super) struct Visitor {
     pub(super) caller: Caller,
     pub(super) remote: Remote,
-    /// The host that the TLS connection was made for, if it is one.
-    host: Option<Arc<str>>,
 }
 
 /// How a turn of the connection ended.
@@ -66,8 +63,8 @@ enum Turn {
     Opened,
     /// The client has answered a PING.
     Alive,
-    /// It sends too much of something.
-    Flood(Flood),
+    /// It sends too much of something, or something that cannot be.
+    Fault(Fault),
     /// The machine is done.
     Done,
     /// The connection is gone, or the client broke the protocol.
@@ -80,15 +77,14 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
     // A drain tells us, and must not cut the connection.
     client.idle.set(false);
     let _active = worker.activate();
-    let host = stream.server_name();
-    let outside = matches!(caller, Caller::Gateway);
+    let outside = matches!(caller, Caller::Gateway(_));
     let wire = Wire::new(&worker, stream, Role::Server, first);
     let Some(mut connection) = shake(&worker, &wire, outside).await else { return };
     let ping_pong = connection.ping_pong();
     let age = outside.then(|| worker.now().after(age(worker.rng().next_u64())));
     let mut serving = Serving {
-        visitor: Rc::new(Visitor { caller, remote, host }),
-        pings: Pings { ping_pong, sent: None },
+        visitor: Rc::new(Visitor { caller, remote }),
+        pings: Pings { ping_pong, asked: false, sent: None },
         idle_since: worker.now(),
         busy: false,
         age,
@@ -106,18 +102,12 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
             serving.going = Some(worker.now());
             under_way = Some(worker.begin());
         }
-        if under_way.is_some()
-            && serving.is_idle()
-            && serving.going.is_some_and(|since| worker.now() >= since.after(FAREWELL))
-        {
-            break Turn::Done;
-        }
         let due = serving.due();
         tokio::select! {
             biased;
             turn = poll_fn(|cx| serving.poll_turn(cx, &mut connection)) => match turn {
                 Turn::Opened => {}
-                Turn::Alive => serving.pings.sent = None,
+                Turn::Alive => (serving.pings.asked, serving.pings.sent) = (false, None),
                 turn => break turn,
             },
             () = draining, if serving.going.is_none() => {}
@@ -133,10 +123,15 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
         }
     };
     let reason = match ended {
-        Turn::Flood(flood) => {
-            bump(&mut worker.telemetry().limits, flood.word());
-            tracing::warn!(from = %serving.visitor.remote.address, %flood, "a client floods its connection");
-            Some(h2::Reason::ENHANCE_YOUR_CALM)
+        Turn::Fault(fault) => {
+            let reason = h2::Reason::from(fault.code());
+            if let Fault::Flood(flood) = fault {
+                bump(&mut worker.telemetry().limits, flood.word());
+                tracing::warn!(from = %serving.visitor.remote.address, %flood, "a client floods its connection");
+            } else {
+                bump(&mut worker.telemetry().malformed, word_of(reason));
+            }
+            Some(reason)
         }
         Turn::Broken(Some(h2::Reason::ENHANCE_YOUR_CALM)) => {
             // The machine has limits of its own, below which one turn's frames may be too many for it.
@@ -152,7 +147,7 @@ async fn run(worker: Rc<Worker>, arrival: Arrival) {
     if let Some(reason) = reason {
         connection.abrupt_shutdown(reason);
     }
-    let flooded = reason.is_some();
+    let flooded = matches!(ended, Turn::Fault(Fault::Flood(_)));
     let deadline = worker.now().after(LINGER);
     tokio::select! {
         biased;
@@ -187,7 +182,7 @@ async fn shake(worker: &Rc<Worker>, wire: &Rc<Wire>, outside: bool) -> Option<Co
         }
         shaken.map(Result::ok)
     });
-    let deadline = worker.clock.to_tokio(worker.now().after(PREFACE_TIMEOUT));
+    let deadline = worker.clock.to_tokio(worker.now().after(HEAD_TIMEOUT));
     tokio::time::timeout_at(deadline, shaken).await.ok()?
 }
 
@@ -239,7 +234,9 @@ struct Serving {
 /// Our questions whether the client lives.
 struct Pings {
     ping_pong: Option<PingPong>,
-    /// When the one was sent that is not answered yet.
+    /// One is not answered yet.
+    asked: bool,
+    /// Since when its answer is awaited because nothing else comes.
     sent: Option<Instant>,
 }
 
@@ -282,10 +279,10 @@ impl Serving {
         if let Poll::Ready(Err(_)) = self.wire.poll_send(cx) {
             return Poll::Ready(Turn::Broken(None));
         }
-        if let Some(flood) = self.wire.flood() {
-            return Poll::Ready(Turn::Flood(flood));
+        if let Some(fault) = self.wire.fault() {
+            return Poll::Ready(Turn::Fault(fault));
         }
-        if self.pings.sent.is_some()
+        if self.pings.asked
             && let Some(ping_pong) = &mut self.pings.ping_pong
             && let Poll::Ready(Ok(_)) = ping_pong.poll_pong(cx)
         {
@@ -306,15 +303,7 @@ impl Serving {
         let begun = {
             let target = &mut *desk.request().borrow_mut();
             let ended = body.is_end_stream();
-            let begun = request::begin(&parts, ended, &worker.limits, &mut worker.rng(), target);
-            begun.and_then(|websocket| {
-                let served = |host: &Arc<str>| is_served([&**host], target.head().host());
-                if self.visitor.host.as_ref().is_none_or(served) {
-                    Ok(websocket)
-                } else {
-                    Err(Refusal::MISDIRECTED)
-                }
-            })
+            request::begin(&parts, ended, &worker.limits, &mut worker.rng(), target)
         };
         worker.h2_heads.borrow_mut().give(parts.headers);
         match begun {
@@ -347,6 +336,7 @@ impl Serving {
             (None, _) => self.wire.heard().after(PING_AFTER),
         };
         let age = self.age.filter(|_| self.going.is_none());
+        let due = self.wire.unfinished().map_or(due, |begun| due.min(begun.after(HEAD_TIMEOUT)));
         // What has passed already while streams come and go is looked at again in a moment.
         due.min(age.unwrap_or(due)).max(now.after(MOMENT))
     }
@@ -354,6 +344,9 @@ impl Serving {
     /// A deadline has passed, or would have if nothing had moved.
     fn rang(&mut self) -> Rang {
         let now = self.worker.now();
+        if self.wire.unfinished().is_some_and(|begun| now >= begun.after(HEAD_TIMEOUT)) {
+            return Rang::Dead;
+        }
         if self.pings.sent.is_some_and(|sent| self.wire.heard() > sent) {
             // Whatever it said, it lives.
             self.pings.sent = None;
@@ -373,9 +366,10 @@ impl Serving {
         if !self.is_idle()
             && now >= self.wire.heard().after(PING_AFTER)
             && let Some(ping_pong) = &mut self.pings.ping_pong
-            && ping_pong.send_ping(Ping::opaque()).is_ok()
         {
-            self.pings.sent = Some(now);
+            // One that was not answered while other things came will do.
+            self.pings.asked = self.pings.asked || ping_pong.send_ping(Ping::opaque()).is_ok();
+            self.pings.sent = self.pings.asked.then_some(now);
         }
         Rang::Nothing
     }

@@ -136,6 +136,11 @@ impl Source for Reader {
     async fn gone(&mut self) {
         self.half.gone().await;
     }
+
+    fn cut_off(&self) -> impl Future<Output = ()> + use<> {
+        let half = self.half.clone();
+        async move { half.gone().await }
+    }
 }
 
 /// The writing half.
@@ -196,7 +201,14 @@ impl ResponseSink for Writer {
         _upgrade: &[u8],
     ) -> Result<(), Broken> {
         let interim = (100..200).contains(&head.status) && head.status != 101;
-        let status = if head.status == 101 { self.switched(head)? } else { head.status };
+        let status = match head.status {
+            101 => self.switched(head)?,
+            // Whoever asked for a WebSocket would take it for one.
+            200..300 if self.websocket.is_some() => {
+                return Err(Broken { app_saw: AppSaw::Maybe, reason: Reason::UpstreamMalformed });
+            }
+            status => status,
+        };
         let end = !interim && matches!(framing, BodyFraming::None | BodyFraming::Length(0));
         let mut heads = self.worker.h2_heads.borrow_mut();
         let mut map = heads.map();

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use leno_core::h2guard::{Flood, Guard, Role};
+use leno_core::h2guard::{Fault, Guard, Role, Stop};
 use leno_core::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -24,7 +24,7 @@ pub(super) struct Wire {
     input: RefCell<Kept>,
     output: RefCell<Kept>,
     guard: RefCell<Guard>,
-    flood: Cell<Option<Flood>>,
+    fault: Cell<Option<Fault>>,
     heard: Cell<Instant>,
     written: Cell<u64>,
 }
@@ -47,22 +47,28 @@ impl Wire {
     pub(super) fn new(worker: &Rc<Worker>, stream: Rc<Stream>, role: Role, first: Vec<u8>) -> Rc<Self> {
         let now = worker.now();
         let mut guard = Guard::new(role, now);
-        let flood = guard.receive(&first, now).err();
+        let mut first = first;
+        let fault = guard.receive(&first, now).err().map(|stop| cut(&mut first, stop));
         Rc::new(Self {
             stream,
             worker: worker.clone(),
             input: RefCell::new(Kept { bytes: first, start: 0 }),
             output: RefCell::default(),
             guard: RefCell::new(guard),
-            flood: Cell::new(flood),
+            fault: Cell::new(fault),
             heard: Cell::new(now),
             written: Cell::new(0),
         })
     }
 
-    /// What the peer floods us with. Nothing is read any more then.
-    pub(super) const fn flood(&self) -> Option<Flood> {
-        self.flood.get()
+    /// What is wrong with what the peer sends. What came before it is read, and then nothing any more.
+    pub(super) const fn fault(&self) -> Option<Fault> {
+        self.fault.get()
+    }
+
+    /// Since when the peer has something to finish that it has begun.
+    pub(super) fn unfinished(&self) -> Option<Instant> {
+        self.guard.borrow().unfinished()
     }
 
     /// When something last came.
@@ -119,10 +125,6 @@ impl Wire {
     fn poll_receive(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let input = &mut *self.input.borrow_mut();
         loop {
-            if self.flood.get().is_some() {
-                // The task that serves the connection looks at it after this turn.
-                return Poll::Pending;
-            }
             let rest = input.bytes.get(input.start..).unwrap_or(&[]);
             if !rest.is_empty() {
                 let taken = rest.len().min(buffer.remaining());
@@ -133,6 +135,10 @@ impl Wire {
                     self.worker.stock.give(std::mem::take(&mut input.bytes));
                 }
                 return Poll::Ready(Ok(()));
+            }
+            if self.fault.get().is_some() {
+                // The task that serves the connection looks at it after this turn.
+                return Poll::Pending;
             }
             ready!(self.stream.poll_read_ready(cx))?;
             input.bytes = self.worker.stock.take();
@@ -145,7 +151,12 @@ impl Wire {
                 Ok(_) => {
                     let now = self.worker.now();
                     self.heard.set(now);
-                    self.flood.set(self.guard.borrow_mut().receive(&input.bytes, now).err());
+                    if let Err(stop) = self.guard.borrow_mut().receive(&input.bytes, now) {
+                        self.fault.set(Some(cut(&mut input.bytes, stop)));
+                        if input.bytes.is_empty() {
+                            self.worker.stock.give(std::mem::take(&mut input.bytes));
+                        }
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -174,6 +185,12 @@ impl Wire {
         output.bytes.extend_from_slice(bytes.get(..kept).unwrap_or(&[]));
         Poll::Ready(Ok(kept))
     }
+}
+
+/// Leaves what came before a fault.
+fn cut(bytes: &mut Vec<u8>, stop: Stop) -> Fault {
+    bytes.truncate(stop.before);
+    stop.fault
 }
 
 /// The machine's end of a wire.

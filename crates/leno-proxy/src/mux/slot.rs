@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem::take;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use leno_core::head::{Field, ResponseIndex};
 use leno_core::http1::BodyFraming;
@@ -15,6 +15,21 @@ use crate::body::{Arrived, Broken};
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(super) state: RefCell<SlotState>,
+}
+
+impl Slot {
+    /// Waits until the stream is cut off.
+    pub(super) async fn broken(&self) {
+        std::future::poll_fn(|cx| {
+            let state = &mut *self.state.borrow_mut();
+            if state.broken.is_some() {
+                return Poll::Ready(());
+            }
+            state.read_later(cx.waker());
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 #[derive(Debug, Default)]

@@ -179,15 +179,17 @@ impl Source for Reader {
 
     async fn gone(&mut self) {
         let Some(handle) = &self.handle else { return };
-        std::future::poll_fn(|cx| {
-            let state = &mut *handle.slot.state.borrow_mut();
-            if state.broken.is_some() {
-                return Poll::Ready(());
+        handle.slot.broken().await;
+    }
+
+    fn cut_off(&self) -> impl Future<Output = ()> + use<> {
+        let slot = self.handle.as_ref().map(|handle| handle.slot.clone());
+        async move {
+            match slot {
+                Some(slot) => slot.broken().await,
+                None => std::future::pending().await,
             }
-            state.read_later(cx.waker());
-            Poll::Pending
-        })
-        .await;
+        }
     }
 }
 

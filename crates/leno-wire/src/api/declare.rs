@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::name::ServiceId;
+use leno_core::proxy_protocol::Version;
 use leno_core::spec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,12 +32,25 @@ pub struct ServiceDeclaration {
     /// For a whole request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Connections begin with a PROXY header; for opaque bytes to plain endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_proxy: Option<ProxyHeader>,
     /// The name resolves to the instances, each with a name and an address of its own.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub headless: bool,
     /// What SRV records say. Default 80.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub srv_port: Option<u16>,
+}
+
+/// Versions of the PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyHeader {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// What instances speak.
@@ -194,6 +208,11 @@ impl ServiceDeclaration {
                 unhealthy_after: health.unhealthy_after,
             }),
             timeout_nanos: self.timeout_ms.map(nanos),
+            send_proxy: match self.send_proxy {
+                None => 0,
+                Some(ProxyHeader::V1) => 1,
+                Some(ProxyHeader::V2) => 2,
+            },
             headless: self.headless,
             srv_port: self.srv_port.map(u32::from),
         }
@@ -270,6 +289,10 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
                 unhealthy_after: health.unhealthy_after,
             }),
             timeout_ms: spec.timeout.map(millis),
+            send_proxy: spec.send_proxy.map(|version| match version {
+                Version::V1 => ProxyHeader::V1,
+                Version::V2 => ProxyHeader::V2,
+            }),
             headless: spec.headless,
             srv_port: (spec.srv_port != spec::SRV_PORT).then_some(spec.srv_port),
         }

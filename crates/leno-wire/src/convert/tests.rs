@@ -53,9 +53,61 @@ fn full_service() -> spec::ServiceSpec {
             unhealthy_after: 2,
         }),
         timeout: Some(Duration::from_secs(15)),
+        send_proxy: Some(Version::V2),
         headless: true,
         srv_port: 5432,
     }
+}
+
+fn full_gateway() -> spec::GatewaySpec {
+    let hosts =
+        || vec![spec::HostMatch::Exact("a.example".into()), spec::HostMatch::Suffix(".b.example".into())];
+    let tls = |clients| spec::TerminationSpec {
+        certificates: vec![spec::CertificateFiles { cert: "/a.pem".into(), key: "/a.key".into() }],
+        clients,
+        min_version: spec::TlsVersion::V13,
+    };
+    let clients = spec::ClientCertificates { authorities: "/ca.pem".into(), required: true, forward: true };
+    let http = spec::HttpSpec {
+        hosts: hosts(),
+        tls: Some(tls(Some(clients))),
+        redirect: Some(8443),
+        forwarded_hops: 2,
+    };
+    let serves = [
+        spec::Serve::Http(http),
+        spec::Serve::Http(spec::HttpSpec::default()),
+        spec::Serve::Passthrough(vec![spec::SniRoute { names: hosts(), to: service("shop/product") }]),
+        spec::Serve::Tcp { to: service("db"), tls: None },
+        spec::Serve::Tcp { to: service("db"), tls: Some(tls(None)) },
+    ];
+    let proxies = [None, Some(vec!["10.0.0.0/8", "::1/128"]), Some(vec![])];
+    let listener = |(number, serve): (usize, spec::Serve)| {
+        let trusted = proxies[number % 3].clone();
+        Arc::new(spec::ListenerSpec {
+            name: format!("l{number}").into(),
+            listen: "[::]:443".parse().unwrap(),
+            serve,
+            proxy_protocol: trusted
+                .map(|it| it.into_iter().map(|it| spec::Cidr::parse(it).unwrap()).collect()),
+        })
+    };
+    spec::GatewaySpec {
+        id: service("public"),
+        listeners: serves.into_iter().enumerate().map(listener).collect(),
+        rules: full_service().rules,
+    }
+}
+
+#[test]
+fn a_gateway_without_listeners_is_refused() {
+    let none = spec::GatewaySpec { listeners: vec![], ..full_gateway() };
+    let error = Known::parse(Kind::Gateway, &Known::Gateway(none).encode()).unwrap_err();
+    assert_eq!((&*error.field, &*error.problem), ("listeners", "are missing"));
+    let mut twice = full_gateway();
+    twice.listeners.push(twice.listeners[0].clone());
+    let error = Known::parse(Kind::Gateway, &Known::Gateway(twice).encode()).unwrap_err();
+    assert_eq!(error.field, "listeners", "{error}");
 }
 
 fn endpoint(name: &str, transport: spec::Transport) -> spec::EndpointSpec {
@@ -79,11 +131,7 @@ fn what_is_encoded_is_decoded_the_same() {
             vec![endpoint("a", spec::Transport::Plain), endpoint("b", spec::Transport::Mesh(identity))],
         ),
         Known::Endpoints(service("product"), vec![]),
-        Known::Gateway(spec::GatewaySpec {
-            id: service("public"),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            rules: full_service().rules,
-        }),
+        Known::Gateway(full_gateway()),
     ];
     for known in all {
         let resource = xds::Resource {

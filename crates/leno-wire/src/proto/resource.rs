@@ -25,6 +25,9 @@ pub struct Service {
     /// Nanoseconds; unset: none.
     #[prost(uint64, optional, tag = "7")]
     pub timeout_nanos: Option<u64>,
+    /// Connections begin with a PROXY header of this version; 0: with none.
+    #[prost(uint32, tag = "10")]
+    pub send_proxy: u32,
     /// The name resolves to the instances.
     #[prost(bool, tag = "20")]
     pub headless: bool,
@@ -180,12 +183,137 @@ pub struct Gateway {
     /// `NAMESPACE/NAME`.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// `IP:PORT`.
-    #[prost(string, tag = "2")]
-    pub listen: String,
     /// First match wins.
     #[prost(message, repeated, tag = "3")]
     pub rules: Vec<Rule>,
+    /// At least one. (2 was the address of the only one.)
+    #[prost(message, repeated, tag = "4")]
+    pub listeners: Vec<Listener>,
+}
+
+/// `ListenerSpec`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Listener {
+    /// Unique in its gateway.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// `IP:PORT`.
+    #[prost(string, tag = "2")]
+    pub listen: String,
+    /// What is spoken.
+    #[prost(oneof = "Serve", tags = "3, 4, 5")]
+    pub serve: Option<Serve>,
+    /// Who has to send a PROXY header; unset: nobody.
+    #[prost(message, optional, tag = "6")]
+    pub proxy_protocol: Option<Trusted>,
+}
+
+/// `Serve`.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum Serve {
+    /// HTTP.
+    #[prost(message, tag = "3")]
+    Http(Http),
+    /// TLS that ends elsewhere.
+    #[prost(message, tag = "4")]
+    Passthrough(Passthrough),
+    /// Bytes.
+    #[prost(message, tag = "5")]
+    Tcp(Tcp),
+}
+
+/// `HttpSpec`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Http {
+    /// As in a match; empty: any.
+    #[prost(string, repeated, tag = "1")]
+    pub hosts: Vec<String>,
+    /// Unset: plain.
+    #[prost(message, optional, tag = "2")]
+    pub tls: Option<Termination>,
+    /// The port of HTTPS that requests are sent to; unset: they are served.
+    #[prost(uint32, optional, tag = "3")]
+    pub redirect: Option<u32>,
+    /// Trusted proxies in front.
+    #[prost(uint32, tag = "4")]
+    pub forwarded_hops: u32,
+}
+
+/// `Vec<SniRoute>`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Passthrough {
+    /// First match wins; at least one.
+    #[prost(message, repeated, tag = "1")]
+    pub routes: Vec<SniRoute>,
+}
+
+/// `SniRoute`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct SniRoute {
+    /// As in a match; at least one.
+    #[prost(string, repeated, tag = "1")]
+    pub names: Vec<String>,
+    /// `NAMESPACE/NAME`.
+    #[prost(string, tag = "2")]
+    pub to: String,
+}
+
+/// `Serve::Tcp`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Tcp {
+    /// `NAMESPACE/NAME`.
+    #[prost(string, tag = "1")]
+    pub to: String,
+    /// Unset: the bytes pass as they are.
+    #[prost(message, optional, tag = "2")]
+    pub tls: Option<Termination>,
+}
+
+/// `TerminationSpec`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Termination {
+    /// At least one.
+    #[prost(message, repeated, tag = "1")]
+    pub certificates: Vec<CertificateFiles>,
+    /// Unset: clients are not asked.
+    #[prost(message, optional, tag = "2")]
+    pub clients: Option<ClientCertificates>,
+    /// TLS 1.x with this x; 2 or 3.
+    #[prost(uint32, tag = "3")]
+    pub min_minor: u32,
+}
+
+/// `CertificateFiles`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct CertificateFiles {
+    /// A path.
+    #[prost(string, tag = "1")]
+    pub cert: String,
+    /// A path.
+    #[prost(string, tag = "2")]
+    pub key: String,
+}
+
+/// `ClientCertificates`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ClientCertificates {
+    /// A path.
+    #[prost(string, tag = "1")]
+    pub authorities: String,
+    /// A client without one may come in. What is sent is the exception, so that a forgotten field lets nobody in.
+    #[prost(bool, tag = "2")]
+    pub optional: bool,
+    /// The service is told.
+    #[prost(bool, tag = "3")]
+    pub forward: bool,
+}
+
+/// Ranges of addresses.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Trusted {
+    /// `ADDRESS/BITS`.
+    #[prost(string, repeated, tag = "1")]
+    pub ranges: Vec<String>,
 }
 
 /// Where a service can be reached: `Vec<EndpointSpec>`.

@@ -188,8 +188,8 @@ impl<'a> Planner<'a> {
     fn named_ports(&mut self) -> Result<(), Failure> {
         let mesh = self.mesh;
         for gateway in &mesh.gateways {
-            if gateway.listen.port() != 0 {
-                self.ports.named(gateway.listen, &format!("gateway `{}`", gateway.id))?;
+            for listener in gateway.listeners.iter().filter(|listener| listener.listen.port() != 0) {
+                self.ports.named(listener.listen, &format!("gateway `{}`", gateway.id))?;
             }
         }
         for (service, instance) in instances(mesh) {

@@ -218,6 +218,24 @@ fn http2_clients_reach_applications_of_http1() {
 }
 
 #[test]
+fn an_application_that_has_not_said_what_it_speaks_is_spoken_to_as_it_answers() {
+    Way::each("auto", async |way, origin| {
+        let client = Client::connect(way.address).await;
+        assert_eq!(client.get("/hello").await.text(), "hello", "{}", way.name);
+        assert_eq!(origin.last().version, http::Version::HTTP_2);
+    });
+    let origin = http1::Origin::start();
+    for way in [Way::single("auto", origin.address), Way::pair("auto", origin.address)] {
+        block_on(async {
+            let client = Client::connect(way.address).await;
+            for _ in 0..3 {
+                assert_eq!(client.get("/plain").await.text(), "hello", "{}", way.name);
+            }
+        });
+    }
+}
+
+#[test]
 fn a_stream_that_is_not_read_holds_up_no_other() {
     Way::each("http2", async |way, _| {
         let client = Client::connect(way.address).await;

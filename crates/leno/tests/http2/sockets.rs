@@ -87,6 +87,25 @@ fn over_http2_to_an_application_of_http1() {
     }
 }
 
+#[test]
+fn an_application_that_does_not_switch_is_no_websocket() {
+    let origin = crate::http1::Origin::start();
+    for way in [Way::single("http", origin.address), Way::pair("http", origin.address)] {
+        block_on(async {
+            let client = Client::connect(way.address).await;
+            while !client.send.is_extended_connect_protocol_enabled() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let mut sender = client.send.clone().ready().await.unwrap();
+            let mut request = Request::connect("http://server/plain").body(()).unwrap();
+            request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+            let (answer, _stream) = sender.send_request(request, false).unwrap();
+            assert!(answer.await.is_err(), "{}", way.name);
+            assert_eq!(client.get("/plain").await.text(), "hello");
+        });
+    }
+}
+
 /// Accepts one WebSocket as an application of HTTP/1 does, and echoes.
 fn echo_over_http1(mut stream: TcpStream) {
     stream.set_read_timeout(Some(SOON)).unwrap();
