@@ -8,6 +8,7 @@ mod fuzz;
 mod guards;
 mod licences;
 mod packages;
+mod registries;
 mod shell;
 mod soak;
 mod test;

@@ -60,16 +60,78 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         used_by: "tests with dig as a client of the resolver",
     },
     Package {
-        name: "iproute2",
-        probe: Probe::Program("ip"),
-        used_by: "tests in network namespaces of their own",
-    },
-    Package {
         name: "valgrind",
         probe: Probe::Program("valgrind"),
         used_by: "guards that count instructions",
     },
     Package { name: "strace", probe: Probe::Program("strace"), used_by: "guards that count system calls" },
+    Package {
+        name: "redis-server",
+        probe: Probe::Program("redis-server"),
+        used_by: "tests with redis as an unchanged service",
+    },
+    Package {
+        name: "redis-tools",
+        probe: Probe::Program("redis-cli"),
+        used_by: "tests with redis's clients",
+    },
+    Package {
+        name: "memcached",
+        probe: Probe::Program("memcached"),
+        used_by: "tests with memcached as an unchanged service",
+    },
+    Package {
+        name: "postgresql",
+        probe: Probe::Program("pg_createcluster"),
+        used_by: "tests with PostgreSQL as an unchanged service",
+    },
+    Package {
+        name: "postgresql-client",
+        probe: Probe::Program("psql"),
+        used_by: "tests with PostgreSQL's clients",
+    },
+    Package {
+        name: "mariadb-server",
+        probe: Probe::Program("mariadbd"),
+        used_by: "tests with MariaDB as an unchanged service",
+    },
+    Package {
+        name: "mariadb-client",
+        probe: Probe::Program("mariadb"),
+        used_by: "tests with MariaDB's client",
+    },
+    Package {
+        name: "openssh-server",
+        probe: Probe::Program("sshd"),
+        used_by: "tests with OpenSSH as an unchanged service",
+    },
+    Package { name: "openssh-client", probe: Probe::Program("ssh"), used_by: "tests with OpenSSH's clients" },
+    Package {
+        name: "netcat-openbsd",
+        probe: Probe::Program("nc"),
+        used_by: "tests with unchanged services: it sees whether a server listens",
+    },
+    Package {
+        name: "nghttp2-client",
+        probe: Probe::Program("h2load"),
+        used_by: "tests with nghttp2's clients",
+    },
+    Package {
+        name: "tcpdump",
+        probe: Probe::Program("tcpdump"),
+        used_by: "tests that look at what crosses between sidecars",
+    },
+    Package {
+        name: "python3-venv",
+        probe: Probe::PythonModule("ensurepip"),
+        used_by: "virtual environment with gRPC, WebSockets and SMTP by Python",
+    },
+    Package { name: "nodejs", probe: Probe::Program("node"), used_by: "tests with WebSockets by Node" },
+    Package {
+        name: "npm",
+        probe: Probe::Program("npm"),
+        used_by: "tests with WebSockets by Node: it brings the package",
+    },
 ];
 
 /// What `cargo xtask bench` uses.

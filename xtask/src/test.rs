@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use crate::shell::Findings;
-use crate::{guards, licences, packages, shell, tidy};
+use crate::{guards, licences, packages, registries, shell, tidy};
 
 /// Which tests are run.
 #[derive(Default)]
@@ -43,7 +43,8 @@ pub(crate) fn run(options: &Options) -> bool {
     if !options.fast {
         steps.take("packages", || {
             // Only said here: the tests that need one skip themselves and are counted then.
-            for line in packages::provide(packages::FOR_TESTS) {
+            let missing = packages::provide(packages::FOR_TESTS);
+            for line in missing.into_iter().chain(registries::provide()) {
                 println!("{line}");
             }
             Findings::default()

@@ -35,6 +35,7 @@ pub mod netns;
 mod opaque;
 mod socket;
 mod source;
+mod splice;
 mod sys;
 mod telemetry;
 mod tls;

@@ -29,10 +29,13 @@ use crate::buffer::{ReadBuffer, Stock};
 use crate::downstream::Arrival;
 use crate::drive::drive;
 use crate::io::Stream;
+use crate::splice::{Carried, Passage, SMALL_BYTES};
 use crate::worker::Worker;
 
 /// Bytes read at a time, from when more than a usual buffer has come.
 const BULK_READ_BYTES: u64 = 64 * 1024;
+/// When so much has come in pieces that are not small, between two plain sockets the kernel moves the rest.
+const BULK_BYTES: u64 = 256 * 1024;
 /// Silence of an end before it is asked whether it lives (the kernel's default is two hours).
 const PROBE_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -213,7 +216,7 @@ pub(crate) struct Reader {
     ended: bool,
     /// Bytes that were shown and not yet taken.
     shown: usize,
-    /// Bytes read so far.
+    /// Bytes read since the last small piece.
     read: u64,
     /// What the first bytes look like, although they pass whatever they are.
     observed: Option<Detected>,
@@ -231,7 +234,7 @@ impl Reader {
                     return Poll::Ready(Ok(0));
                 }
                 Ok(bytes) => {
-                    self.read += bytes as u64;
+                    self.read = if bytes < SMALL_BYTES { 0 } else { self.read + bytes as u64 };
                     return Poll::Ready(Ok(bytes));
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -300,6 +303,21 @@ impl Source for Reader {
 
     fn trailers(&self) -> Fields<'_> {
         Fields::default()
+    }
+
+    fn passage(&self) -> Option<Passage> {
+        let bulk = self.read > BULK_BYTES && !self.ended && self.buffer.is_empty();
+        if !bulk || self.stream.session().is_some() || self.choice.state() != State::Opaque {
+            return None;
+        }
+        Some(Passage { stream: self.stream.clone(), stock: self.buffer.stock().clone() })
+    }
+
+    fn passed(&mut self, carried: Carried) {
+        match carried {
+            Carried::End => self.ended = true,
+            Carried::NoBulk => self.read = 0,
+        }
     }
 
     async fn gone(&mut self) {
@@ -388,6 +406,11 @@ impl Sink for Writer {
 
     async fn flush(&mut self) -> Result<(), Broken> {
         Ok(())
+    }
+
+    fn passage(&self) -> Option<Rc<Stream>> {
+        let plain = self.stream.session().is_none() && self.choice.state() == State::Opaque;
+        plain.then(|| self.stream.clone())
     }
 
     async fn finish(&mut self, _trailers: Fields<'_>) -> Result<(), Broken> {

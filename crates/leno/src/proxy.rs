@@ -235,15 +235,15 @@ fn tell_ready(bound: &Bound) {
             ready.insert(name.to_owned(), address.to_string().into());
         }
     }
-    let intercepted = [("captured", &bound.captured), ("captured_inbound", &bound.captured_inbound)];
-    for (name, addresses) in intercepted.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        ready.insert(name.to_owned(), addresses.into());
-    }
     if !bound.listeners.is_empty() {
         let listeners = bound.listeners.iter();
         let listeners = listeners.map(|(name, address)| (name.clone(), address.to_string().into()));
         ready.insert("listeners".to_owned(), Value::Object(listeners.collect()));
+    }
+    let intercepted = [("captured", &bound.captured), ("captured_inbound", &bound.captured_inbound)];
+    for (name, addresses) in intercepted.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        ready.insert(name.to_owned(), addresses.into());
     }
     if !bound.outbound.is_empty() {
         let outbound = bound.outbound.iter();
