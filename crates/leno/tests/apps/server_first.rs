@@ -121,7 +121,8 @@ fn timers_in_path(threads: &[Vec<Call>], greeting: &str) -> Result<usize, String
     let carriers: Vec<&Call> = threads.iter().filter(carries).flatten().collect();
     let sent = carriers.iter().filter(|call| call.sends(greeting)).map(|call| call.at);
     let end = sent.fold(f64::NEG_INFINITY, f64::max);
-    let accepted = threads.iter().flatten().filter(|call| call.accepts() && call.at < end).map(|call| call.at);
+    let accepted =
+        threads.iter().flatten().filter(|call| call.accepts() && call.at < end).map(|call| call.at);
     let begin = accepted.fold(f64::INFINITY, f64::min);
     if !begin.is_finite() || !end.is_finite() {
         return Err(format!("the greeting was not seen in the calls of {} threads", threads.len()));
@@ -199,8 +200,11 @@ fn a_timer_in_the_path_is_found() {
              2.1 {wait}\n2.3 sendto(12, \"220 hello\", 9, MSG_NOSIGNAL, NULL, 0) = 9\n3.0 epoll_wait(5, [], 1024, 99) = 0\n"
         ))
     };
-    let server = |wait: &str| parse(&format!("1.9 {wait}\n2.15 {wait}\n2.2 recvfrom(8, \"220 hello\", 99, 0, NULL, NULL) = 9\n"));
-    let (timer, none) = ("epoll_wait(5, [], 1024, 37) = 0", "epoll_wait(5, [{events=EPOLLIN}], 1024, 37) = 1");
+    let server = |wait: &str| {
+        parse(&format!("1.9 {wait}\n2.15 {wait}\n2.2 recvfrom(8, \"220 hello\", 99, 0, NULL, NULL) = 9\n"))
+    };
+    let (timer, none) =
+        ("epoll_wait(5, [], 1024, 37) = 0", "epoll_wait(5, [{events=EPOLLIN}], 1024, 37) = 1");
     let bystander = parse("2.1 epoll_wait(3, [], 1024, 1) = 0\n");
     assert_eq!(timers_in_path(&[client(none), server(none), bystander], "220 "), Ok(0));
     assert_eq!(timers_in_path(&[client(timer), server(none)], "220 "), Ok(1));

@@ -158,7 +158,8 @@ fn stream(way: Way, segments: &[Segment]) -> Vec<u8> {
     let mut bytes: Vec<u8> = Vec::new();
     for segment in sorted.into_iter().filter(|segment| !segment.bytes.is_empty()) {
         let known = bytes.len().checked_sub(place(segment) as usize);
-        let known = known.unwrap_or_else(|| panic!("{way:?}: bytes after {} are not in the capture", bytes.len()));
+        let known =
+            known.unwrap_or_else(|| panic!("{way:?}: bytes after {} are not in the capture", bytes.len()));
         bytes.extend_from_slice(segment.bytes.get(known..).unwrap_or_default());
     }
     bytes
