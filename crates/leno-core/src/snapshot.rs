@@ -22,9 +22,11 @@ use crate::time::Duration;
 use crate::vip::{Vips, is_virtual};
 
 mod addresses;
+mod hosts;
 
 use addresses::Addresses;
 pub use addresses::{Instance, Published, Target};
+use hosts::{host_names, service_of_host};
 
 /// Longest host name looked up (RFC 1035 §2.3.4); a longer one is no service's.
 const HOST_BYTES_MAX: usize = 255;
@@ -368,31 +370,6 @@ impl Places {
             (None, None) => false,
         }
     }
-}
-
-/// The host names of a service: `name` (default namespace only), `name.namespace`, `name.namespace.mesh`.
-fn host_names(id: &ServiceId) -> Vec<String> {
-    let mut names = alloc::vec![
-        alloc::format!("{}.{}", id.name, id.namespace),
-        alloc::format!("{}.{}.mesh", id.name, id.namespace),
-    ];
-    if id.in_default_namespace() {
-        names.push(id.name.to_string());
-    }
-    names
-}
-
-/// The service that a host could name, by the forms of [`host_names`].
-fn service_of_host(authority: &[u8]) -> Option<ServiceId> {
-    let host = core::str::from_utf8(host_of(authority)).ok()?.to_ascii_lowercase();
-    // A name without a dot and an address are told apart by the label's rules: 10.0.0.1 has four parts.
-    let mut parts = host.split('.');
-    let (name, namespace, mesh, rest) = (parts.next()?, parts.next(), parts.next(), parts.next());
-    if rest.is_some() || mesh.is_some_and(|part| part != "mesh") {
-        return None;
-    }
-    let namespace = namespace.unwrap_or(crate::name::DEFAULT_NAMESPACE);
-    Some(ServiceId::new(Label::parse(namespace).ok()?, Label::parse(name).ok()?))
 }
 
 /// What a service's declaration says about connections to it.

@@ -30,6 +30,8 @@ fn world(hosts: &[&str]) -> Arc<World> {
         timeout: None,
         external: Some(Arc::new(ExternalSpec { names: names.collect(), tls: None })),
         send_proxy: None,
+        headless: false,
+        srv_port: 80,
     };
     let services = [(id, KnownService { spec, endpoints: vec![] })].into();
     Arc::new(World { services, ..World::default() })

@@ -80,6 +80,8 @@ fn taken(egress: EgressSpec, destination: SocketAddr, words: Vec<u8>) -> Vec<u8>
             terminations: watch::channel(Arc::default()).1,
             demand,
             log: Log::default(),
+            dialer: crate::dial::Dialer::default(),
+            app_port: None,
             own_name: "cart".into(),
             own_addresses: Arc::new([]),
             system_roots: SystemRoots::default(),
