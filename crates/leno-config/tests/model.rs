@@ -15,7 +15,7 @@ fn everything() {
     assert_eq!(mesh.trust_domain.as_str(), "mesh.example.com");
     assert_eq!(mesh.namespace.as_str(), "prod");
 
-    let [edge, admin, public] = &mesh.gateways[..] else { panic!("{:?}", mesh.gateways) };
+    let [edge, admin, _] = &mesh.gateways[..] else { panic!("{:?}", mesh.gateways) };
     assert_eq!(
         (edge.id.clone(), edge.listeners[0].listen.to_string()),
         (id("prod/edge"), "127.0.0.1:8080".into())

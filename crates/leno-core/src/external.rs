@@ -96,6 +96,8 @@ mod tests {
             timeout: None,
             external: Some(Arc::new(external)),
             send_proxy: None,
+            headless: false,
+            srv_port: 80,
         };
         let endpoint = EndpointSpec {
             name: "payments-2".into(),

@@ -5,7 +5,6 @@
 use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 
 use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;

@@ -214,7 +214,8 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // A connection that nobody ended is cut: what is missing must not look like an end. One that becomes HTTP goes on.
         let goes_on = matches!(self.source.choice.state(), State::Http(_) | State::Failed | State::Waiting);
-        if !goes_on && !(self.source.ended && self.sink.ended) {
+        let over = self.source.ended && self.sink.ended;
+        if !goes_on && !over {
             self.sink.stream.reset_on_close();
         }
     }

@@ -22,6 +22,8 @@ fn service(name: &str, headless: bool, instances: &[(&str, u32, bool)]) -> Known
             calls: vec![],
             health: None,
             timeout: None,
+            external: None,
+            send_proxy: None,
             headless,
             srv_port: if headless { 5432 } else { SRV_PORT },
         },

@@ -5,7 +5,7 @@ use leno_core::client_hello::Reader;
 use leno_core::proxy_protocol::{Ends, V2_BYTES_MAX, Version, encode, parse};
 
 /// A PROXY header: decided within its limit, the same in pieces, and written back the same.
-pub fn proxy_protocol(bytes: &[u8]) {
+pub(crate) fn proxy_protocol(bytes: &[u8]) {
     let verdict = parse(bytes);
     for end in 0..bytes.len().min(200) {
         match parse(&bytes[..end]) {
@@ -36,7 +36,7 @@ pub fn proxy_protocol(bytes: &[u8]) {
 }
 
 /// A TLS client's hello: the same in one piece, byte by byte, and cut anywhere; names are names.
-pub fn client_hello(bytes: &[u8]) {
+pub(crate) fn client_hello(bytes: &[u8]) {
     let verdict = Reader::default().take(bytes);
     let mut reader = Reader::default();
     let mut bytewise = Ok(None);
@@ -54,13 +54,13 @@ pub fn client_hello(bytes: &[u8]) {
         early => early,
     };
     assert_eq!(cut, verdict);
-    if let Ok(Some(hello)) = verdict {
-        if let Some(name) = hello.server_name {
-            assert!(!name.is_empty() && name.len() <= 253 && !name.ends_with('.'));
-            assert!(
-                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b)),
-                "{name}"
-            );
-        }
+    if let Ok(Some(hello)) = verdict
+        && let Some(name) = hello.server_name
+    {
+        assert!(!name.is_empty() && name.len() <= 253 && !name.ends_with('.'));
+        assert!(
+            name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b)),
+            "{name}"
+        );
     }
 }

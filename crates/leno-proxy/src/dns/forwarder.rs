@@ -31,6 +31,9 @@ pub(crate) struct Answered {
     pub(crate) how: Count,
 }
 
+/// What those who wait for one question watch.
+type Flight = watch::Receiver<Option<Answered>>;
+
 /// Knows what resolvers said, and asks them.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
@@ -39,7 +42,7 @@ pub(crate) struct Forwarder {
     resolvers: Mutex<Resolvers>,
     cache: Mutex<Cache<Arc<Reply>>>,
     /// Questions under way, each with those who wait for it.
-    flights: Mutex<BTreeMap<(Vec<u8>, Way), watch::Receiver<Option<Answered>>>>,
+    flights: Mutex<BTreeMap<(Vec<u8>, Way), Flight>>,
     places: Semaphore,
     /// Resolvers that did not answer lately; no more than there are in a plan.
     left_alone: Mutex<BTreeMap<SocketAddr, StdInstant>>,

@@ -39,7 +39,11 @@ fn reply(lives: &[u32], rcode: Rcode, soa: Option<(u32, u32)>, opt: bool) -> Vec
     }
     let mut builder = builder.additional();
     if opt {
-        builder.opt(|opt| Ok(opt.set_udp_payload_size(4096))).unwrap();
+        let sized = builder.opt(|opt| {
+            opt.set_udp_payload_size(4096);
+            Ok(())
+        });
+        sized.unwrap();
     }
     builder.finish()
 }

@@ -315,7 +315,6 @@ impl RequestSink for Writer {
             request_id: hop.request_id,
             generation: hop.generation,
             upgrade: hop.upgrade,
-            ..Meta::default()
         };
         let end = hop.framing == BodyFraming::None && hop.upgrade.is_empty();
         let opened = self.conn.machine.borrow_mut().open(&meta, head, edits, end);

@@ -52,7 +52,6 @@ pub(crate) const SSH: Scenario = Scenario {
     ",
     expect: &["ssh-ed25519", "SSH-2.0-OpenSSH_", "leno-mark-ssh-seen\n", "kex: algorithm:", "exited with 7", "copied by scp"],
     clear: false,
-    ..Scenario::BARE
 };
 
 #[test]

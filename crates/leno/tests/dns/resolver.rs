@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// It runs until the test's process ends.
-pub struct Resolver {
-    pub address: SocketAddr,
+pub(crate) struct Resolver {
+    pub(crate) address: SocketAddr,
     seen: Arc<Seen>,
 }
 
@@ -23,10 +23,10 @@ struct Seen {
 }
 
 /// What every name that is there resolves to.
-pub const ADDRESS: [u8; 4] = [192, 0, 2, 77];
+pub(crate) const ADDRESS: [u8; 4] = [192, 0, 2, 77];
 
 impl Resolver {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (udp, tcp) = loop {
             let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
             if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()) {
@@ -59,22 +59,22 @@ impl Resolver {
     }
 
     /// How often it was asked about a name.
-    pub fn asked(&self, what: &str) -> usize {
+    pub(crate) fn asked(&self, what: &str) -> usize {
         self.seen.questions.lock().unwrap().iter().filter(|seen| *seen == what).count()
     }
 
     /// Everything it was asked.
-    pub fn questions(&self) -> Vec<String> {
+    pub(crate) fn questions(&self) -> Vec<String> {
         self.seen.questions.lock().unwrap().clone()
     }
 
     /// The most questions that it was answering at a time.
-    pub fn most_under_way(&self) -> usize {
+    pub(crate) fn most_under_way(&self) -> usize {
         self.seen.most_under_way.load(Ordering::SeqCst)
     }
 
     /// Sends questions about `loop…` there.
-    pub fn lead_back_to(&self, address: SocketAddr) {
+    pub(crate) fn lead_back_to(&self, address: SocketAddr) {
         *self.seen.back.lock().unwrap() = Some(address);
     }
 }

@@ -15,7 +15,8 @@ use crate::origin::{next, send};
 /// A connection.
 pub(crate) struct Client {
     pub(crate) send: SendRequest<Bytes>,
-    pub(crate) ended: JoinHandle<Result<(), h2::Error>>,
+    /// Moves its bytes.
+    _connection: JoinHandle<Result<(), h2::Error>>,
 }
 
 /// A whole answer.
@@ -46,7 +47,7 @@ impl Client {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (send, connection) = h2::client::handshake(stream).await.unwrap();
-        Self { send, ended: tokio::spawn(connection) }
+        Self { send, _connection: tokio::spawn(connection) }
     }
 
     /// Sends a request with its body and trailers, and reads the whole answer.
