@@ -57,7 +57,10 @@ pub fn client_hello(bytes: &[u8]) {
     if let Ok(Some(hello)) = verdict {
         if let Some(name) = hello.server_name {
             assert!(!name.is_empty() && name.len() <= 253 && !name.ends_with('.'));
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b)), "{name}");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b)),
+                "{name}"
+            );
         }
     }
 }

@@ -158,6 +158,41 @@ fn curl_is_served_over_tls() {
 }
 
 #[test]
+fn http2_is_agreed_on_and_its_streams_are_for_the_hosts_of_the_certificate() {
+    let test = "http2_is_agreed_on_and_its_streams_are_for_the_hosts_of_the_certificate";
+    if !has("curl", test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "ca");
+    authority.issue("shop", "shop", &["shop.example", "*.shop.example"]);
+    let listeners = "    - {name: tls, protocol: https, certificates: [{cert: shop.pem, key: shop.key}]}";
+    let gateway = Gateway::start(folder.path(), listeners, echo_server(), "");
+    let port = gateway.at("tls").port();
+    let (url, resolve) = (format!("https://shop.example:{port}/"), format!("shop.example:{port}:127.0.0.1"));
+    let ca = authority.file.to_str().unwrap();
+    let ask = |more: &[&str]| {
+        let said = ["-w", "%{http_version} %{http_code}", "--cacert", ca, "--resolve", &resolve];
+        curl(&[&said[..], more, &[&url]].concat())
+    };
+    for (protocol, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        for (host, status) in [("shop.example", 200), ("a.shop.example", 200), ("other.example", 421)] {
+            let (code, text) = ask(&[protocol, "-H", &format!("Host: {host}")]);
+            assert!(
+                code == 0 && text.trim_end().ends_with(&format!("{version} {status}")),
+                "{protocol} {host}: {text}"
+            );
+            let proto = text.contains("\nx-forwarded-proto: https\n")
+                && text.contains("\nx-forwarded-for: 127.0.0.1\n");
+            assert_eq!(proto, status == 200, "{protocol} {host}: {text}");
+        }
+    }
+    let large = common::write(folder.path(), "large", &"x".repeat(3_000_000));
+    let (code, text) = ask(&["--http2", "--data-binary", &format!("@{}", large.display())]);
+    assert!(code == 0 && text.trim_end().ends_with("2 200"), "{text}");
+}
+
+#[test]
 fn clients_prove_themselves() {
     let folder = tempfile::tempdir().unwrap();
     let (authority, clients, others) = (
@@ -200,10 +235,7 @@ fn clients_prove_themselves() {
                 code == 0 && text.contains("x-forwarded-client-cert: Hash="),
                 "{listener} {tls:?}: {text}"
             );
-            assert!(
-                text.contains(";Subject=\"CN=good client\";DNS=client.example\n"),
-                "{listener}: {text}"
-            );
+            assert!(text.contains(";Subject=\"CN=good client\";DNS=client.example\n"), "{listener}: {text}");
             let (code, text) = ask(listener, Some("bad"), tls);
             assert_ne!(code, 0, "{listener} {tls:?}: {text}");
         }
@@ -367,13 +399,15 @@ fn the_example_works_as_it_says() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/gateway/mesh.yaml");
     let mut text = std::fs::read_to_string(example).unwrap();
     let certificate = text.lines().skip_while(|line| !line.contains("openssl req")).take(2);
-    let commands: String = certificate.map(|line| line.trim_start_matches('#').trim().trim_end_matches('\\')).collect();
+    let commands: String =
+        certificate.map(|line| line.trim_start_matches('#').trim().trim_end_matches('\\')).collect();
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("certs")).unwrap();
     let made = common::run(Command::new("sh").arg("-c").arg(&commands).current_dir(folder.path()));
     assert!(made.status.success(), "{commands}: {}", common::stderr(&made));
-    let ports: Vec<(&str, String)> =
-        ["8080", "8443", "8081", "9443", "6380", "9001"].map(|port| (port, common::free_port().to_string())).into();
+    let ports: Vec<(&str, String)> = ["8080", "8443", "8081", "9443", "6380", "9001"]
+        .map(|port| (port, common::free_port().to_string()))
+        .into();
     for (port, free) in &ports {
         text = text.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{free}"));
     }
