@@ -9,12 +9,14 @@ mod candidate;
 mod certificates;
 mod check;
 mod crosscheck;
+mod dialect;
 mod envoy;
 mod generator;
 mod measure;
 mod options;
 mod plot;
 mod process;
+mod protocol;
 mod report;
 mod scenario;
 mod table;
@@ -62,12 +64,13 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         None if candidates.iter().any(Candidate::is_leno) => build()?,
         None => PathBuf::new(),
     };
-    let generator = Generator::build()?;
+    let load = Generator::build()?;
     let certificates = Certificates::make(&folder.join("certificates"))?;
-    let stage = Stage { cores: &cores, certificates: &certificates, leno, envoy, folder: folder.clone() };
+    let stage =
+        Stage { cores: &cores, certificates: &certificates, leno, envoy, load, folder: folder.clone() };
     println!("load and upstream on core {}, proxies on core {}", cores.load, cores.proxy);
 
-    let mut session = Session::new(options, &stage, &generator);
+    let mut session = Session::new(options, &stage);
     session.plan(&scenarios, &candidates);
     for scenario in &scenarios {
         session.run(scenario, &candidates)?;

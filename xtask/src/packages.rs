@@ -60,11 +60,6 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         used_by: "tests with dig as a client of the resolver",
     },
     Package {
-        name: "iproute2",
-        probe: Probe::Program("ip"),
-        used_by: "tests in network namespaces of their own",
-    },
-    Package {
         name: "valgrind",
         probe: Probe::Program("valgrind"),
         used_by: "guards that count instructions",
@@ -126,8 +121,6 @@ pub(crate) const FOR_TESTS: &[Package] = &[
         probe: Probe::Program("tcpdump"),
         used_by: "tests that look at what crosses between sidecars",
     },
-    Package { name: "iproute2", probe: Probe::Program("ip"), used_by: "tests in network namespaces" },
-    Package { name: "nftables", probe: Probe::Program("nft"), used_by: "tests of capture by rules" },
     Package {
         name: "python3-venv",
         probe: Probe::PythonModule("ensurepip"),

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use leno_core::index::{Index, Key, Kind, SubscriberId, Version};
 use leno_core::name::{ServiceId, TrustDomain};
 use leno_core::peer::SpiffeId;
-use leno_core::spec::{EndpointSpec, GatewaySpec, ServiceSpec, Transport};
+use leno_core::spec::{EgressSpec, EndpointSpec, GatewaySpec, ServiceSpec, Transport};
 use leno_core::time::{Duration, Instant};
 use leno_wire::{Known, full_name};
 
@@ -129,9 +129,12 @@ impl Registry {
         &mut self,
         services: Vec<FileService>,
         gateways: Vec<GatewaySpec>,
+        egress: &EgressSpec,
         now: Instant,
         effects: &mut Effects,
     ) {
+        // First: nothing that the new rules forbid leaves because something else is known already.
+        self.set_egress(egress, effects);
         let new: BTreeMap<_, _> =
             services.into_iter().map(|service| (service.spec.id.clone(), service)).collect();
         let old = std::mem::replace(&mut self.file, new);
@@ -152,6 +155,16 @@ impl Registry {
             .collect();
         self.index.reset(Kind::Gateway, all, &mut effects.touched);
         self.finish(now, effects);
+    }
+
+    /// Publishes what may leave the mesh. What says nothing is not published: it is what every proxy begins with.
+    fn set_egress(&mut self, egress: &EgressSpec, effects: &mut Effects) {
+        if *egress == EgressSpec::default() {
+            self.index.delete(&Key::egress(), &mut effects.touched);
+        } else {
+            let (version, content) = encode(&Known::Egress(egress.clone()));
+            self.index.apply(Key::egress(), version, content, &mut effects.touched);
+        }
     }
 
     /// Declares a service through the API; true if it is new.

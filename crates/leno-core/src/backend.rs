@@ -64,6 +64,8 @@ pub struct Backend {
     turns: Turns,
     /// Retries allowed beside ordinary requests.
     budget: Budget,
+    /// What there is when it has no endpoints.
+    without: NoEndpoint,
 }
 
 /// One endpoint with its live state.
@@ -114,6 +116,8 @@ pub enum NoEndpoint {
     Unhealthy,
     /// Every usable one was already tried for this request.
     AllTried,
+    /// The service's places are known by names, and no address was found for any of them.
+    Unresolved,
 }
 
 /// What an attempt taught about its endpoint.
@@ -282,6 +286,7 @@ impl Backend {
             turns,
             endpoints,
             budget: before.map_or_else(Budget::default, |backend| backend.budget.clone()),
+            without: if spec.by_names { NoEndpoint::Unresolved } else { NoEndpoint::Empty },
         }
     }
 
@@ -297,7 +302,7 @@ impl Backend {
 
     fn pick(&mut self, avoid: &[u64], now: Instant, rng: &mut Rng) -> Result<Rc<Endpoint>, NoEndpoint> {
         if self.shares.len() == 0 {
-            return Err(if self.endpoints.is_empty() { NoEndpoint::Empty } else { NoEndpoint::Unhealthy });
+            return Err(if self.endpoints.is_empty() { self.without } else { NoEndpoint::Unhealthy });
         }
         let untried = |endpoint: &Endpoint| !avoid.contains(&endpoint.key);
         // An endpoint that is only cooling down is better than none.

@@ -241,6 +241,7 @@ impl Exchange {
             }
             Then::NoSuchService => exchange.reply(Reason::NoSuchService),
             Then::Unsupported => exchange.reply(Reason::Unsupported),
+            Then::Refused(reason) => exchange.reply(reason),
             Then::Misdirected => exchange.reply(Reason::Misdirected),
             Then::Redirect(status) => {
                 exchange.reply(Reason::HttpsOnly);
@@ -424,6 +425,7 @@ impl Exchange {
         let last = self.record.attempts().last().and_then(|attempt| attempt.failed);
         self.reply(last.unwrap_or(match why {
             NoEndpoint::Empty => Reason::NoEndpoint,
+            NoEndpoint::Unresolved => Reason::NameNotResolved,
             NoEndpoint::Unhealthy | NoEndpoint::AllTried => Reason::NoHealthyEndpoint,
         }));
     }

@@ -9,12 +9,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::name::ServiceId;
+use crate::name::{Label, ServiceId};
 
 /// What a resource of the control stream describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Where a service can be reached. First in order: a proxy that hears of endpoints before it hears of the rule
+    /// What may leave the mesh: one resource, [`Key::egress`]. First in order: nothing leaves before it is known.
+    Egress,
+    /// Where a service can be reached. Before services: a proxy that hears of endpoints before it hears of the rule
     /// that sends requests to them has no moment without any (make before break).
     Endpoints,
     /// A service as declared.
@@ -206,12 +208,13 @@ impl<T> Index<T> {
 
 impl Kind {
     /// Every kind, in the order in which they are sent.
-    pub const ALL: [Self; 3] = [Self::Endpoints, Self::Service, Self::Gateway];
+    pub const ALL: [Self; 4] = [Self::Egress, Self::Endpoints, Self::Service, Self::Gateway];
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Egress => "egress",
             Self::Endpoints => "endpoints",
             Self::Service => "service",
             Self::Gateway => "gateway",
@@ -223,6 +226,12 @@ impl Key {
     /// The resource of `kind` for `id`.
     pub const fn new(kind: Kind, id: ServiceId) -> Self {
         Self { kind, id }
+    }
+
+    /// What may leave the mesh, for every proxy of it.
+    pub fn egress() -> Self {
+        let label = |text| Label::parse(text).expect("a constant that is a label");
+        Self::new(Kind::Egress, ServiceId::new(label("leno"), label("egress")))
     }
 }
 

@@ -20,7 +20,9 @@ use core::fmt;
 use crate::index::{Key, Kind};
 use crate::name::ServiceId;
 use crate::session::{Client, Request, Response};
-use crate::spec::{ActionSpec, EndpointSpec, GatewaySpec, KnownService, RuleSpec, ServiceSpec, World};
+use crate::spec::{
+    ActionSpec, EgressMode, EgressSpec, EndpointSpec, GatewaySpec, KnownService, RuleSpec, ServiceSpec, World,
+};
 
 /// A proxy's knowledge; outlives streams. After every call that may change what is wanted, send what
 /// [`Knowledge::poll`] gives until it is empty.
@@ -44,6 +46,8 @@ pub struct Knowledge {
     endpoints: BTreeMap<ServiceId, Vec<EndpointSpec>>,
     /// The accepted gateway.
     gateway_spec: Held<GatewaySpec>,
+    /// The accepted rules about what leaves the mesh.
+    egress: Option<EgressSpec>,
     /// Wanted, and refused before any version was accepted.
     refused: BTreeSet<Key>,
     /// The generation of the world: the newest one of which nothing waits.
@@ -63,6 +67,8 @@ pub enum Content {
     Endpoints(Vec<EndpointSpec>),
     /// A gateway.
     Gateway(GatewaySpec),
+    /// What may leave the mesh.
+    Egress(EgressSpec),
 }
 
 /// What a response did.
@@ -176,7 +182,7 @@ impl Knowledge {
 
     /// Takes a response in. Content that could not be parsed comes as the reason.
     pub fn receive(&mut self, response: Response<Result<Content, String>>) -> Learnt {
-        let Self { client, services, endpoints, gateway_spec, refused, .. } = self;
+        let Self { client, services, endpoints, gateway_spec, egress, refused, .. } = self;
         let changes = client.receive(response, |key, content| {
             match (key.kind, content?) {
                 (Kind::Service, Content::Service(spec)) if spec.id == key.id => {
@@ -188,6 +194,7 @@ impl Knowledge {
                 (Kind::Gateway, Content::Gateway(spec)) if spec.id == key.id => {
                     gateway_spec.next = Some(spec);
                 }
+                (Kind::Egress, Content::Egress(spec)) => *egress = Some(spec),
                 _ => return Err("the content is not what the name says".into()),
             }
             refused.remove(key);
@@ -219,6 +226,14 @@ impl Knowledge {
         let wanted = self.client.wanted().filter(|key| key.kind == Kind::Service);
         world.absent = wanted.filter(|key| self.client.is_absent(key)).map(|key| key.id).collect();
         world.gateway.clone_from(&self.gateway_spec.used);
+        world.egress = match &self.egress {
+            Some(egress) => egress.clone(),
+            // There are rules, and they cannot be read: nothing leaves that they could be about.
+            None if self.refused.contains(&Key::egress()) => {
+                EgressSpec { mode: EgressMode::RegistryOnly, ..EgressSpec::default() }
+            }
+            None => EgressSpec::default(),
+        };
         world
     }
 
@@ -334,7 +349,8 @@ impl Knowledge {
         }
         self.subscribed = seen.len();
         let services = seen.iter().flat_map(|id| [key(Kind::Service, id), key(Kind::Endpoints, id)]);
-        services.chain(self.gateway.iter().map(|id| key(Kind::Gateway, id))).collect()
+        let gateway = self.gateway.iter().map(|id| key(Kind::Gateway, id));
+        services.chain(gateway).chain([Key::egress()]).collect()
     }
 
     fn forget(&mut self, key: &Key) {
@@ -346,6 +362,7 @@ impl Knowledge {
                 self.endpoints.remove(&key.id);
             }
             Kind::Gateway => self.gateway_spec = Held::default(),
+            Kind::Egress => self.egress = None,
         }
     }
 }

@@ -55,6 +55,10 @@ pub enum Reason {
     Draining,
     /// A method or feature that Leno does not support here.
     Unsupported,
+    /// The mesh does not let it leave.
+    EgressDenied,
+    /// The name of a place outside the mesh has no address.
+    NameNotResolved,
     /// The request is for a host that its connection was not made for.
     Misdirected,
     /// The gateway serves this over HTTPS only, and says where.
@@ -63,7 +67,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -82,6 +86,8 @@ impl Reason {
         Self::Overload,
         Self::Draining,
         Self::Unsupported,
+        Self::EgressDenied,
+        Self::NameNotResolved,
         Self::Misdirected,
         Self::HttpsOnly,
     ];
@@ -134,6 +140,12 @@ impl Reason {
             Self::Overload => ("overload", 503, Leno, "a limit of the proxy is reached"),
             Self::Draining => ("draining", 503, Leno, "the proxy is stopping"),
             Self::Unsupported => ("unsupported", 501, Downstream, "the proxy does not support this request"),
+            Self::EgressDenied => {
+                ("egress_denied", 403, Configuration, "the mesh does not let this service send that outside")
+            }
+            Self::NameNotResolved => {
+                ("name_not_resolved", 502, Upstream, "the name of the host outside the mesh has no address")
+            }
             Self::Misdirected => (
                 "misdirected",
                 421,
@@ -190,6 +202,7 @@ pub const fn phrase(status: u16) -> &'static [u8] {
         301 => b"Moved Permanently",
         308 => b"Permanent Redirect",
         400 => b"Bad Request",
+        403 => b"Forbidden",
         404 => b"Not Found",
         408 => b"Request Timeout",
         413 => b"Content Too Large",

@@ -10,6 +10,7 @@ use core::ops::Deref;
 
 use crate::head::RequestHead;
 use crate::mux::Kind;
+use crate::reason::Reason;
 use crate::spec::{HostMatch, MatchSpec, PathMatch, Protocol};
 use crate::time::Duration;
 
@@ -106,6 +107,8 @@ pub enum Then {
     NoSuchService,
     /// The entry does not serve this kind of request.
     Unsupported,
+    /// It is refused.
+    Refused(Reason),
     /// The request is for a host that this connection is not for.
     Misdirected,
     /// The same URL is served over HTTPS: answer with this status.

@@ -102,6 +102,7 @@ const fn slot(kind: Kind) -> usize {
         Kind::Endpoints => 0,
         Kind::Service => 1,
         Kind::Gateway => 2,
+        Kind::Egress => 3,
     }
 }
 

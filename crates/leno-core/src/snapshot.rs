@@ -1,12 +1,13 @@
 //! The validated world that one proxy needs, immutable, swapped whole. Built from a [`World`] by [`Snapshot::build`],
 //! which resolves every name once, so that a request resolves none.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
+use crate::egress::{self, Destination, Verdict};
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
 use crate::route::{
@@ -14,16 +15,18 @@ use crate::route::{
     decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
-    ServiceSpec, TargetSpec, Transport, World,
+    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
+    ServiceSpec, TargetSpec, Transport, Via, World,
 };
 use crate::time::Duration;
 use crate::vip::{Vips, is_virtual};
 
 mod addresses;
+mod hosts;
 
 use addresses::Addresses;
 pub use addresses::{Instance, Published, Target};
+use hosts::{host_names, service_of_host};
 
 /// Longest host name looked up (RFC 1035 §2.3.4); a longer one is no service's.
 const HOST_BYTES_MAX: usize = 255;
@@ -53,6 +56,19 @@ pub struct Snapshot {
     listeners: Vec<Arc<ListenerSpec>>,
     /// The list that leads to the application beside this sidecar.
     local: Option<ListId>,
+    /// What may leave the mesh.
+    pub egress: EgressSpec,
+    /// The way to the gateway that what leaves has to pass.
+    via: Option<Then>,
+    /// Where the known services that are outside the mesh are: what leaves for there is declared.
+    places: Places,
+}
+
+/// Hosts and addresses with the port that somebody listens on there.
+#[derive(Debug, Default)]
+struct Places {
+    hosts: BTreeMap<Arc<str>, BTreeSet<u16>>,
+    addresses: BTreeSet<SocketAddr>,
 }
 
 /// A named set of endpoints as configured; its live twin is [`crate::backend::Backend`].
@@ -70,6 +86,8 @@ pub struct BackendSpec {
     pub send_proxy: Option<crate::proxy_protocol::Version>,
     /// In the order of their names.
     pub endpoints: Vec<Arc<EndpointSpec>>,
+    /// Its places are known by names: when there are no endpoints, no name has an address.
+    pub by_names: bool,
 }
 
 /// Where a request enters the proxy; it selects the list of rules that decides first.
@@ -127,6 +145,10 @@ impl Snapshot {
         };
         build.snapshot.generation = world.generation;
         build.snapshot.absent = world.absent.clone();
+        build.snapshot.egress = world.egress.clone();
+        for service in world.services.values() {
+            build.snapshot.places.add(service);
+        }
         // Every service has its list before any rule is resolved, so that rules may name any service.
         for (id, service) in &world.services {
             let list = build.add_list(RuleList {
@@ -156,6 +178,9 @@ impl Snapshot {
             });
             build.snapshot.gateway = Some(list);
             build.snapshot.listeners.clone_from(&gateway.listeners);
+        }
+        if let Some(via) = &world.egress.via {
+            build.via(via);
         }
         if let Some(app) = local {
             build.local(app, world);
@@ -274,6 +299,27 @@ impl Snapshot {
         }
     }
 
+    /// Decides whether `source` may reach a place outside the mesh.
+    pub fn may_leave(&self, source: &ServiceId, destination: &Destination) -> Verdict<'_> {
+        egress::decide(&self.egress, source, destination, self.places.have(destination))
+    }
+
+    /// Where what leaves goes first, for everybody but the gateway there.
+    pub fn egress_via(&self, own: &ServiceId) -> Option<Then> {
+        let via = self.egress.via.as_ref()?;
+        self.via.filter(|_| via.identity.service != *own)
+    }
+
+    /// True for the gateway that what leaves has to pass.
+    pub fn is_egress_gateway(&self, own: &ServiceId) -> bool {
+        self.egress.via.as_ref().is_some_and(|via| via.identity.service == *own)
+    }
+
+    /// True for a place that only the mesh can mean, and that no service outside of it is declared at.
+    pub fn is_of_mesh(&self, destination: &Destination) -> bool {
+        egress::is_of_mesh(&self.egress, destination) && !self.places.have(destination)
+    }
+
     /// The name of a list, as users know it; empty when the decision came from none.
     pub fn list_name(&self, list: ListId) -> &str {
         self.lists.get(list.0 as usize).map_or("", |list| &list.name)
@@ -304,29 +350,26 @@ impl Snapshot {
     }
 }
 
-/// The host names of a service: `name` (default namespace only), `name.namespace`, `name.namespace.mesh`.
-fn host_names(id: &ServiceId) -> Vec<String> {
-    let mut names = alloc::vec![
-        alloc::format!("{}.{}", id.name, id.namespace),
-        alloc::format!("{}.{}.mesh", id.name, id.namespace),
-    ];
-    if id.in_default_namespace() {
-        names.push(id.name.to_string());
+impl Places {
+    /// Adds where a service answers, if that is outside the mesh.
+    fn add(&mut self, service: &KnownService) {
+        for named in service.spec.external.iter().flat_map(|external| &external.names) {
+            self.hosts.entry(named.host.clone()).or_default().insert(named.port);
+        }
+        let outside = service.endpoints.iter().filter(|it| !matches!(it.transport, Transport::Mesh(_)));
+        self.addresses.extend(outside.map(|endpoint| endpoint.address));
     }
-    names
-}
 
-/// The service that a host could name, by the forms of [`host_names`].
-fn service_of_host(authority: &[u8]) -> Option<ServiceId> {
-    let host = core::str::from_utf8(host_of(authority)).ok()?.to_ascii_lowercase();
-    // A name without a dot and an address are told apart by the label's rules: 10.0.0.1 has four parts.
-    let mut parts = host.split('.');
-    let (name, namespace, mesh, rest) = (parts.next()?, parts.next(), parts.next(), parts.next());
-    if rest.is_some() || mesh.is_some_and(|part| part != "mesh") {
-        return None;
+    /// True when a known service is there: by the name, where there is one, else by the address.
+    fn have(&self, destination: &Destination) -> bool {
+        match (&destination.host, destination.ip) {
+            (Some(host), _) => {
+                self.hosts.get(host.as_str()).is_some_and(|ports| ports.contains(&destination.port))
+            }
+            (None, Some(ip)) => self.addresses.contains(&SocketAddr::new(ip, destination.port)),
+            (None, None) => false,
+        }
     }
-    let namespace = namespace.unwrap_or(crate::name::DEFAULT_NAMESPACE);
-    Some(ServiceId::new(Label::parse(namespace).ok()?, Label::parse(name).ok()?))
 }
 
 /// What a service's declaration says about connections to it.
@@ -452,6 +495,7 @@ impl Build {
             protocol: service.protocol,
             send_proxy: service.send_proxy,
             endpoints,
+            by_names: service.external.as_ref().is_some_and(|external| !external.names.is_empty()),
         });
         let id = BackendId(self.snapshot.backends.len() as u32 - 1);
         self.backends.insert(key, id);
@@ -481,6 +525,7 @@ impl Build {
             protocol: service.protocol,
             send_proxy: service.send_proxy,
             endpoints: alloc::vec![endpoint],
+            by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
@@ -491,6 +536,29 @@ impl Build {
             timeout: service.timeout,
             expected: expected(service),
         })
+    }
+
+    /// The gateway that what leaves has to pass.
+    fn via(&mut self, via: &Via) {
+        let service = via.identity.service.clone();
+        self.snapshot.backends.push(BackendSpec {
+            name: alloc::format!("{service} (egress)").into(),
+            balance: Balance::RoundRobin,
+            protocol: Protocol::Auto,
+            send_proxy: None,
+            endpoints: alloc::vec![Arc::new(EndpointSpec {
+                name: service.name.as_str().into(),
+                address: via.address,
+                transport: Transport::Mesh(via.identity.clone()),
+                version: None,
+                weight: 1,
+                healthy: true,
+            })],
+            by_names: false,
+            service,
+        });
+        let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
+        self.snapshot.via = Some(self.add_split(alloc::vec![(backend, 1)]));
     }
 
     /// One rule-less list that leads to the application beside this sidecar.
@@ -511,6 +579,7 @@ impl Build {
                 // A failing check stops others from sending here; what arrives all the same is tried.
                 healthy: true,
             })],
+            by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);

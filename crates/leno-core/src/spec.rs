@@ -12,11 +12,16 @@ use crate::time::Duration;
 
 mod cidr;
 mod gateway;
+mod outside;
 
 pub use cidr::{Cidr, CidrError};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
     TerminationSpec, TlsVersion,
+};
+pub use outside::{
+    Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
+    Pinned, Roots, TlsSpec, Via,
 };
 
 /// A service as its owner declares it.
@@ -37,6 +42,8 @@ pub struct ServiceSpec {
     pub health: Option<HealthSpec>,
     /// From the whole request head received to the end of the response; `None`: only the idle limit bounds it.
     pub timeout: Option<Duration>,
+    /// How it is reached when it is outside the mesh; `None`: by its endpoints as they are.
+    pub external: Option<Arc<ExternalSpec>>,
     /// Connections to its endpoints begin with a PROXY header that names the client. Only for opaque bytes and plain
     /// endpoints: a pooled connection has no one client, and a sidecar would take the header for the client's words.
     pub send_proxy: Option<crate::proxy_protocol::Version>,
@@ -212,6 +219,8 @@ pub enum Transport {
     Mesh(SpiffeId),
     /// Plain text: a service outside the mesh, or the application beside its own sidecar.
     Plain,
+    /// TLS with a server that is no Leno.
+    Tls(Arc<TlsSpec>),
 }
 
 /// Everything that one proxy has been told: what its snapshot is built from. Only the services that its workload
@@ -226,6 +235,8 @@ pub struct World {
     pub absent: alloc::collections::BTreeSet<ServiceId>,
     /// The gateway that this proxy is, if it is one.
     pub gateway: Option<GatewaySpec>,
+    /// What may leave the mesh.
+    pub egress: EgressSpec,
 }
 
 /// A service with the endpoints that can answer for it.

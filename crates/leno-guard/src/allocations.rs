@@ -13,18 +13,23 @@ struct Case {
     name: &'static str,
     kind: Kind,
     connections: usize,
-    /// The command without its number of turns and bytes.
+    /// The command without its number of turns and what follows it.
     shape: &'static str,
-    bytes: usize,
+    /// Bytes of an answer; of `calls`, calls at a time on each connection.
+    rest: usize,
 }
 
 const CASES: &[Case] = &[
-    Case { name: "plain_1", kind: Kind::Plain, connections: 1, shape: "sequence", bytes: 128 },
-    Case { name: "plain_64", kind: Kind::Plain, connections: 64, shape: "together", bytes: 128 },
-    Case { name: "plain_100k", kind: Kind::Plain, connections: 1, shape: "sequence", bytes: 102_400 },
-    Case { name: "pair_1", kind: Kind::Pair, connections: 1, shape: "sequence", bytes: 128 },
-    Case { name: "pair_64", kind: Kind::Pair, connections: 64, shape: "together", bytes: 128 },
-    Case { name: "pair_100k", kind: Kind::Pair, connections: 1, shape: "sequence", bytes: 102_400 },
+    Case { name: "plain_1", kind: Kind::Plain, connections: 1, shape: "sequence", rest: 128 },
+    Case { name: "plain_64", kind: Kind::Plain, connections: 64, shape: "together", rest: 128 },
+    Case { name: "plain_100k", kind: Kind::Plain, connections: 1, shape: "sequence", rest: 102_400 },
+    Case { name: "pair_1", kind: Kind::Pair, connections: 1, shape: "sequence", rest: 128 },
+    Case { name: "pair_64", kind: Kind::Pair, connections: 64, shape: "together", rest: 128 },
+    Case { name: "pair_100k", kind: Kind::Pair, connections: 1, shape: "sequence", rest: 102_400 },
+    Case { name: "grpc_1", kind: Kind::Grpc, connections: 1, shape: "calls", rest: 1 },
+    Case { name: "grpc_8x8", kind: Kind::Grpc, connections: 8, shape: "calls", rest: 8 },
+    Case { name: "grpc_pair_1", kind: Kind::GrpcPair, connections: 1, shape: "calls", rest: 1 },
+    Case { name: "grpc_pair_8x8", kind: Kind::GrpcPair, connections: 8, shape: "calls", rest: 8 },
 ];
 
 /// Requests before counting begins: buffers, pools and tables have grown then.
@@ -87,8 +92,8 @@ pub(crate) fn trace(name: &str) -> Result<(), String> {
 
 /// Starts the proxies and lets everything grow.
 fn warm(case: &Case, load: &mut Load) -> Result<Proxies, String> {
-    let proxies = Proxies::start(case.kind, load.upstreams.get(..1).unwrap_or(&[]))?;
-    load.order(&format!("open {} {}", proxies.entry, case.connections))?;
+    let proxies = Proxies::before(case.kind, load)?;
+    load.order(&format!("{} {} {}", case.kind.open(), proxies.entry, case.connections))?;
     load.order(&case.command(WARM_UP))?;
     std::thread::sleep(SETTLE);
     Ok(proxies)
@@ -96,7 +101,8 @@ fn warm(case: &Case, load: &mut Load) -> Result<Proxies, String> {
 
 impl Case {
     fn command(&self, requests: usize) -> String {
-        format!("{} {} {}", self.shape, requests.div_ceil(self.connections), self.bytes)
+        let at_a_time = self.connections * if self.shape == "calls" { self.rest } else { 1 };
+        format!("{} {} {}", self.shape, requests.div_ceil(at_a_time), self.rest)
     }
 }
 

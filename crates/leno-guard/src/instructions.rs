@@ -9,8 +9,14 @@ use crate::proxies::{Kind, Proxies};
 use crate::record::Measured;
 
 /// What is run under the instrument, and how many requests the shorter run makes.
-const CASES: &[(&str, u64)] =
-    &[("core_http1", 2_000), ("core_mesh", 2_000), ("worker_plain", 1_000), ("worker_pair", 2_000)];
+const CASES: &[(&str, u64)] = &[
+    ("core_http1", 2_000),
+    ("core_mesh", 2_000),
+    ("worker_plain", 1_000),
+    ("worker_pair", 2_000),
+    ("worker_grpc", 1_000),
+    ("worker_grpc_pair", 1_000),
+];
 /// Requests before the first that counts.
 const WARM_UP: u64 = 500;
 const BYTES: usize = 128;
@@ -61,7 +67,7 @@ fn count(name: &str, requests: u64) -> Result<u64, String> {
 }
 
 /// Parts of the names of functions that only a thread that serves requests runs.
-const SERVES: &[&str] = &["leno_proxy::h1::", "leno_guard::core_path::"];
+const SERVES: &[&str] = &["leno_proxy::h1::", "leno_proxy::h2::", "leno_guard::core_path::"];
 
 /// What the instrument watches: so many requests of a case.
 pub(crate) fn drive(name: &str, requests: u64) -> Result<(), String> {
@@ -70,6 +76,8 @@ pub(crate) fn drive(name: &str, requests: u64) -> Result<(), String> {
         "core_mesh" => core_path::mesh(requests),
         "worker_plain" => worker(Kind::Plain, requests),
         "worker_pair" => worker(Kind::Pair, requests),
+        "worker_grpc" => worker(Kind::Grpc, requests),
+        "worker_grpc_pair" => worker(Kind::GrpcPair, requests),
         _ => Err(format!("no case is called `{name}`")),
     }
 }
@@ -77,8 +85,12 @@ pub(crate) fn drive(name: &str, requests: u64) -> Result<(), String> {
 /// One connection, one request after the other: how many events a wake-up carries is then no matter of chance.
 fn worker(kind: Kind, requests: u64) -> Result<(), String> {
     let mut load = Load::start()?;
-    let proxies = Proxies::start(kind, load.upstreams.get(..1).unwrap_or(&[]))?;
-    load.order(&format!("open {} 1", proxies.entry))?;
-    load.order(&format!("sequence {} {BYTES}", WARM_UP + requests))?;
+    let proxies = Proxies::before(kind, &load)?;
+    load.order(&format!("{} {} 1", kind.open(), proxies.entry))?;
+    let turns = WARM_UP + requests;
+    load.order(&match kind {
+        Kind::Grpc | Kind::GrpcPair => format!("calls {turns} 1"),
+        _ => format!("sequence {turns} {BYTES}"),
+    })?;
     Ok(())
 }

@@ -7,10 +7,14 @@
 //! | `together T BYTES` | T times: all connections send, the upstream answers when it has all, all read |
 //! | `waves T BYTES N` | as `together`, but only N connections at a time |
 //! | `race T BYTES` | each connection makes T requests, one after the other, not waiting for others |
+//! | `open-grpc ENTRY N`, `open-bulk ENTRY N` | the same for gRPC calls, and for bytes without a protocol |
+//! | `calls T S` | T times: each connection makes S unary calls at a time, and all are awaited |
+//! | `bulk MIB` | each connection in turn receives so much |
 //! | `close` | closes all connections |
 //! | `hang-up` | the upstreams close all theirs |
 //!
-//! It answers each with `done REQUESTS` or with `failed WHY`. Its first line names its upstreams.
+//! It answers each with `done REQUESTS` (of bulk: MiB) or with `failed WHY`. Its first line names its upstreams: those that
+//! speak HTTP/1.1, then the one for gRPC and the one for bulk.
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Write};
@@ -27,8 +31,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
-/// Upstreams, each with an address. A worker keeps a limited number of idle connections to each.
+/// Upstreams that speak HTTP/1.1, each with an address. A worker keeps a limited number of idle connections to each.
 const UPSTREAMS: usize = 5;
+mod bulk;
+mod grpc;
+
 /// How long a command may take.
 const COMMAND: Duration = Duration::from_secs(300);
 /// How long one answer may take.
@@ -42,6 +49,9 @@ pub(crate) struct Load {
     orders: ChildStdin,
     lines: mpsc::Receiver<String>,
     pub(crate) upstreams: Vec<SocketAddr>,
+    /// The upstreams for gRPC and for bulk.
+    pub(crate) grpc: Vec<SocketAddr>,
+    pub(crate) bulk: Vec<SocketAddr>,
 }
 
 impl Load {
@@ -62,9 +72,12 @@ impl Load {
                 let _ = tell.send(line);
             }
         });
-        let mut load = Self { child, orders, lines, upstreams: Vec::new() };
+        let mut load =
+            Self { child, orders, lines, upstreams: Vec::new(), grpc: Vec::new(), bulk: Vec::new() };
         let first = load.line()?;
         load.upstreams = first.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        load.bulk = load.upstreams.pop().into_iter().collect();
+        load.grpc = load.upstreams.pop().into_iter().collect();
         Ok(load)
     }
 
@@ -97,7 +110,7 @@ pub(crate) fn run() -> Result<(), String> {
     println!("{}", addresses.join(" "));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let mut clients = Vec::new();
+    let mut clients = Clients::default();
     for line in std::io::stdin().lines().map_while(Result::ok) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let done = LocalSet::new().block_on(&runtime, obey(&words, &mut clients, &orders));
@@ -109,7 +122,19 @@ pub(crate) fn run() -> Result<(), String> {
     Ok(())
 }
 
-async fn obey(words: &[&str], clients: &mut Vec<Client>, upstream: &Orders) -> Result<u64, String> {
+/// What is connected to the proxy.
+#[derive(Default)]
+struct Clients {
+    http1: Vec<Client>,
+    grpc: Vec<grpc::Caller>,
+    bulk: Vec<TcpStream>,
+}
+
+async fn obey(words: &[&str], all: &mut Clients, upstream: &Orders) -> Result<u64, String> {
+    let clients = &mut all.http1;
+    let entry = || -> Result<SocketAddr, String> {
+        Ok(words.get(1).and_then(|word| word.parse().ok()).ok_or("the entry is missing")?)
+    };
     let number = |at: usize| -> Result<usize, String> {
         let word = words.get(at).ok_or("a number is missing")?;
         word.parse().map_err(|_| format!("`{word}` is no number"))
@@ -117,14 +142,43 @@ async fn obey(words: &[&str], clients: &mut Vec<Client>, upstream: &Orders) -> R
     upstream.hold.store(1, Relaxed);
     match words.first().copied() {
         Some("open") => {
-            let entry: SocketAddr =
-                words.get(1).and_then(|word| word.parse().ok()).ok_or("the entry is missing")?;
+            let entry = entry()?;
             for _ in 0..number(2)? {
                 let stream = TcpStream::connect(entry).await.map_err(|error| format!("connect: {error}"))?;
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
                 clients.push(Client { stream, buffer: Vec::new() });
             }
             Ok(0)
+        }
+        Some("open-grpc") => {
+            for _ in 0..number(2)? {
+                all.grpc.push(grpc::Caller::open(entry()?).await?);
+            }
+            Ok(0)
+        }
+        Some("calls") => {
+            let (turns, at_a_time) = (number(1)?, number(2)?);
+            for _ in 0..turns {
+                for caller in &all.grpc {
+                    caller.calls(at_a_time).await?;
+                }
+            }
+            Ok((turns * at_a_time * all.grpc.len()) as u64)
+        }
+        Some("open-bulk") => {
+            for _ in 0..number(2)? {
+                let stream =
+                    TcpStream::connect(entry()?).await.map_err(|error| format!("connect: {error}"))?;
+                all.bulk.push(stream);
+            }
+            Ok(0)
+        }
+        Some("bulk") => {
+            let mebibytes = number(1)? as u64;
+            for stream in &mut all.bulk {
+                bulk::download(stream, mebibytes << 20).await?;
+            }
+            Ok(mebibytes * all.bulk.len() as u64)
         }
         Some("close") => {
             clients.clear();
@@ -257,7 +311,7 @@ pub(crate) fn raise_limit() -> u64 {
 /// Starts the upstreams in a thread.
 fn start_upstreams(orders: Arc<Orders>) -> Result<Vec<SocketAddr>, String> {
     let mut sockets = Vec::new();
-    for _ in 0..UPSTREAMS {
+    for _ in 0..UPSTREAMS + 2 {
         let socket =
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
         socket.set_nonblocking(true).map_err(|error| error.to_string())?;
@@ -270,7 +324,7 @@ fn start_upstreams(orders: Arc<Orders>) -> Result<Vec<SocketAddr>, String> {
         LocalSet::new().block_on(&runtime, async move {
             let held = Rc::new(Held { orders, waiting: Cell::new(0), release: Notify::new() });
             let bodies = Rc::new(RefCell::new(Vec::new()));
-            for socket in sockets {
+            for (number, socket) in sockets.into_iter().enumerate() {
                 let Ok(listener) = TcpListener::from_std(socket) else { return };
                 let (held, bodies) = (held.clone(), bodies.clone());
                 tokio::task::spawn_local(async move {
@@ -279,8 +333,15 @@ fn start_upstreams(orders: Arc<Orders>) -> Result<Vec<SocketAddr>, String> {
                         let (held, bodies) = (held.clone(), bodies.clone());
                         tokio::task::spawn_local(async move {
                             let orders = held.orders.clone();
+                            let serve = async {
+                                match number.checked_sub(UPSTREAMS) {
+                                    None => answer(stream, held, bodies).await,
+                                    Some(0) => grpc::serve(stream, held).await,
+                                    Some(_) => bulk::serve(stream).await,
+                                }
+                            };
                             tokio::select! {
-                                () = answer(stream, held, bodies) => {}
+                                () = serve => {}
                                 () = orders.hang_up.notified() => {}
                             }
                         });

@@ -12,6 +12,8 @@ use leno_config::native;
 use leno_proxy::{AccessLog, Bound, CaptureConfig, IdentitySource, ProxyConfig, Source};
 use tempfile::TempDir;
 
+use crate::load::Load;
+
 /// What is between client and upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -19,8 +21,34 @@ pub(crate) enum Kind {
     Plain,
     /// A caller's sidecar and a callee's.
     Pair,
+    /// One proxy and a pair with gRPC on both sides.
+    Grpc,
+    GrpcPair,
+    /// One sidecar and a pair that carry bytes they do not look into.
+    Bulk,
+    BulkPair,
     /// The same, with [`PEERS`] names for the callee's address, so that the caller dials it as often.
     ManyPeers,
+}
+
+impl Kind {
+    /// The one upstream that speaks the same.
+    pub(crate) fn upstreams(self, load: &Load) -> &[SocketAddr] {
+        match self {
+            Self::Plain | Self::Pair | Self::ManyPeers => load.upstreams.get(..1).unwrap_or(&[]),
+            Self::Grpc | Self::GrpcPair => &load.grpc,
+            Self::Bulk | Self::BulkPair => &load.bulk,
+        }
+    }
+
+    /// The load's command that connects.
+    pub(crate) fn open(self) -> &'static str {
+        match self {
+            Self::Plain | Self::Pair | Self::ManyPeers => "open",
+            Self::Grpc | Self::GrpcPair => "open-grpc",
+            Self::Bulk | Self::BulkPair => "open-bulk",
+        }
+    }
 }
 
 /// Connections with TLS between the two proxies of [`Kind::ManyPeers`].
@@ -41,15 +69,36 @@ impl Plan {
         let folder = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
         let (entry, mesh) = (free_address()?, free_address()?);
         let first = upstreams.first().ok_or("no upstream")?;
+        let protocol = match kind {
+            Kind::Plain | Kind::Pair | Kind::ManyPeers => "",
+            Kind::Grpc | Kind::GrpcPair => "    protocol: grpc\n",
+            Kind::Bulk | Kind::BulkPair => "    protocol: tcp\n",
+        };
+        // Nothing calls the caller, so nothing listens on its port.
+        let caller = format!(
+            "  caller:
+    calls: app
+    health: none
+    instances:
+      - {{name: caller-1, port: 9, outbound: {{app: \"{entry}\"}}}}
+"
+        );
         let (roles, text) = match kind {
-            Kind::Plain => {
+            Kind::Bulk => {
+                let text = format!(
+                    "mesh: guard\nservices:\n  app:\n{protocol}    endpoints: [\"{first}\"]\n{caller}"
+                );
+                (&["caller-1"][..], text)
+            }
+            Kind::Plain | Kind::Grpc => {
                 let endpoints: Vec<String> =
                     upstreams.iter().map(|address| format!("\"{address}\"")).collect();
-                let services = format!("services:\n  app:\n    endpoints: [{}]\n", endpoints.join(", "));
+                let services =
+                    format!("services:\n  app:\n{protocol}    endpoints: [{}]\n", endpoints.join(", "));
                 let gateway = format!("gateway:\n  listen: \"{entry}\"\n  routes:\n    - to: app\n");
                 (&["gateway"][..], format!("mesh: guard\n{gateway}{services}"))
             }
-            Kind::Pair | Kind::ManyPeers => {
+            Kind::Pair | Kind::ManyPeers | Kind::GrpcPair | Kind::BulkPair => {
                 // 127.0.0.0/8 is one machine: all these are the callee that listens on every address.
                 let others = (2..=PEERS).take_while(|_| kind == Kind::ManyPeers).map(|number| {
                     let port = mesh.port();
@@ -59,21 +108,15 @@ impl Plan {
                     )
                 });
                 let others: String = others.collect();
-                // Nothing calls the caller, so nothing listens on its port.
                 let text = format!(
                     "mesh: guard
 services:
   app:
-    health: none
+{protocol}    health: none
     balance: round-robin
     instances:
       - {{name: app-1, address: \"{first}\", mesh: \"{mesh}\"}}{others}
-  caller:
-    calls: app
-    health: none
-    instances:
-      - {{name: caller-1, port: 9, outbound: {{app: \"{entry}\"}}}}
-"
+{caller}"
                 );
                 (&["app-1", "caller-1"][..], text)
             }
@@ -105,6 +148,11 @@ pub(crate) struct Proxies {
 }
 
 impl Proxies {
+    /// With the load's upstream for what is spoken.
+    pub(crate) fn before(kind: Kind, load: &Load) -> Result<Self, String> {
+        Self::start(kind, kind.upstreams(load))
+    }
+
     pub(crate) fn start(kind: Kind, upstreams: &[SocketAddr]) -> Result<Self, String> {
         let plan = Plan::new(kind, upstreams)?;
         let mut workers = Vec::new();

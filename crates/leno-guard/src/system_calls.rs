@@ -16,19 +16,40 @@ struct Case {
     name: &'static str,
     kind: Kind,
     connections: usize,
-    /// The command without its number of turns and bytes.
+    /// The command without its number of turns and what follows it.
     shape: &'static str,
+    /// Bytes of an answer; of `calls`, calls at a time on each connection. `bulk` has none.
+    rest: Option<usize>,
 }
 
 const CASES: &[Case] = &[
     // Every wake-up carries one event: the most polls that a request can cost.
-    Case { name: "plain_1", kind: Kind::Plain, connections: 1, shape: "sequence" },
-    Case { name: "plain_64", kind: Kind::Plain, connections: 64, shape: "race" },
+    Case { name: "plain_1", kind: Kind::Plain, connections: 1, shape: "sequence", rest: Some(BYTES) },
+    Case { name: "plain_64", kind: Kind::Plain, connections: 64, shape: "race", rest: Some(BYTES) },
     // Every wake-up carries many: what is left is reading and writing.
-    Case { name: "plain_64_saturated", kind: Kind::Plain, connections: 64, shape: "together" },
-    Case { name: "pair_1", kind: Kind::Pair, connections: 1, shape: "sequence" },
-    Case { name: "pair_64", kind: Kind::Pair, connections: 64, shape: "race" },
-    Case { name: "pair_64_saturated", kind: Kind::Pair, connections: 64, shape: "together" },
+    Case {
+        name: "plain_64_saturated",
+        kind: Kind::Plain,
+        connections: 64,
+        shape: "together",
+        rest: Some(BYTES),
+    },
+    Case { name: "pair_1", kind: Kind::Pair, connections: 1, shape: "sequence", rest: Some(BYTES) },
+    Case { name: "pair_64", kind: Kind::Pair, connections: 64, shape: "race", rest: Some(BYTES) },
+    Case {
+        name: "pair_64_saturated",
+        kind: Kind::Pair,
+        connections: 64,
+        shape: "together",
+        rest: Some(BYTES),
+    },
+    Case { name: "grpc_1", kind: Kind::Grpc, connections: 1, shape: "calls", rest: Some(1) },
+    Case { name: "grpc_8x8", kind: Kind::Grpc, connections: 8, shape: "calls", rest: Some(8) },
+    Case { name: "grpc_pair_1", kind: Kind::GrpcPair, connections: 1, shape: "calls", rest: Some(1) },
+    Case { name: "grpc_pair_8x8", kind: Kind::GrpcPair, connections: 8, shape: "calls", rest: Some(8) },
+    // For a MiB.
+    Case { name: "bulk", kind: Kind::Bulk, connections: 1, shape: "bulk", rest: None },
+    Case { name: "bulk_pair", kind: Kind::BulkPair, connections: 1, shape: "bulk", rest: None },
 ];
 
 /// Requests before counting begins: connections to the upstream stand then.
@@ -36,6 +57,8 @@ const WARM_UP: usize = 640;
 /// Requests that are counted.
 const COUNTED: usize = 3_200;
 const BYTES: usize = 128;
+/// A MiB of bulk takes the time of some requests.
+const REQUESTS_PER_MIB: usize = 16;
 /// How long a traced proxy may take to start.
 const READY: Duration = Duration::from_secs(60);
 /// How long after the last answer a worker may still be at work; it is waited until it is not.
@@ -56,11 +79,15 @@ pub(crate) fn measure(leno: &Path, measured: &mut Measured) -> Result<(), String
 
 fn count(case: &Case, leno: &Path, measured: &mut Measured) -> Result<(), String> {
     let mut load = Load::start()?;
-    let plan = Plan::new(case.kind, load.upstreams.get(..1).unwrap_or(&[]))?;
+    let plan = Plan::new(case.kind, case.kind.upstreams(&load))?;
     let traced = plan.roles.iter().map(|role| Traced::start(leno, &plan, role));
     let traced = traced.collect::<Result<Vec<_>, _>>()?;
-    load.order(&format!("open {} {}", plan.entry, case.connections))?;
-    let command = |requests: usize| format!("{} {} {BYTES}", case.shape, requests.div_ceil(case.connections));
+    load.order(&format!("{} {} {}", case.kind.open(), plan.entry, case.connections))?;
+    let command = |requests: usize| match (case.shape, case.rest) {
+        ("calls", Some(rest)) => format!("calls {} {rest}", requests.div_ceil(case.connections * rest)),
+        (shape, Some(rest)) => format!("{shape} {} {rest}", requests.div_ceil(case.connections)),
+        (shape, None) => format!("{shape} {}", requests / REQUESTS_PER_MIB),
+    };
     load.order(&command(WARM_UP))?;
     let sizes = traced.iter().map(Traced::settled).collect::<Result<Vec<_>, _>>()?;
     let requests = load.order(&command(COUNTED))? as f64;

@@ -211,6 +211,11 @@ impl Pin {
         Self(bytes)
     }
 
+    /// The digest.
+    pub(crate) const fn bytes(self) -> [u8; 32] {
+        self.0
+    }
+
     /// Reads the 43 characters that [`Display`](fmt::Display) writes.
     pub fn parse(text: &str) -> Option<Self> {
         base64::decode(text)?.try_into().ok().map(Self)

@@ -39,8 +39,9 @@ pub fn credential(cert: &Path, key: &Path, roots: &Path, now: UnixTime) -> Resul
 }
 
 /// The private key in a PEM file (PKCS #8, SEC 1 or PKCS #1).
-pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| FileError::pem(path, "private key", error))
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let text = read(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| FileError::pem(path, "private key", error))
 }
 
 /// The certificates in a PEM file, at least one.

@@ -12,7 +12,7 @@ use leno_core::name::TrustDomain;
 use leno_core::peer::SpiffeId;
 use rustls::{AlertDescription, CertificateError, Error};
 
-use crate::svid::NotSpiffe;
+use crate::svid::{NotSpiffe, shown};
 use crate::verify::Refusal;
 
 /// Why there is no connection.
@@ -44,6 +44,22 @@ pub enum Reason {
     NotControl(SpiffeId),
     /// No certificate that the peer presented has the pin from the token.
     WrongPin,
+    /// None of the pinned keys is in the chain of a server outside the mesh.
+    WrongKey,
+    /// A server outside the mesh has another name.
+    WrongName {
+        /// The name that it was to have; the last one tried of several.
+        expected: String,
+        /// The names in its certificate.
+        found: Vec<String>,
+    },
+    /// A server outside the mesh has another SPIFFE id.
+    WrongUri {
+        /// The one that it was to have.
+        expected: String,
+        /// One that it has; empty: none.
+        found: String,
+    },
     /// The peer's certificate is no SPIFFE identity.
     NotSpiffe(NotSpiffe),
     /// The peer's certificate is for another purpose than this side of a connection.
@@ -61,6 +77,9 @@ pub enum Reason {
     /// Anything else that rustls says.
     Protocol(String),
 }
+
+/// So many names of a certificate are shown.
+const NAMES_SHOWN_MAX: usize = 5;
 
 /// What the peer's alert means between two Lenos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +138,11 @@ fn explain_certificate(error: &CertificateError) -> Reason {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             Reason::WrongPurpose
         }
+        CertificateError::NotValidForName => Reason::WrongName { expected: String::new(), found: Vec::new() },
+        CertificateError::NotValidForNameContext { expected, presented } => Reason::WrongName {
+            expected: expected.to_str().into_owned(),
+            found: presented.iter().take(NAMES_SHOWN_MAX).map(|name| shown(name)).collect(),
+        },
         CertificateError::Other(other) => match other.0.downcast_ref::<Refusal>() {
             Some(refusal) => refusal.clone().into(),
             None => Reason::BadCertificate(other.to_string()),
@@ -155,6 +179,9 @@ impl Reason {
             Self::WrongTrustDomain { .. } => "wrong_trust_domain",
             Self::NotControl(_) => "not_control_plane",
             Self::WrongPin => "wrong_pin",
+            Self::WrongKey => "wrong_key",
+            Self::WrongName { .. } => "wrong_name",
+            Self::WrongUri { .. } => "wrong_spiffe_id",
             Self::NotSpiffe(_) => "not_spiffe",
             Self::WrongPurpose => "wrong_purpose",
             Self::BadCertificate(_) => "bad_certificate",
@@ -175,6 +202,8 @@ impl From<Refusal> for Reason {
             Refusal::NotControl(found) => Self::NotControl(found),
             Refusal::NotSpiffe(why) => Self::NotSpiffe(why),
             Refusal::WrongPin => Self::WrongPin,
+            Refusal::WrongKey => Self::WrongKey,
+            Refusal::WrongUri { expected, found } => Self::WrongUri { expected, found },
         }
     }
 }
@@ -198,6 +227,19 @@ impl fmt::Display for Reason {
             }
             Self::NotControl(found) => write!(f, "the peer is {found}, not the control plane"),
             Self::WrongPin => f.write_str("the peer's authority is not the one that the join token names"),
+            Self::WrongKey => f.write_str("none of the pinned keys is in the server's chain"),
+            Self::WrongName { expected, found } if found.is_empty() => {
+                write!(f, "the server's certificate is not for {expected:?}")
+            }
+            Self::WrongName { expected, found } => {
+                write!(f, "the server's certificate is not for {expected:?} but for {}", found.join(", "))
+            }
+            Self::WrongUri { expected, found } if found.is_empty() => {
+                write!(f, "the server's certificate has no SPIFFE id; expected {expected}")
+            }
+            Self::WrongUri { expected, found } => {
+                write!(f, "the server is {found}, expected {expected}")
+            }
             Self::NotSpiffe(why) => write!(f, "the peer's certificate identifies no service: {why}"),
             Self::WrongPurpose => f.write_str("the peer's certificate is for another purpose"),
             Self::BadCertificate(why) => write!(f, "the peer's certificate is bad: {why}"),

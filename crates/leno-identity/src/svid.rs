@@ -89,7 +89,8 @@ pub(crate) fn unix(seconds: i64) -> UnixTime {
     UnixTime(u64::try_from(seconds).unwrap_or(0))
 }
 
-fn shown(uri: &str) -> String {
+/// A text that a peer chose, fit for a log.
+pub(crate) fn shown(uri: &str) -> String {
     uri.chars().filter(|c| !c.is_control()).take(URI_SHOWN_BYTES_MAX).collect()
 }
 

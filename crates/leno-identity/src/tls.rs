@@ -41,6 +41,10 @@ impl Clock {
         Self(Arc::new(DefaultTimeProvider))
     }
 
+    pub(crate) fn provider(&self) -> Arc<dyn TimeProvider> {
+        self.0.clone()
+    }
+
     /// A clock that stands still, for tests and simulations.
     pub fn fixed(now: UnixTime) -> Self {
         Self(Arc::new(Fixed(now)))
@@ -166,6 +170,12 @@ impl TimeProvider for Fixed {
 /// rustls refused a configuration; a fault of Leno's, because a [`Credential`] has been checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsError(rustls::Error);
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        Self(error)
+    }
+}
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

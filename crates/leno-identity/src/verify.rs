@@ -36,6 +36,8 @@ pub(crate) enum Refusal {
     NotControl(SpiffeId),
     NotSpiffe(NotSpiffe),
     WrongPin,
+    WrongKey,
+    WrongUri { expected: String, found: String },
 }
 
 /// Checks, outside a handshake, that `chain` (leaf first) leads to one of `roots` at `now` and may serve both ends.

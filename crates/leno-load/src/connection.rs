@@ -57,16 +57,7 @@ impl Connection {
 
     /// Begins to connect.
     pub(crate) fn dial(to: SocketAddrV4) -> Result<Self, String> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
-            .map_err(|error| format!("socket: {error}"))?;
-        match rustix::net::connect(&socket, &to) {
-            Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(error) => return Err(format!("connect to {to}: {error}")),
-        }
-        let stream = TcpStream::from(socket);
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        Ok(Self { stream, since: None, request: 0, sent: 0, answer: Answer::new() })
+        Ok(Self { stream: dial(to)?, since: None, request: 0, sent: 0, answer: Answer::new() })
     }
 
     /// Sends as much of a request as goes.
@@ -118,6 +109,20 @@ impl Connection {
             }
         }
     }
+}
+
+/// Begins to connect a socket that does not block.
+pub(crate) fn dial(to: SocketAddrV4) -> Result<TcpStream, String> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+        .map_err(|error| format!("socket: {error}"))?;
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(error) => return Err(format!("connect to {to}: {error}")),
+    }
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    Ok(stream)
 }
 
 /// How long a first answer may take.

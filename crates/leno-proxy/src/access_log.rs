@@ -100,6 +100,10 @@ pub(crate) struct Entry<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    /// The rule that let it out of the mesh, or none, if that is where it goes.
+    pub(crate) leaving: Option<&'a str>,
+    /// Why it failed, in words.
+    pub(crate) why: Option<&'a str>,
 }
 
 impl Entry<'_> {
@@ -108,9 +112,12 @@ impl Entry<'_> {
         let mut out = String::with_capacity(512);
         let (list, rule) = self.snapshot.rule_name(&self.record.decision);
         let (direction, source, destination) = match self.caller {
+            Caller::Inbound { source, .. } if self.leaving.is_some() => ("outbound", &**source, "outside"),
             Caller::Inbound { source, .. } => ("inbound", &**source, self.own_name),
+            _ if self.leaving.is_some() => ("outbound", self.own_name, "outside"),
             _ => ("outbound", self.own_name, if list.is_empty() { "unknown" } else { list }),
         };
+        let rule = rule.or(self.leaving);
         // Writing to a String cannot fail.
         let _ = write!(out, "{{\"time_us\":{},\"direction\":\"{direction}\"", unix_micros());
         for (key, value) in [
@@ -138,6 +145,10 @@ impl Entry<'_> {
         );
         if let Some(reason) = self.record.reason {
             let _ = write!(out, ",\"culprit\":\"{}\"", reason.culprit().word());
+        }
+        if let Some(why) = self.why {
+            out.push_str(",\"why\":");
+            json_string(&mut out, why.as_bytes());
         }
         if let Some(status) = self.record.grpc {
             let _ = write!(out, ",\"grpc_status\":\"{}\"", status.word());

@@ -171,6 +171,7 @@ impl Admin {
                 let identity = match &endpoint.transport {
                     Transport::Mesh(id) => id.to_uri(),
                     Transport::Plain => "plain".to_owned(),
+                    Transport::Tls(tls) => format!("tls to {}", tls.expects()),
                 };
                 let version = endpoint.version.as_ref().map_or("", |version| version.as_str());
                 let _ = write!(
@@ -215,6 +216,7 @@ fn describe(snapshot: &Snapshot, then: leno_core::route::Then) -> String {
         Then::NoRoute => "no_route".into(),
         Then::NoSuchService => "no_such_service".into(),
         Then::Unsupported => "unsupported".into(),
+        Then::Refused(reason) => reason.word().into(),
         Then::Misdirected => "misdirected".into(),
         Then::Redirect(_) => "https_only".into(),
     }

@@ -27,7 +27,9 @@ use crate::dial::Dialer;
 use crate::dns::{self, Clients};
 use crate::gateway::certificates;
 use crate::listen::{Listener, Purpose, bind};
+use crate::names;
 use crate::netns::APP_V4;
+use crate::outside::SystemRoots;
 use crate::source::{self, Feed, Listens, SourceError};
 use crate::tls::TlsState;
 use crate::worker::thread::{WorkerHandle, start};
@@ -207,6 +209,11 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     }
     // What the workload is told must be reachable from where it lives.
     let place = namespace.as_ref();
+    let via = feed.world.borrow().egress.via.clone();
+    let identity = feed.credential.borrow().as_ref().map(|credential| credential.id.clone());
+    if let Some(via) = via.filter(|via| own.gateway && identity.as_ref() == Some(&via.identity)) {
+        listeners.push(bound("egress", Purpose::Mesh, via.address, count)?);
+    }
     if let Some(address) = listens.forward {
         listeners.push(capture::bind_one(
             place,
@@ -234,10 +241,11 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     addresses.dns = dns.iter().filter_map(|sockets| sockets.address().ok()).collect();
 
     let (log, log_writer) = access_log::open(&config.access_log).map_err(ProxyError::AccessLog)?;
-    let snapshot = follow_world(feed.world.clone(), own.app.clone());
+    let snapshot = follow_world(names::follow(feed.world.clone()).await, own.app.clone());
     let tls = follow_credential(feed.credential.clone());
     let (demand, demands) = mpsc::channel(DEMANDS_MAX);
     tokio::spawn(follow_demand(demands, feed.control.clone()));
+    let takes = listeners.iter().filter(|listener| !matches!(listener.purpose, Purpose::Mesh));
     let seat = Seat {
         clock,
         snapshot,
@@ -248,6 +256,8 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         dialer,
         app_port: own.app.as_ref().map(|app| app.address.port()),
         own_name: own.name.clone(),
+        own_addresses: takes.map(|listener| listener.address).collect(),
+        system_roots: SystemRoots::default(),
     };
     let mut workers = Vec::with_capacity(count);
     let (tell_ended, ended) = mpsc::unbounded_channel();

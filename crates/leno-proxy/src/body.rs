@@ -2,6 +2,7 @@
 //! of bytes in each direction, with backpressure, and heads in front of them.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use leno_core::edit::Edits;
 use leno_core::exchange::AppSaw;
@@ -11,6 +12,9 @@ use leno_core::http1::BodyFraming;
 use leno_core::mux::Kind;
 use leno_core::reason::Reason;
 use leno_core::time::Duration;
+
+use crate::io::Stream;
+use crate::splice::{Carried, Passage, carry};
 
 /// What a source has at this moment.
 #[derive(Debug)]
@@ -54,6 +58,14 @@ pub(crate) trait Source {
     /// Bytes come as they are from here on: the connection was handed over to another protocol.
     fn begin_tunnel(&mut self) {}
 
+    /// The plain socket that holds all that is still to come, when bulk comes from it: then the kernel can move it.
+    fn passage(&self) -> Option<Passage> {
+        None
+    }
+
+    /// How a passage ended.
+    fn passed(&mut self, _: Carried) {}
+
     /// Waits until the other end has given up on this message, after its body has ended. Cancel-safe; may wait for ever.
     async fn gone(&mut self);
 
@@ -74,6 +86,11 @@ pub(crate) trait Sink {
 
     /// Bytes go as they are from here on: the connection was handed over to another protocol.
     fn begin_tunnel(&mut self) {}
+
+    /// The plain socket into which bytes may go as they are; asked after a flush.
+    fn passage(&self) -> Option<Rc<Stream>> {
+        None
+    }
 
     /// Ends the body and flushes.
     async fn finish(&mut self, trailers: Fields<'_>) -> Result<(), Broken>;
@@ -241,6 +258,15 @@ pub(crate) async fn pump(
             }
             Chunk::Empty => {
                 sink.flush().await.map_err(|_| PumpError::Sink)?;
+                if let Some(from) = source.passage()
+                    && let Some(to) = sink.passage()
+                {
+                    let carried = carry(&from, &to, moved).await?;
+                    source.passed(carried);
+                    if carried == Carried::End {
+                        continue;
+                    }
+                }
                 source.wait().await.map_err(PumpError::Source)?;
             }
             Chunk::End => {

@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::io::Stream;
+use crate::splice::{Ends, Pipe};
 
 /// The usual buffer, in bytes: a body of 16 KiB, which is what many programs write at a time, together with its head. Larger
 /// ones cost cache, smaller ones system calls.
@@ -16,6 +17,9 @@ const GROWN_BYTES_MAX: usize = 2 * BUFFER_BYTES;
 /// Buffers that a worker keeps for reuse: 4.5 MiB at most of the usual ones, and 1 MiB of large ones.
 const STOCK_MAX: usize = 256;
 const LARGE_STOCK_MAX: usize = 16;
+/// Pipes that a worker has at a time. Each is one direction of a connection that moves bulk at this moment, holds two descriptors
+/// and up to 1 MiB of the kernel's memory while its receiver is slow; who gets none reads and writes.
+pub(crate) const PIPES_MAX: usize = 64;
 
 /// Empty buffers of one worker.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +29,9 @@ pub(crate) struct Stock(Rc<RefCell<Shelves>>);
 struct Shelves {
     usual: Vec<Vec<u8>>,
     large: Vec<Vec<u8>>,
+    /// Empty ones, and how many are in use.
+    pipes: Vec<Ends>,
+    pipes_out: usize,
 }
 
 impl Stock {
@@ -40,15 +47,41 @@ impl Stock {
 
     /// Drops half of the buffers: after a burst the memory goes back within some sweeps.
     pub(crate) fn sweep(&self) {
-        let Shelves { usual, large } = &mut *self.0.borrow_mut();
+        let Shelves { usual, large, pipes, .. } = &mut *self.0.borrow_mut();
         usual.truncate(usual.len() / 2);
         large.truncate(large.len() / 2);
+        pipes.truncate(pipes.len() / 2);
+    }
+
+    /// An empty pipe, unless there are too many in use.
+    pub(crate) fn take_pipe(&self) -> Option<Pipe> {
+        let shelves = &mut *self.0.borrow_mut();
+        if shelves.pipes_out >= PIPES_MAX {
+            return None;
+        }
+        let ends = shelves.pipes.pop().or_else(|| Ends::new().ok())?;
+        shelves.pipes_out += 1;
+        Some(Pipe::new(ends, self.clone()))
+    }
+
+    /// Takes a pipe back; `None`: it is of no more use.
+    pub(crate) fn give_pipe(&self, ends: Option<Ends>) {
+        let shelves = &mut *self.0.borrow_mut();
+        shelves.pipes_out -= 1;
+        shelves.pipes.extend(ends);
+    }
+
+    /// Pipes in use, and empty ones.
+    #[cfg(test)]
+    pub(crate) fn pipes(&self) -> (usize, usize) {
+        let shelves = self.0.borrow();
+        (shelves.pipes_out, shelves.pipes.len())
     }
 
     /// Takes a buffer back. What is still in it is forgotten. One of another size, which grew for one large head, is not
     /// worth keeping.
     pub(crate) fn give(&self, mut buffer: Vec<u8>) {
-        let Shelves { usual, large } = &mut *self.0.borrow_mut();
+        let Shelves { usual, large, .. } = &mut *self.0.borrow_mut();
         let (shelf, most) = match buffer.capacity() {
             LARGE_BUFFER_BYTES => (large, LARGE_STOCK_MAX),
             BUFFER_BYTES..=GROWN_BYTES_MAX => (usual, STOCK_MAX),
@@ -81,6 +114,11 @@ impl ReadBuffer {
     /// A buffer in which `first` is there already.
     pub(crate) const fn beginning_with(stock: Stock, first: Vec<u8>) -> Self {
         Self { data: first, start: 0, large: false, stock }
+    }
+
+    /// Where its memory comes from.
+    pub(crate) const fn stock(&self) -> &Stock {
+        &self.stock
     }
 
     /// Takes everything out.

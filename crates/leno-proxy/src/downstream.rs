@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
+use leno_core::client_hello;
 use leno_core::detect::{Detected, LINE_BYTES_MAX, Verdict, detect};
 use leno_core::route::Expected;
 use leno_core::time::Duration;
@@ -108,13 +109,16 @@ fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
 async fn find_out(worker: Rc<Worker>, mut arrival: Arrival) {
     let port = arrival.caller.port();
     let known = port.as_ref().and_then(|port| worker.verdicts.borrow().get(port));
-    if known == Some(Verdict::Opaque) {
+    // Rules about names want to know which host a TLS client asks for.
+    let names = matches!(arrival.caller, Caller::Captured { service: None, .. })
+        && worker.snapshot().egress.looks_at_hosts();
+    if known == Some(Verdict::Opaque) && !names {
         return opaque::serve(worker, arrival).await;
     }
     let patience = (known == Some(Verdict::Http)).then_some(SECOND_LOOK);
     let Ok(mut detected) = first_words(&worker, &mut arrival, patience).await else { return };
     if detected == Detected::NeedMore {
-        detected = match opaque::speculate(&worker, &mut arrival).await {
+        detected = match opaque::speculate(&worker, &mut arrival, names).await {
             Spoken::Opaque => return,
             Spoken::Http(version, first) => {
                 arrival.first = first;
@@ -140,9 +144,63 @@ async fn find_out(worker: Rc<Worker>, mut arrival: Arrival) {
     }
     match verdict {
         Verdict::Http => h1::server::serve(&worker, arrival),
+        Verdict::Opaque if names && detected == Detected::Tls => {
+            match wanted_host(&worker, &mut arrival).await {
+                Some(host) => {
+                    let authority = match &arrival.caller {
+                        Caller::Captured { destination, .. } => format!("{host}:{}", destination.port()),
+                        _ => host,
+                    };
+                    opaque::serve_for(worker, arrival, authority).await;
+                }
+                None => opaque::serve(worker, arrival).await,
+            }
+        }
         Verdict::Opaque => opaque::serve(worker, arrival).await,
     }
 }
+
+/// The host that a TLS client asks for (SNI), once all of its first message is there; what is none, or does not come in time,
+/// asks for none.
+async fn wanted_host(worker: &Rc<Worker>, arrival: &mut Arrival) -> Option<String> {
+    let mut hello = client_hello::Reader::default();
+    let mut buffer = ReadBuffer::beginning_with(worker.stock.clone(), std::mem::take(&mut arrival.first));
+    let mut alarm = Alarm::new(worker.clock);
+    let deadline = worker.now().after(HELLO_TIMEOUT);
+    let mut looked_at = 0;
+    let found = loop {
+        let new = buffer.filled().get(looked_at..).unwrap_or(&[]);
+        looked_at += new.len();
+        match hello.take(new) {
+            Ok(Some(hello)) => break hello.server_name,
+            Ok(None) => {}
+            // It means to be TLS and cannot be read: what it asks for is the name of no host, and is refused as such.
+            Err(_) => break Some("?".to_owned()),
+        }
+        let read = std::future::poll_fn(|cx| {
+            loop {
+                ready!(arrival.stream.poll_read_ready(cx))?;
+                match buffer.try_read(&arrival.stream, client_hello::STREAM_BYTES_MAX) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+            }
+        });
+        let more = tokio::select! {
+            biased;
+            read = read => read.is_ok_and(|bytes| bytes > 0),
+            () = alarm.until(deadline) => false,
+        };
+        if !more {
+            break None;
+        }
+    };
+    arrival.first = buffer.take_all();
+    found
+}
+
+/// How long the first message of a TLS client may take, from when it has begun.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client of a service that cannot be reached may be silent for so long before it is told by a reset.
 const SILENCE_MAX: Duration = Duration::from_secs(15);

@@ -18,7 +18,7 @@ use leno_core::proxy_protocol::{self, Ends};
 use leno_core::reason::{Reason, phrase};
 use leno_core::route::{BackendId, Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::{Protocol, Transport};
+use leno_core::spec::Protocol;
 use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
@@ -28,13 +28,19 @@ use crate::body::{
 use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
 use crate::h2;
-use crate::h2::client::NoStream;
 use crate::mux;
 use crate::opaque;
-use crate::telemetry::bump;
+use crate::outside::Refused;
 use crate::worker::Worker;
 
 mod learn;
+mod leave;
+mod reach;
+mod record;
+mod upload;
+
+use reach::{Upstream, connect, ready};
+use upload::{Upload, upload};
 
 /// How long a client may take to accept an answer made here.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -77,6 +83,11 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         snapshot = learn::learn(worker, caller, head.authority, service, alarm).await;
         decision = decide(&snapshot);
     }
+    let leaving = pin!(leave::leave(worker, &snapshot, caller, request.kind, &head, &decision)).await;
+    if let Some(leaving) = &leaving {
+        decision.then = leaving.then;
+        leaving.edit(edits);
+    }
     let now = worker.now();
     let request_id = caller.edit(edits, &head, client, &mut worker.rng());
     let call = head.method == b"POST" && grpc::is_call(head.fields);
@@ -95,6 +106,8 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         call,
         sent: Moved::default(),
         received: Moved::default(),
+        leaving: leaving.as_ref(),
+        why: leaving.as_ref().and_then(|leaving| leaving.why.clone()),
     };
     if call {
         drive.exchange.begin_call();
@@ -146,14 +159,10 @@ struct Drive<'a> {
     sent: Moved,
     /// The response's body on its way down.
     received: Moved,
-}
-
-/// A connection or stream to an upstream.
-enum Upstream {
-    H1(Box<h1::client::Connection>),
-    Mux(Box<mux::stream::Stream>),
-    H2(Box<h2::Call>),
-    Opaque(Box<opaque::Connection>),
+    /// Where it goes, if that is out of the mesh.
+    leaving: Option<&'a leave::Leave>,
+    /// Why it is refused, in words, where there are more to say than the reason has.
+    why: Option<String>,
 }
 
 /// What a conversation with an upstream left behind.
@@ -162,62 +171,23 @@ struct Conversed {
     complete: bool,
 }
 
-/// How the side of the request ended, as far as it concerns the response.
-enum Upload {
-    /// All of a tunnel's bytes up have been sent; bytes down may go on.
-    Done,
-    /// The client went away.
-    Gone,
-    /// What the client sent is not what its head announced.
-    Malformed,
-    /// The upstream takes no more; it may still answer.
-    Refused,
-}
-
 impl Drive<'_> {
     fn handle(&mut self, input: Input) {
         self.exchange.handle(input, self.worker.now());
-    }
-
-    fn pick(&mut self, choice: leno_core::backend::Choice, budget: bool) {
-        let now = self.worker.now();
-        let mut backends = self.worker.backends();
-        let (tried, count) = self.exchange.tried();
-        let tried = tried.get(..count).unwrap_or(&[]);
-        let allowed = match choice {
-            leno_core::backend::Choice::Backend(backend) if budget => {
-                let allowed = backends.try_retry(self.snapshot, backend, now);
-                if !allowed {
-                    bump(&mut self.worker.telemetry().limits, "retry_budget");
-                }
-                allowed
-            }
-            _ => true,
-        };
-        let picked = if allowed {
-            backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng())
-        } else {
-            Err(leno_core::backend::NoEndpoint::AllTried)
-        };
-        if let Ok(permit) = &picked
-            && tried.is_empty()
-        {
-            backends.request_started(self.snapshot, permit.backend(), now);
-        }
-        self.exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
     }
 
     /// Connects to the endpoint that was picked, unless the time is over or the client goes away.
     async fn dial<S: Source>(&mut self, source: &mut S) -> Option<Upstream> {
         let endpoint = self.exchange.endpoint()?.clone();
         let backend = self.exchange.backend()?;
-        let how = self.how(&endpoint, self.snapshot.protocol(backend));
-        if let Some(connection) = ready(self.worker, &endpoint, how) {
+        let protocol = self.snapshot.protocol(backend);
+        let how = self.how(&endpoint, protocol);
+        let upgrading = !self.request.upgrade.is_empty();
+        if let Some(connection) = ready(self.worker, &endpoint, how, upgrading) {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
-        let auto = self.snapshot.protocol(backend) == Protocol::Auto;
-        let mut connecting = pin!(connect(self.worker, &endpoint, how, auto));
+        let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol, upgrading));
         let mut gone = pin!(source.gone());
         let due = self.due();
         let input = tokio::select! {
@@ -228,7 +198,10 @@ impl Drive<'_> {
                     return Some(upstream);
                 }
                 Ok(_) => Input::ConnectFailed(ConnectFailure::Refused),
-                Err(failure) => Input::ConnectFailed(failure),
+                Err(Refused { failure, why }) => {
+                    self.why = (!why.is_empty()).then_some(why);
+                    Input::ConnectFailed(failure)
+                }
             },
             () = &mut gone => Input::DownstreamGone,
             () = self.alarm.until(due) => Input::Timeout,
@@ -285,6 +258,9 @@ impl Drive<'_> {
                 let key = self.exchange.endpoint().map(|endpoint| endpoint.key);
                 let h1::client::Connection { source: responses, sink: requests } = &mut *connection;
                 let conversed = pin!(self.converse(source, sink, responses, requests)).await;
+                if let Some(why) = responses.reader.refused.take() {
+                    self.why = Some(why);
+                }
                 if let Some(key) = key.filter(|_| conversed.complete && responses.reusable()) {
                     let now = self.worker.now();
                     self.worker.h1_pools.borrow_mut().give(key, connection, now);
@@ -539,11 +515,16 @@ impl Drive<'_> {
 
     /// Answers the client here, or tells a peer why there is no answer.
     async fn reply<K: ResponseSink>(&mut self, reason: Reason, sink: &mut K) {
-        if sink.refuse(reason, self.exchange.app_saw()) {
+        // A sidecar whose request does not leave through this gateway gets the reason whole.
+        let tell = self.leaving.is_some() && self.request.kind != Kind::Tcp;
+        if !tell && sink.refuse(reason, self.exchange.app_saw()) {
             return;
         }
         let record = self.exchange.record();
         let mut body = format!("leno: {}: {}", reason.word(), reason.sentence());
+        if let Some(why) = &self.why {
+            let _ = write!(body, ": {why}");
+        }
         let service = self.snapshot.list_name(record.decision.list);
         let tried: Vec<&str> = record.attempts().map(|attempt| &*attempt.endpoint.spec.name).collect();
         // Writing to a String cannot fail.
@@ -596,34 +577,6 @@ impl Drive<'_> {
             self.received.bytes.set(body.len() as u64);
         }
     }
-
-    /// Counts and logs the request.
-    fn finish(&self, client: &Remote) {
-        let record = self.exchange.record();
-        let pair = match self.caller {
-            Caller::Inbound { pair, .. } => *pair,
-            _ => self.worker.outbound_pair(self.snapshot, record.decision.list),
-        };
-        let (sent, received) = (self.sent.bytes.get(), self.received.bytes.get());
-        self.worker.telemetry().count(pair, record, sent, received);
-        if self.worker.log.is_on() {
-            let entry = crate::access_log::Entry {
-                caller: self.caller,
-                own_name: &self.worker.own_name,
-                peer: client.address,
-                kind: self.request.kind,
-                head: &self.head,
-                request_id: self.request_id.bytes(),
-                record,
-                snapshot: self.snapshot,
-                request_bytes: sent,
-                response_bytes: received,
-            };
-            if !self.worker.log.write(entry.to_json()) {
-                self.worker.telemetry().log_lines_dropped += 1;
-            }
-        }
-    }
 }
 
 /// The media type of server-sent events.
@@ -633,96 +586,6 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 fn is_event_stream(head: &ResponseHead<'_>) -> bool {
     let kind = head.fields.get_named(b"content-type").unwrap_or(&[]);
     kind.get(..EVENT_STREAM.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
-}
-
-/// Sends the request's body, then watches for a client that goes away.
-async fn upload<S: Source, W: RequestSink>(
-    source: &mut S,
-    requests: &mut W,
-    sent: &Moved,
-    uploaded: &std::cell::Cell<bool>,
-    no_body: bool,
-    tunnel_offered: bool,
-    eager: bool,
-) -> Upload {
-    let result = if no_body {
-        // An offered upgrade leaves the request's direction open.
-        let done =
-            if tunnel_offered { requests.flush().await } else { requests.finish(Fields::default()).await };
-        done.map_err(|_| PumpError::Sink)
-    } else {
-        // While the application takes nothing, nobody reads; a client that is cut off then has to be seen all the same.
-        let mut cut_off = pin!(source.cut_off());
-        let mut pumped = pin!(pump(source, requests, sent));
-        std::future::poll_fn(|cx| match pumped.as_mut().poll(cx) {
-            Poll::Ready(pumped) => Poll::Ready(pumped),
-            Poll::Pending => cut_off.as_mut().poll(cx).map(|()| Err(PumpError::Source(Broken::CLOSED))),
-        })
-        .await
-    };
-    match result {
-        Ok(()) => {
-            uploaded.set(true);
-            if eager {
-                return Upload::Done;
-            }
-            source.gone().await;
-            Upload::Gone
-        }
-        Err(PumpError::Source(Broken { reason: Reason::RequestMalformed, .. })) => Upload::Malformed,
-        Err(PumpError::Source(_)) => Upload::Gone,
-        Err(PumpError::Sink) => Upload::Refused,
-    }
-}
-
-/// A connection that stands already.
-fn ready(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>, how: Speak) -> Option<Upstream> {
-    match (&endpoint.spec.transport, how) {
-        (Transport::Plain, Speak::Http1) => {
-            let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
-            Some(Upstream::H1(connection))
-        }
-        (Transport::Plain, Speak::Http2) => h2::client::ready(worker, endpoint).map(Upstream::H2),
-        _ => None,
-    }
-}
-
-/// A connection to `endpoint`, made if need be. Cancel-safe.
-async fn connect(
-    worker: &Rc<Worker>,
-    endpoint: &Rc<Endpoint>,
-    how: Speak,
-    auto: bool,
-) -> Result<Upstream, ConnectFailure> {
-    match (&endpoint.spec.transport, how) {
-        (Transport::Plain, Speak::Opaque) => {
-            let connection = opaque::Connection::dial(worker, endpoint.spec.address).await;
-            let connection = connection.map_err(|_| ConnectFailure::Refused)?;
-            bump(&mut worker.telemetry().dialed, "plain");
-            Ok(Upstream::Opaque(Box::new(connection)))
-        }
-        (Transport::Plain, Speak::Http2) => {
-            let scheme = http::uri::Scheme::HTTP;
-            match h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await {
-                Ok(call) => Ok(Upstream::H2(call)),
-                Err(NoStream::NotHttp2) if auto => dial_http1(worker, endpoint).await,
-                Err(NoStream::NotHttp2) => Err(ConnectFailure::Refused),
-                Err(NoStream::Connect(failure)) => Err(failure),
-            }
-        }
-        (Transport::Plain, Speak::Http1) => dial_http1(worker, endpoint).await,
-        (Transport::Mesh(id), _) => {
-            let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
-            Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
-        }
-    }
-}
-
-async fn dial_http1(worker: &Rc<Worker>, endpoint: &Endpoint) -> Result<Upstream, ConnectFailure> {
-    let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
-    let connection = connection.map_err(|_| ConnectFailure::Refused)?;
-    bump(&mut worker.telemetry().dialed, "plain");
-    Ok(Upstream::H1(Box::new(connection)))
 }
 
 const fn early(broken: Broken) -> Ending {

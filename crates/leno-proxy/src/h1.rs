@@ -13,6 +13,7 @@ use leno_core::http1::{
     ResponseOptions, ResponseParser, Version, encode_request_head, encode_response_head,
 };
 use leno_core::reason::Reason;
+use leno_identity::reason::{Reason as TlsReason, explain_io};
 
 use crate::body::{Arrived, Broken, Chunk, Hop, RequestSink, ResponseSink, ResponseSource, Sink, Source};
 use crate::buffer::{BUFFER_BYTES, ReadBuffer, Stock};
@@ -43,6 +44,8 @@ pub(crate) struct Reader {
     ended: bool,
     /// What a broken body means: the service's fault or the client's.
     blame: Reason,
+    /// Why a TLS server ended the connection after the handshake, in words: in TLS 1.3 it looks at our certificate last.
+    pub(crate) refused: Option<String>,
 }
 
 impl Reader {
@@ -54,6 +57,7 @@ impl Reader {
             shown: None,
             ended: false,
             blame,
+            refused: None,
         }
     }
 
@@ -478,7 +482,15 @@ impl ResponseSource for ResponseReader {
                 return Ok(Arrived { status, framing: meta.framing, interim: meta.interim });
             }
             match self.reader.fill(self.limits.head_bytes_max).await {
-                Ok(0) | Err(_) => return Err(Broken::CLOSED),
+                Ok(0) => return Err(Broken::CLOSED),
+                Err(error) => match explain_io(&error) {
+                    // It has refused us, so it has looked at nothing else.
+                    Some(TlsReason::RefusedByPeer(why)) => {
+                        self.reader.refused = Some(format!("refused by the server: {why}"));
+                        return Err(Broken { app_saw: AppSaw::Nothing, reason: Reason::TlsRefused });
+                    }
+                    _ => return Err(Broken::CLOSED),
+                },
                 Ok(_) => {}
             }
         }

@@ -148,7 +148,8 @@ pub(crate) struct Guard {
     listener: &'static str,
 }
 
-fn admit(worker: &Rc<Worker>, listener: &'static str) -> Option<Guard> {
+/// Counts a connection; `None` at the limit.
+pub(crate) fn admit(worker: &Rc<Worker>, listener: &'static str) -> Option<Guard> {
     let telemetry = &mut *worker.telemetry();
     let open: i64 = telemetry.connections.values().sum();
     if open >= crate::worker::CONNECTIONS_MAX as i64 {

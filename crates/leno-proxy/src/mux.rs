@@ -451,7 +451,9 @@ const fn reason_of(code: Code) -> Reason {
 /// What a reason means to the peer.
 const fn code_of(reason: Reason) -> Code {
     match reason {
-        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::TlsRefused => Code::AppConnectFailed,
+        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::TlsRefused | Reason::NameNotResolved => {
+            Code::AppConnectFailed
+        }
         Reason::UpstreamClosed | Reason::ResponseCut => Code::AppClosed,
         Reason::UpstreamMalformed => Code::AppProtocol,
         Reason::RequestTimeout | Reason::IdleTimeout => Code::Deadline,
@@ -461,6 +463,7 @@ const fn code_of(reason: Reason) -> Code {
         | Reason::NoSuchService
         | Reason::NoEndpoint
         | Reason::NoHealthyEndpoint
+        | Reason::EgressDenied
         | Reason::Draining => Code::Refused,
         Reason::RequestMalformed
         | Reason::RequestHeadTimeout

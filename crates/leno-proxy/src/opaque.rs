@@ -29,17 +29,26 @@ use crate::buffer::{ReadBuffer, Stock};
 use crate::downstream::Arrival;
 use crate::drive::drive;
 use crate::io::Stream;
+use crate::splice::{Carried, Passage, SMALL_BYTES};
 use crate::worker::Worker;
 
 /// Bytes read at a time, from when more than a usual buffer has come.
 const BULK_READ_BYTES: u64 = 64 * 1024;
+/// When so much has come in pieces that are not small, between two plain sockets the kernel moves the rest.
+const BULK_BYTES: u64 = 256 * 1024;
 /// Silence of an end before it is asked whether it lives (the kernel's default is two hours).
 const PROBE_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Serves a connection as bytes to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
+    let authority = arrival.caller.authority();
+    serve_for(worker, arrival, authority).await;
+}
+
+/// The same for a client that has said where it wants to go.
+pub(crate) async fn serve_for(worker: Rc<Worker>, arrival: Arrival, authority: String) {
     let mut stream = Connection::downstream(&worker, &arrival, Choice::Made);
-    converse(&worker, &arrival, &mut stream).await;
+    converse(&worker, &arrival, authority, &mut stream).await;
     let Some(observed @ (Detected::Http1 | Detected::Http2)) = stream.source.observed else { return };
     let declared = worker.snapshot().expected(arrival.caller.entry());
     match arrival.caller.port() {
@@ -58,13 +67,15 @@ pub(crate) enum Spoken {
     Unreachable(Vec<u8>),
 }
 
-/// Dials the upstream while the client's first words are awaited, and serves the connection as bytes if they are no HTTP.
-pub(crate) async fn speculate(worker: &Rc<Worker>, arrival: &mut Arrival) -> Spoken {
-    let shared = Rc::new(Undecided::default());
+/// Dials the upstream while the client's first words are awaited, and serves the connection as bytes if they are no HTTP;
+/// with `stop_at_tls`, a client that begins TLS is handed back like one that speaks HTTP.
+pub(crate) async fn speculate(worker: &Rc<Worker>, arrival: &mut Arrival, stop_at_tls: bool) -> Spoken {
+    let shared = Rc::new(Undecided { state: Cell::default(), stop_at_tls });
     let mut stream = Connection::downstream(worker, arrival, Choice::Open(shared.clone()));
     arrival.first = Vec::new();
     {
-        let mut conversation = pin!(converse(worker, arrival, &mut stream));
+        let authority = arrival.caller.authority();
+        let mut conversation = pin!(converse(worker, arrival, authority, &mut stream));
         std::future::poll_fn(|cx| {
             let over = conversation.as_mut().poll(cx).is_ready();
             if over || matches!(shared.state.get(), State::Http(_)) { Poll::Ready(()) } else { Poll::Pending }
@@ -84,10 +95,9 @@ pub(crate) async fn speculate(worker: &Rc<Worker>, arrival: &mut Arrival) -> Spo
     }
 }
 
-async fn converse(worker: &Rc<Worker>, arrival: &Arrival, stream: &mut Connection) {
+async fn converse(worker: &Rc<Worker>, arrival: &Arrival, authority: String, stream: &mut Connection) {
     arrival.stream.probe_after(PROBE_AFTER);
     let mut request = Request { kind: Kind::Tcp, framing: BodyFraming::Tunnel, ..Request::default() };
-    let authority = arrival.caller.authority();
     request.index = RequestIndex { authority: Span::new(0, authority.len()), ..RequestIndex::default() };
     request.bytes = authority.into_bytes();
     let (mut edits, mut alarm) = (Edits::default(), Alarm::new(worker.clock));
@@ -109,6 +119,8 @@ pub(crate) enum Choice {
 #[derive(Debug, Default)]
 pub(crate) struct Undecided {
     state: Cell<State>,
+    /// Which host a TLS client wants is to be known before its bytes pass.
+    stop_at_tls: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,6 +144,10 @@ impl Choice {
         }
     }
 
+    fn stops_at_tls(&self) -> bool {
+        matches!(self, Self::Open(shared) if shared.stop_at_tls)
+    }
+
     fn set(&self, state: State) {
         if let Self::Open(shared) = self {
             shared.state.set(state);
@@ -151,9 +167,13 @@ impl Connection {
     pub(crate) async fn dial(worker: &Worker, address: SocketAddr) -> io::Result<Self> {
         let stream = worker.dialer.connect(address).await?;
         stream.set_nodelay(true)?;
-        let stream = Rc::new(Stream::Plain(stream));
+        Ok(Self::over(worker, Rc::new(Stream::Plain(stream))))
+    }
+
+    /// A connection to an application that was made.
+    pub(crate) fn over(worker: &Worker, stream: Rc<Stream>) -> Self {
         stream.probe_after(PROBE_AFTER);
-        Ok(Self::new(stream, ReadBuffer::new(worker.stock.clone()), &Choice::Made))
+        Self::new(stream, ReadBuffer::new(worker.stock.clone()), &Choice::Made)
     }
 
     /// Sends what comes before everything else, on a connection that is new: it fits into the socket's empty buffer.
@@ -213,7 +233,7 @@ pub(crate) struct Reader {
     ended: bool,
     /// Bytes that were shown and not yet taken.
     shown: usize,
-    /// Bytes read so far.
+    /// Bytes read since the last small piece.
     read: u64,
     /// What the first bytes look like, although they pass whatever they are.
     observed: Option<Detected>,
@@ -231,7 +251,7 @@ impl Reader {
                     return Poll::Ready(Ok(0));
                 }
                 Ok(bytes) => {
-                    self.read += bytes as u64;
+                    self.read = if bytes < SMALL_BYTES { 0 } else { self.read + bytes as u64 };
                     return Poll::Ready(Ok(bytes));
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -248,6 +268,7 @@ impl Reader {
             // A client that has ended without a whole word of HTTP spoke something else; one that said nothing may listen.
             Detected::NeedMore if self.ended => self.choice.set(State::Opaque),
             Detected::NeedMore => {}
+            Detected::Tls if self.choice.stops_at_tls() => self.choice.set(State::Http(Detected::Tls)),
             Detected::Tls | Detected::Opaque => self.choice.set(State::Opaque),
             http @ (Detected::Http1 | Detected::Http2) => self.choice.set(State::Http(http)),
         }
@@ -300,6 +321,21 @@ impl Source for Reader {
 
     fn trailers(&self) -> Fields<'_> {
         Fields::default()
+    }
+
+    fn passage(&self) -> Option<Passage> {
+        let bulk = self.read > BULK_BYTES && !self.ended && self.buffer.is_empty();
+        if !bulk || self.stream.session().is_some() || self.choice.state() != State::Opaque {
+            return None;
+        }
+        Some(Passage { stream: self.stream.clone(), stock: self.buffer.stock().clone() })
+    }
+
+    fn passed(&mut self, carried: Carried) {
+        match carried {
+            Carried::End => self.ended = true,
+            Carried::NoBulk => self.read = 0,
+        }
     }
 
     async fn gone(&mut self) {
@@ -387,7 +423,12 @@ impl Sink for Writer {
     }
 
     async fn flush(&mut self) -> Result<(), Broken> {
-        Ok(())
+        std::future::poll_fn(|cx| self.stream.poll_flush(cx)).await.map_err(|_| Broken::CLOSED)
+    }
+
+    fn passage(&self) -> Option<Rc<Stream>> {
+        let plain = self.stream.session().is_none() && self.choice.state() == State::Opaque;
+        plain.then(|| self.stream.clone())
     }
 
     async fn finish(&mut self, _trailers: Fields<'_>) -> Result<(), Broken> {
@@ -397,7 +438,7 @@ impl Sink for Writer {
         }
         self.stream.shutdown_write();
         self.ended = true;
-        Ok(())
+        self.flush().await
     }
 }
 

@@ -9,6 +9,10 @@ use rustls::{ClientConfig, ServerConfig};
 
 /// The protocol between two Lenos, as negotiated by ALPN.
 pub(crate) const ALPN: &[u8] = b"leno/1";
+/// What a peer that is no Leno may speak instead, with a certificate of the mesh.
+pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// The same in one connection for many requests.
+pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
 
 /// One credential and what follows from it.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ pub(crate) struct TlsState {
 impl TlsState {
     /// Builds the server's side; the client's depends on whom we expect.
     pub(crate) fn new(credential: Arc<Credential>) -> Result<Self, TlsError> {
-        let server = server_config(&credential, &[ALPN], &Clock::system())?;
+        let server = server_config(&credential, &[ALPN, ALPN_HTTP2, ALPN_HTTP1], &Clock::system())?;
         Ok(Self { credential, server })
     }
 

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ use crate::io::Stream;
 use crate::mux::Inputs;
 use crate::mux::accept::Desks;
 use crate::mux::pool::Pools as MuxPools;
+use crate::names::Lookups;
+use crate::outside::{Configs, SystemRoots};
 use crate::sys;
 use crate::telemetry::{Direction, PAIRS_MAX, PairId, Telemetry};
 use crate::tls::TlsState;
@@ -63,6 +66,10 @@ pub(crate) struct Seat {
     pub(crate) app_port: Option<u16>,
     /// Who this proxy is, as the `source` of what leaves it and the `destination` of what enters.
     pub(crate) own_name: Arc<str>,
+    /// Listeners that take what is to be sent on, so that nothing is ever sent to ourselves.
+    pub(crate) own_addresses: Arc<[SocketAddr]>,
+    /// The authorities that the machine trusts.
+    pub(crate) system_roots: SystemRoots,
 }
 
 /// What the main thread asks of a worker.
@@ -103,6 +110,12 @@ pub(crate) struct Worker {
     pub(crate) own_name: Arc<str>,
     pub(crate) dialer: Dialer,
     pub(crate) app_port: Option<u16>,
+    pub(crate) own_addresses: Arc<[SocketAddr]>,
+    pub(crate) system_roots: SystemRoots,
+    /// Names outside the mesh that were looked up.
+    pub(crate) lookups: RefCell<Lookups>,
+    /// TLS with servers outside the mesh.
+    pub(crate) outside: RefCell<Configs>,
     #[allow(
         clippy::redundant_allocation,
         reason = "each request takes a reference: the inner count is shared by all workers, the outer one is ours"
@@ -169,6 +182,10 @@ impl Worker {
             own_name: seat.own_name.clone(),
             dialer: seat.dialer.clone(),
             app_port: seat.app_port,
+            own_addresses: seat.own_addresses.clone(),
+            system_roots: seat.system_roots.clone(),
+            lookups: RefCell::default(),
+            outside: RefCell::default(),
             snapshot: RefCell::new(Rc::new(snapshot.clone())),
             backends: RefCell::default(),
             rng: RefCell::new(Rng::new(seed(number))),
@@ -269,6 +286,19 @@ impl Worker {
             *slot = Some(pair);
         }
         pair
+    }
+
+    /// The counters for what leaves the mesh for `source`.
+    pub(crate) fn outside_pair(&self, source: &Arc<str>) -> PairId {
+        self.telemetry().pair(Direction::Outbound, source, &"outside".into())
+    }
+
+    /// The service or gateway that this proxy is: what its certificate says, or its name where it needs none.
+    pub(crate) fn own_service(&self) -> Option<ServiceId> {
+        match &*self.tls.borrow() {
+            Some(tls) => Some(tls.credential.id.service.clone()),
+            None => ServiceId::parse(&self.own_name).ok(),
+        }
     }
 
     /// Swaps the snapshot in and lets the backends follow.

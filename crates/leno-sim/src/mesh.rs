@@ -334,6 +334,7 @@ impl Mesh {
                 self.check_none(at, &tried[..count], why)?;
                 let reason = match why {
                     NoEndpoint::Empty => Reason::NoEndpoint,
+                    NoEndpoint::Unresolved => Reason::NameNotResolved,
                     NoEndpoint::Unhealthy | NoEndpoint::AllTried => Reason::NoHealthyEndpoint,
                 };
                 self.feed(at, Input::NoEndpoint(why), Fact::NotFound(reason))

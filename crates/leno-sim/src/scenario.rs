@@ -141,8 +141,10 @@ impl Make {
             calls: Vec::new(),
             health: None,
             timeout,
+            send_proxy: None,
             headless: false,
             srv_port: 80,
+            external: None,
         };
         KnownService { spec, endpoints }
     }
@@ -164,7 +166,6 @@ impl Make {
             when: MatchSpec::default(),
             then: ActionSpec::Split(shares),
             timeout: self.rng.one_in(3).then(|| Duration::from_millis(100 + self.rng.below(900))),
-            send_proxy: None,
         };
         vec![second, split]
     }

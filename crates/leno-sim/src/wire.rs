@@ -120,6 +120,7 @@ impl Wires {
             calls: Vec::new(),
             health: None,
             timeout: Some(Duration::from_secs(3)),
+            external: None,
             send_proxy: None,
             headless: false,
             srv_port: 80,

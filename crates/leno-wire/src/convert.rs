@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leno_core::index::Kind;
+use leno_core::index::{Key, Kind};
 use leno_core::name::{Label, ServiceId};
 use leno_core::peer::SpiffeId;
 use leno_core::proxy_protocol::Version;
 use leno_core::spec;
 use prost::Message;
 
-use crate::proto::{kind_of, resource as wire, xds};
+use crate::proto::{self, kind_of, resource as wire, xds};
+
+mod outside;
 
 /// A resource of a kind that Leno knows, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub enum Known {
     Endpoints(ServiceId, Vec<spec::EndpointSpec>),
     /// A gateway.
     Gateway(spec::GatewaySpec),
+    /// What may leave the mesh.
+    Egress(spec::EgressSpec),
 }
 
 /// What is wrong with a received resource.
@@ -48,7 +52,7 @@ impl Known {
             named(bad("type_url", format!("{:?} is no type that Leno knows", any.type_url)))
         })?;
         let known = Self::parse(kind, &any.value).map_err(named)?;
-        let inside = full_name(known.id());
+        let inside = full_name(&known.id());
         if inside != resource.name {
             return Err(named(bad("name", format!("the content is named {inside:?}"))));
         }
@@ -68,6 +72,9 @@ impl Known {
                 let (id, endpoints) = wire::Endpoints::decode(bytes).map_err(garbled)?.try_into()?;
                 Ok(Self::Endpoints(id, endpoints))
             }
+            Kind::Egress => {
+                Ok(Self::Egress(proto::outside::Egress::decode(bytes).map_err(garbled)?.try_into()?))
+            }
         }
     }
 
@@ -79,15 +86,18 @@ impl Known {
                 wire::Endpoints::from((id, endpoints.as_slice())).encode_to_vec()
             }
             Self::Gateway(spec) => wire::Gateway::from(spec).encode_to_vec(),
+            Self::Egress(spec) => proto::outside::Egress::from(spec).encode_to_vec(),
         }
     }
 
     /// Whose resource it is.
-    pub const fn id(&self) -> &ServiceId {
+    pub fn id(&self) -> ServiceId {
         match self {
-            Self::Service(spec) => &spec.id,
-            Self::Endpoints(id, _) => id,
-            Self::Gateway(spec) => &spec.id,
+            Self::Service(spec) => spec.id.clone(),
+            Self::Endpoints(id, _) => id.clone(),
+            Self::Gateway(spec) => spec.id.clone(),
+            // There is one.
+            Self::Egress(_) => Key::egress().id,
         }
     }
 
@@ -97,6 +107,7 @@ impl Known {
             Self::Service(_) => Kind::Service,
             Self::Endpoints(..) => Kind::Endpoints,
             Self::Gateway(_) => Kind::Gateway,
+            Self::Egress(_) => Kind::Egress,
         }
     }
 }
@@ -135,6 +146,7 @@ impl From<&spec::ServiceSpec> for wire::Service {
             calls: spec.calls.iter().map(full_name).collect(),
             health: spec.health.as_ref().map(wire::HealthCheck::from),
             timeout_nanos: spec.timeout.map(nanos),
+            external: spec.external.as_deref().map(proto::outside::External::from),
             send_proxy: match spec.send_proxy {
                 None => 0,
                 Some(Version::V1) => 1,
@@ -170,6 +182,11 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     .map(|h| h.try_into().map_err(|e: WireError| e.below("health")))
                     .transpose()?,
                 timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+                external: message
+                    .external
+                    .map(|it| spec::ExternalSpec::try_from(it).map_err(|e| e.below("external")))
+                    .transpose()?
+                    .map(Arc::new),
                 send_proxy: match message.send_proxy {
                     0 => None,
                     1 => Some(Version::V1),
@@ -193,7 +210,8 @@ impl From<(&ServiceId, &[spec::EndpointSpec])> for wire::Endpoints {
             address: spec.address.to_string(),
             mesh_identity: match &spec.transport {
                 spec::Transport::Mesh(identity) => identity.to_uri(),
-                spec::Transport::Plain => String::new(),
+                // TLS with endpoints is said once, by the service.
+                spec::Transport::Plain | spec::Transport::Tls(_) => String::new(),
             },
             version: spec.version.as_ref().map(String::from).unwrap_or_default(),
             weight: spec.weight,

@@ -3,6 +3,7 @@
 //! The transport is delta xDS as the field knows it; the resources and the service `leno.v1.Mesh` are Leno's own.
 
 pub mod mesh;
+pub mod outside;
 pub mod resource;
 pub mod xds;
 
@@ -19,12 +20,15 @@ pub const SERVICE_TYPE_URL: &str = "type.googleapis.com/leno.v1.Service";
 pub const ENDPOINTS_TYPE_URL: &str = "type.googleapis.com/leno.v1.Endpoints";
 /// Type URL of [`resource::Gateway`].
 pub const GATEWAY_TYPE_URL: &str = "type.googleapis.com/leno.v1.Gateway";
+/// Type URL of [`outside::Egress`].
+pub const EGRESS_TYPE_URL: &str = "type.googleapis.com/leno.v1.Egress";
 /// Type URL of [`mesh::Rejected`], which stands in the details of a refusal.
 pub const REJECTED_TYPE_URL: &str = "type.googleapis.com/leno.v1.Rejected";
 
 /// The type URL under which resources of `kind` travel.
 pub const fn type_url(kind: Kind) -> &'static str {
     match kind {
+        Kind::Egress => EGRESS_TYPE_URL,
         Kind::Endpoints => ENDPOINTS_TYPE_URL,
         Kind::Service => SERVICE_TYPE_URL,
         Kind::Gateway => GATEWAY_TYPE_URL,

@@ -8,9 +8,10 @@ use std::sync::mpsc;
 
 use super::certificates::Certificates;
 use super::process::{self, Cpu, Process};
+use super::protocol::Protocol;
 use super::template::{Configuration, Template};
 use super::upstream::{Upstream, free_address};
-use super::{READY, check};
+use super::{READY, check, dialect, generator};
 use crate::shell;
 
 /// One candidate.
@@ -38,6 +39,8 @@ enum How {
     Direct,
     Nginx,
     Haproxy,
+    /// Moves plain bytes within the kernel.
+    HaproxySplice,
     Envoy,
     Leno,
     NginxPair,
@@ -47,6 +50,9 @@ enum How {
     EnvoyPair {
         http2: bool,
     },
+    /// Pairs that do not look at what they carry: a connection with TLS for each.
+    HaproxyTcpPair,
+    EnvoyTcpPair,
     LenoPair,
     /// A script of the user's that execs a proxy, or starts two.
     External(PathBuf),
@@ -57,6 +63,7 @@ enum How {
 pub(super) struct Setup {
     /// In tables; empty: the usual.
     pub(super) name: String,
+    pub(super) protocol: Protocol,
     /// Rules before the one that takes everything.
     pub(super) rules: usize,
     pub(super) endpoints: usize,
@@ -71,6 +78,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             name: String::new(),
+            protocol: Protocol::Http1,
             rules: 0,
             endpoints: 1,
             workers: 1,
@@ -87,6 +95,7 @@ pub(super) fn all() -> Vec<Candidate> {
         named("direct", Group::Direct, "", How::Direct),
         named("nginx", Group::One, "", How::Nginx),
         named("haproxy", Group::One, "", How::Haproxy),
+        named("haproxy-splice", Group::One, "", How::HaproxySplice),
         named("envoy", Group::One, "", How::Envoy),
         named("leno", Group::One, "", How::Leno),
         named("nginx-h1-pair", Group::Pair, "pooled HTTP/1.1", How::NginxPair),
@@ -94,6 +103,8 @@ pub(super) fn all() -> Vec<Candidate> {
         named("haproxy-h2-pair", Group::Pair, "HTTP/2", How::HaproxyPair { alpn: "h2" }),
         named("envoy-h1-pair", Group::Pair, "pooled HTTP/1.1", How::EnvoyPair { http2: false }),
         named("envoy-h2-pair", Group::Pair, "HTTP/2", How::EnvoyPair { http2: true }),
+        named("haproxy-tcp-pair", Group::Pair, "TLS", How::HaproxyTcpPair),
+        named("envoy-tcp-pair", Group::Pair, "TLS", How::EnvoyTcpPair),
         named("leno-pair", Group::Pair, "mesh transport", How::LenoPair),
     ]
 }
@@ -111,7 +122,23 @@ impl Candidate {
 
     /// Needs Envoy's.
     pub(super) fn is_envoy(&self) -> bool {
-        matches!(self.how, How::Envoy | How::EnvoyPair { .. })
+        matches!(self.how, How::Envoy | How::EnvoyPair { .. } | How::EnvoyTcpPair)
+    }
+
+    /// Whether there is a configuration of it for a protocol.
+    pub(super) fn speaks(&self, protocol: Protocol) -> bool {
+        use Protocol::{Grpc, Http1, Https, Tcp};
+        match self.how {
+            How::Direct => protocol != Https,
+            How::Haproxy | How::Envoy | How::Leno => true,
+            How::Nginx => matches!(protocol, Http1 | Https),
+            How::HaproxySplice | How::HaproxyTcpPair | How::EnvoyTcpPair => protocol == Tcp,
+            How::NginxPair | How::EnvoyPair { http2: false } => protocol == Http1,
+            How::HaproxyPair { alpn } => protocol == Http1 || (protocol == Grpc && alpn == "h2"),
+            How::EnvoyPair { http2: true } => matches!(protocol, Http1 | Grpc),
+            How::LenoPair => protocol != Https,
+            How::External(_) => protocol != Https || self.group == Group::One,
+        }
     }
 }
 
@@ -121,6 +148,8 @@ pub(super) struct Stage<'a> {
     pub(super) certificates: &'a Certificates,
     pub(super) leno: PathBuf,
     pub(super) envoy: PathBuf,
+    /// The load generator.
+    pub(super) load: PathBuf,
     /// Each candidate has a folder in it.
     pub(super) folder: PathBuf,
 }
@@ -146,7 +175,8 @@ impl Running {
         upstream: &Upstream,
         stage: &Stage<'_>,
     ) -> Result<Self, String> {
-        let folder = stage.folder.join(format!("{}{}", candidate.name, setup.name.replace([' ', ','], "-")));
+        let name = format!("{}{}{}", setup.protocol.prefix(), candidate.name, setup.name);
+        let folder = stage.folder.join(name.replace([' ', ','], "-"));
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let (listen, mesh) = (free_address()?, free_address()?);
         let both = format!("{},{}", stage.cores.load, stage.cores.proxy);
@@ -162,7 +192,8 @@ impl Running {
             configurations: start.filled,
             processes,
         };
-        check::await_answer(running.entry, &mut running.processes)?;
+        let entry = running.entry;
+        check::await_answer(&mut running.processes, || generator::ask_once(stage, entry, setup, upstream))?;
         Ok(running)
     }
 
@@ -173,6 +204,7 @@ impl Running {
             How::EnvoyPair { http2: true } => "h2",
             How::LenoPair => "leno/1",
             How::NginxPair | How::EnvoyPair { http2: false } => "http/1.1",
+            How::HaproxyTcpPair | How::EnvoyTcpPair => "",
             _ => return Ok(()),
         };
         self.mesh.map_or(Ok(()), |mesh| certificates.refused(mesh, alpn))
@@ -205,19 +237,32 @@ struct Start<'a> {
 impl Start<'_> {
     /// The service's side of a pair is first: then the caller finds it at its first request.
     fn processes(&mut self) -> Result<Vec<Process>, String> {
+        let tcp = self.setup.protocol == Protocol::Tcp;
         Ok(match &self.candidate.how {
             How::Direct => Vec::new(),
             How::Nginx => vec![self.nginx("nginx-proxy.conf")?],
             How::NginxPair => vec![self.nginx("nginx-pair-b.conf")?, self.nginx("nginx-pair-a.conf")?],
-            How::Haproxy => vec![self.haproxy("haproxy.cfg", "")?],
+            How::Haproxy if !tcp => vec![self.haproxy("haproxy.cfg", "")?],
+            How::Haproxy | How::HaproxySplice => vec![self.haproxy("haproxy-tcp.cfg", "")?],
             How::HaproxyPair { alpn } => {
                 vec![self.haproxy("haproxy-pair-b.cfg", alpn)?, self.haproxy("haproxy-pair-a.cfg", alpn)?]
             }
+            How::HaproxyTcpPair => {
+                vec![self.haproxy("haproxy-tcp-pair-b.cfg", "")?, self.haproxy("haproxy-tcp-pair-a.cfg", "")?]
+            }
+            How::Envoy if tcp => vec![self.envoy("envoy-tcp.yaml", true)?],
             How::Envoy => vec![self.envoy("envoy.yaml", true)?],
+            How::EnvoyTcpPair => {
+                vec![self.envoy("envoy-tcp-pair-b.yaml", true)?, self.envoy("envoy-tcp-pair-a.yaml", true)?]
+            }
             How::EnvoyPair { http2 } => {
                 vec![self.envoy("envoy-pair-b.yaml", *http2)?, self.envoy("envoy-pair-a.yaml", *http2)?]
             }
-            How::Leno => vec![self.leno("leno.yaml", "gateway")?],
+            How::Leno => match self.setup.protocol {
+                Protocol::Tcp => vec![self.leno("leno-tcp.yaml", "caller-1")?],
+                Protocol::Https => vec![self.leno("leno-https.yaml", "gateway")?],
+                Protocol::Http1 | Protocol::Grpc => vec![self.leno("leno.yaml", "gateway")?],
+            },
             How::LenoPair => {
                 vec![self.leno("leno-pair.yaml", "app-1")?, self.leno("leno-pair.yaml", "caller-1")?]
             }
@@ -228,7 +273,8 @@ impl Start<'_> {
     fn nginx(&mut self, template: &str) -> Result<Process, String> {
         let rule = |path: String| format!("        location {path} {{ proxy_pass http://app; }}");
         let endpoint = |_, address| format!("        server {address};");
-        let file = self.fill(template, &[], rule, endpoint)?;
+        let (listen, blocks) = dialect::nginx(self.setup.protocol);
+        let file = self.fill(template, &[("BIND", listen.to_owned())], &blocks, rule, endpoint)?;
         nginx(&self.core, &self.folder, &file)
     }
 
@@ -238,13 +284,16 @@ impl Start<'_> {
         let lines: String =
             (0..self.setup.rules).map(|number| format!("{} app\n", rule_path(number))).collect();
         std::fs::write(&map, lines).map_err(|error| format!("{}: {error}", map.display()))?;
-        let endpoint = |number, address| format!("    server app-{number} {address}");
-        let mut extra = vec![("ALPN", alpn.to_owned())];
+        let certificates = path_text(&self.stage.certificates.folder);
+        let (bind, server) = dialect::haproxy(self.setup.protocol, &certificates);
+        let endpoint = |number, address| format!("    server app-{number} {address}{server}");
+        let mut extra = vec![("ALPN", alpn.to_owned()), ("BIND", bind)];
+        let splice = if self.candidate.how == How::HaproxySplice { "    option splice-auto" } else { "" };
         if self.setup.rules > 0 {
             let line = format!("    use_backend %[path,map_beg({},app)]", map.display());
             extra.push(("ROUTES", line));
         }
-        let file = self.fill(template, &extra, |_| String::new(), endpoint)?;
+        let file = self.fill(template, &extra, &[("SPLICE", splice)], |_| String::new(), endpoint)?;
         let program = shell::find_program("haproxy").ok_or("haproxy is not installed")?;
         self.start(template, &program, &["-db", "-f", &path_text(&file)])
     }
@@ -263,7 +312,8 @@ impl Start<'_> {
         let between = if http2 { "http2_protocol_options" } else { "http_protocol_options" };
         let alpn = if http2 { "h2" } else { "http/1.1" };
         let extra = [("BETWEEN", between.to_owned()), ("ALPN", alpn.to_owned())];
-        let file = path_text(&self.fill(template, &extra, rule, endpoint)?);
+        let blocks = dialect::envoy(self.setup.protocol);
+        let file = path_text(&self.fill(template, &extra, &blocks, rule, endpoint)?);
         let workers = self.setup.workers.to_string();
         let arguments = ["-c", &file, "--concurrency", &workers, "--disable-hot-restart", "-l", "error"];
         self.start(template, &self.stage.envoy.clone(), &arguments)
@@ -273,12 +323,14 @@ impl Start<'_> {
     fn leno(&mut self, template: &str, role: &str) -> Result<Process, String> {
         let rule = |path: String| format!("    - {{path: {path}, to: app}}");
         let endpoint = |_, address| format!("      - \"{address}\"");
-        let file = path_text(&self.fill(template, &[], rule, endpoint)?);
+        let blocks = dialect::leno(self.setup.protocol);
+        let file = path_text(&self.fill(template, &[], &blocks, rule, endpoint)?);
         let workers = self.setup.workers.to_string();
         let identity = path_text(&self.folder.join("identity"));
         let mut arguments =
             vec!["proxy", "--file", &file, "--role", role, "--workers", &workers, "--admin", "127.0.0.1:0"];
-        if self.candidate.group == Group::Pair {
+        // A sidecar has an identity; a plain gateway needs none.
+        if role != "gateway" {
             arguments.extend(["--identity", &identity]);
         }
         let mut process = self.start(role, &self.stage.leno.clone(), &arguments)?;
@@ -308,6 +360,7 @@ impl Start<'_> {
             ("DIR", path_text(&self.folder)),
             ("CERTS", path_text(&self.stage.certificates.folder)),
             ("CORE", self.core.clone()),
+            ("PROTOCOL", self.setup.protocol.word().to_owned()),
         ];
         let log = self.folder.join("external.log");
         Process::start(&self.candidate.name, &self.core, &log, script, &[], &values)
@@ -322,10 +375,14 @@ impl Start<'_> {
         &mut self,
         name: &str,
         extra: &[(&str, String)],
+        blocks: &[(&str, &str)],
         rule: impl Fn(String) -> String,
         endpoint: impl Fn(usize, SocketAddr) -> String,
     ) -> Result<PathBuf, String> {
         let mut template = Template::open(name)?;
+        for (key, block) in blocks {
+            template.lines(key, block.lines().map(str::to_owned));
+        }
         for (key, value) in extra {
             template.set(key, value);
         }
@@ -340,7 +397,8 @@ impl Start<'_> {
         template.lines("ROUTES", (0..self.setup.rules).map(|number| rule(rule_path(number))));
         let endpoints = self.upstream.endpoints(self.setup.endpoints);
         template.lines("ENDPOINTS", endpoints.enumerate().map(|(number, at)| endpoint(number, at)));
-        let (file, configuration) = template.write(&self.folder, &self.setup.name)?;
+        let label = format!("{}{}", self.setup.protocol.prefix(), self.setup.name);
+        let (file, configuration) = template.write(&self.folder, label.trim_end_matches('-'))?;
         if !self.filled.iter().any(|filled| filled.name == configuration.name) {
             self.filled.push(Configuration {
                 name: format!("{}-{}", self.candidate.name, configuration.name),

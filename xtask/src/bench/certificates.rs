@@ -29,8 +29,9 @@ impl Certificates {
         Ok(Self { folder: folder.to_path_buf() })
     }
 
-    /// An error unless a client without a certificate and one with a stranger's are both refused at `mesh`.
+    /// `alpn` may be empty: nothing is offered. An error unless a client without a certificate and one with a stranger's are both refused at `mesh`.
     pub(super) fn refused(&self, mesh: SocketAddr, alpn: &str) -> Result<(), String> {
+        let alpn = if alpn.is_empty() { String::new() } else { format!("-alpn {alpn}") };
         for (who, arguments) in [
             ("without a certificate", ""),
             ("with a stranger's certificate", "-cert stranger.crt -key stranger.key"),
@@ -38,7 +39,7 @@ impl Certificates {
             // TLS 1.3 tells the client only after its own handshake is over; so it asks and listens a little.
             let script = format!(
                 "cd \"$0\"; (printf 'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'; sleep 1) \
-                 | timeout 5 openssl s_client -connect {mesh} -alpn {alpn} -quiet {arguments} 2>&1; true"
+                 | timeout 5 openssl s_client -connect {mesh} {alpn} -quiet {arguments} 2>&1; true"
             );
             let said = shell::output(Command::new("sh").args(["-c", &script]).arg(&self.folder))?;
             let alert = said.lines().any(|line| line.contains("alert") && line.contains("error:"));
@@ -50,3 +51,6 @@ impl Certificates {
         Ok(())
     }
 }
+
+/// What the service's certificate is for.
+pub(super) const SERVER_NAME: &str = "app.bench.mesh";

@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 use super::READY;
 use super::process::Process;
 
-/// Waits until an answer with status 200 comes, or a process ends, or it takes too long.
-pub(super) fn await_answer(entry: SocketAddr, processes: &mut [Process]) -> Result<(), String> {
+/// Waits until somebody who asks gets a right answer, or a process ends, or it takes too long.
+pub(super) fn await_answer(
+    processes: &mut [Process],
+    ask: impl Fn() -> Result<(), String>,
+) -> Result<(), String> {
     let deadline = Instant::now() + READY;
     loop {
         for process in &mut *processes {
             process.is_alive()?;
         }
-        match get(entry, "/") {
-            Ok(_) => return Ok(()),
+        match ask() {
+            Ok(()) => return Ok(()),
             Err(error) if Instant::now() > deadline => return Err(format!("no answer: {error}")),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }

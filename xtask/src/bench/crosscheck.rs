@@ -4,19 +4,22 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use super::candidate::path_text;
 use super::generator::Load;
 use super::process::PINNED;
-use super::scenario::By;
+use super::protocol::Protocol;
+use super::scenario::{By, Case};
 use crate::shell;
 
 /// Keeps `connections` busy for some seconds. Latencies are not taken: they are compared only with our own.
 pub(super) fn run(
-    by: By,
     core: u32,
     entry: SocketAddr,
-    connections: u32,
+    case: &Case,
+    protocol: Protocol,
     milliseconds: u64,
 ) -> Result<Load, String> {
+    let (by, connections) = (case.by, case.connections);
     let name = if by == By::Wrk { "wrk" } else { "h2load" };
     let program = shell::find_program(name).ok_or_else(|| format!("{name} is not installed"))?;
     let seconds = milliseconds.div_ceil(1_000).max(1);
@@ -25,9 +28,23 @@ pub(super) fn run(
     if by == By::Wrk {
         command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
     } else {
-        command.args(["--h1", "-t1", &format!("-c{connections}"), &format!("-D{seconds}")]);
+        command.args(["-t1", &format!("-c{connections}"), &format!("-D{seconds}")]);
     }
-    let said = shell::output(command.arg(format!("http://{entry}/128")))?;
+    let path = if protocol == Protocol::Grpc {
+        // The same message each time; the upstream accepts any number in it.
+        let message = std::env::temp_dir().join(format!("leno-bench-{}.grpc", std::process::id()));
+        let bytes = [&[0, 0, 0, 0, 128][..], &7_u64.to_be_bytes(), &[b'm'; 120]].concat();
+        std::fs::write(&message, bytes).map_err(|error| format!("{}: {error}", message.display()))?;
+        command.args([&format!("-m{}", case.streams), "-d", &path_text(&message)]);
+        command.args(["-H", "content-type: application/grpc", "-H", "te: trailers"]);
+        "/bench.Echo/Unary"
+    } else {
+        if by == By::H2load {
+            command.arg("--h1");
+        }
+        "/128"
+    };
+    let said = shell::output(command.arg(format!("http://{entry}{path}")))?;
     let wrong = || format!("{name} said {said}");
     let Some(requests) = requests(by, &said) else { return Err(wrong()) };
     Ok(Load { requests, duration: Duration::from_secs(seconds), latencies: [0.0; 5], wait_p99: 0.0 })

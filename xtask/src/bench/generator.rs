@@ -2,16 +2,18 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::candidate::{Setup, rule_path};
+use super::candidate::{Setup, Stage, path_text, rule_path};
+use super::certificates::SERVER_NAME;
 use super::process::PINNED;
-use super::scenario::{Case, Spread};
+use super::protocol::Protocol;
+use super::scenario::{Case, Spread, Transfer};
 use super::upstream::Upstream;
 use crate::shell;
 
@@ -48,47 +50,19 @@ impl Generator {
 
     /// Starts it on its core; returns when all connections had a right answer and the warm-up is over.
     pub(super) fn start(
-        program: &Path,
-        core: u32,
+        stage: &Stage<'_>,
         entry: SocketAddr,
         case: &Case,
         setup: &Setup,
         upstream: &Upstream,
         milliseconds: u64,
     ) -> Result<Self, String> {
-        let rules = setup.rules;
-        let (path, spread) = match case.spread {
-            Spread::None => (format!("/{}", case.body.file()), 1),
-            Spread::Rules => (rule_path(0).replace("00000", "{}") + "x", rules),
-            Spread::LastRule => (rule_path(rules.saturating_sub(1)) + "x", 1),
-        };
-        let path = if case.upload_bytes > 0 { "/upload".to_owned() } else { path };
-        let mut command = Command::new("sh");
-        command.args(["-c", PINNED, &core.to_string()]).arg(program);
-        command.arg("--body").arg(upstream.body_file(case.body));
-        for (name, value) in [
-            ("--to", entry.to_string()),
-            ("--connections", case.connections.to_string()),
-            ("--idle", case.idle.to_string()),
-            ("--upload", case.upload_bytes.to_string()),
-            ("--spread", spread.to_string()),
-            ("--path", path),
-            ("--milliseconds", milliseconds.to_string()),
-            // A few for each endpoint: then nearly every one has a connection.
-            ("--warm-requests", (setup.endpoints * WARM_REQUESTS).to_string()),
-            ("--warm-milliseconds", case.warm_milliseconds.to_string()),
-        ] {
-            command.args([name, &value]);
-        }
-        if let Some(rate) = case.rate {
-            command.args(["--rate", &rate.to_string()]);
-        }
-        if case.close {
-            command.arg("--close");
-        }
-        let log = program.with_file_name("leno-load.log");
+        let log = stage.load.with_file_name("leno-load.log");
         let errors = std::fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-        let mut child = command
+        let mut child = Command::new("sh")
+            .args(["-c", PINNED, &stage.cores.load.to_string()])
+            .arg(&stage.load)
+            .args(arguments(stage, entry, case, setup, upstream, milliseconds))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
@@ -136,6 +110,83 @@ impl Generator {
             }
         })
     }
+}
+
+/// Whether one connection gets one right answer.
+pub(super) fn ask_once(
+    stage: &Stage<'_>,
+    entry: SocketAddr,
+    setup: &Setup,
+    upstream: &Upstream,
+) -> Result<(), String> {
+    let mut case = Case::usual(1);
+    case.warm_milliseconds = 0;
+    let mut command = Command::new(&stage.load);
+    command.args(arguments(stage, entry, &case, setup, upstream, 0));
+    // It is ready, and then nobody says go.
+    match shell::output(&mut command) {
+        Err(said) if said.contains("\"ready\"") => Ok(()),
+        Err(said) => Err(said),
+        Ok(said) => Err(format!("leno-load said {said}")),
+    }
+}
+
+/// What it is told to do.
+fn arguments(
+    stage: &Stage<'_>,
+    entry: SocketAddr,
+    case: &Case,
+    setup: &Setup,
+    upstream: &Upstream,
+    milliseconds: u64,
+) -> Vec<String> {
+    let word = match (setup.protocol, case.transfer) {
+        (Protocol::Http1, _) => None,
+        (Protocol::Grpc, _) => Some("grpc"),
+        (Protocol::Https, _) => Some("tls"),
+        (Protocol::Tcp, Transfer::Download) => Some("download"),
+        (Protocol::Tcp, Transfer::Upload) => Some("upload"),
+        (Protocol::Tcp, Transfer::Exchange) => Some("exchange"),
+    };
+    let mut words: Vec<String> = word.into_iter().map(str::to_owned).collect();
+    let mut option = |name: &str, value: String| words.extend([format!("--{name}"), value]);
+    option("to", entry.to_string());
+    option("connections", case.connections.to_string());
+    option("milliseconds", milliseconds.to_string());
+    option("warm-milliseconds", case.warm_milliseconds.to_string());
+    match setup.protocol {
+        Protocol::Http1 => {
+            let rules = setup.rules;
+            let (path, spread) = match case.spread {
+                Spread::None => (format!("/{}", case.body.file()), 1),
+                Spread::Rules => (rule_path(0).replace("00000", "{}") + "x", rules),
+                Spread::LastRule => (rule_path(rules.saturating_sub(1)) + "x", 1),
+            };
+            let path = if case.upload_bytes > 0 { "/upload".to_owned() } else { path };
+            option("body", path_text(&upstream.body_file(case.body)));
+            option("idle", case.idle.to_string());
+            option("upload", case.upload_bytes.to_string());
+            option("spread", spread.to_string());
+            option("path", path);
+            // A few for each endpoint: then nearly every one has a connection.
+            option("warm-requests", (setup.endpoints * WARM_REQUESTS).to_string());
+            if let Some(rate) = case.rate {
+                option("rate", rate.to_string());
+            }
+            if case.close {
+                words.push("--close".to_owned());
+            }
+        }
+        Protocol::Grpc => option("streams", case.streams.to_string()),
+        Protocol::Tcp => {}
+        Protocol::Https => {
+            option("body", path_text(&upstream.body_file(case.body)));
+            option("root", path_text(&stage.certificates.folder.join("root.pem")));
+            option("name", SERVER_NAME.to_owned());
+            option("resume", case.resume.to_string());
+        }
+    }
+    words
 }
 
 impl Drop for Generator {

@@ -1,6 +1,5 @@
 //! The measurements of one run, in their order.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::candidate::{Candidate, Group, Running, Setup, Stage};
@@ -8,6 +7,7 @@ use super::crosscheck;
 use super::generator::{Generator, Load};
 use super::options::Options;
 use super::process::Used;
+use super::protocol::Unit;
 use super::scenario::{By, Case, Scenario};
 use super::template::Configuration;
 use super::upstream::Upstream;
@@ -50,7 +50,6 @@ pub(super) struct Cell {
 pub(super) struct Session<'a> {
     options: &'a Options,
     stage: &'a Stage<'a>,
-    generator: &'a Path,
     pub(super) cells: Vec<Cell>,
     /// Candidate and reason.
     pub(super) failures: Vec<(String, String)>,
@@ -70,11 +69,10 @@ struct Seat {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(options: &'a Options, stage: &'a Stage<'a>, generator: &'a Path) -> Self {
+    pub(super) fn new(options: &'a Options, stage: &'a Stage<'a>) -> Self {
         Self {
             options,
             stage,
-            generator,
             cells: Vec::new(),
             failures: Vec::new(),
             configurations: Vec::new(),
@@ -100,9 +98,8 @@ impl<'a> Session<'a> {
 
     /// Every candidate in turn, in every round. A candidate that fails takes no further part.
     pub(super) fn run(&mut self, scenario: &Scenario, candidates: &[Candidate]) -> Result<(), String> {
-        let kind = if scenario.wide { "upstream-wide" } else { "upstream" };
-        let upstream = Upstream::start(&self.stage.folder.join(kind), self.stage.cores, scenario.wide)?;
-        self.keep(std::slice::from_ref(&upstream.configuration));
+        let upstream = Upstream::start(self.stage, scenario.protocol, scenario.wide)?;
+        self.keep(&upstream.configurations);
         let mut seats = Vec::new();
         for setup in &scenario.setups {
             for candidate in candidates {
@@ -179,13 +176,12 @@ impl<'a> Session<'a> {
         let mut memory = Memory { before: running.memory()?, ..Memory::default() };
         if case.by != By::LenoLoad {
             let before = running.cpu()?;
-            let load = crosscheck::run(case.by, core, running.entry, case.connections, length)?;
+            let load = crosscheck::run(core, running.entry, case, seat.setup.protocol, length)?;
             let cpu = running.cpu()?.since(before);
             memory.after = running.memory()?;
             return Ok(Sample { load, cpu, memory, churn: 0 });
         }
-        let mut generator =
-            Generator::start(self.generator, core, running.entry, case, &seat.setup, upstream, length)?;
+        let mut generator = Generator::start(self.stage, running.entry, case, &seat.setup, upstream, length)?;
         memory.open = running.memory()?;
         let churn = churn_of(running, upstream)?;
         let before = running.cpu()?;
@@ -210,7 +206,7 @@ impl<'a> Session<'a> {
             case.name,
             seat.candidate.name,
             seat.setup.name,
-            sample.line(seat.candidate.group),
+            sample.line(seat.candidate.group, scenario.unit),
         );
         let same = |cell: &&mut Cell| {
             cell.scenario == scenario.name
@@ -288,10 +284,12 @@ impl Sample {
     }
 
     /// For the eye, while it runs.
-    fn line(&self, group: Group) -> String {
+    fn line(&self, group: Group, unit: Unit) -> String {
         let cpu = if group == Group::Direct { 0.0 } else { self.cpu_us() };
         let [p50, _, p99, ..] = self.load.latencies;
-        format!("{cpu:>7.1} us/request {:>8.0}/s, p50 {p50:.0} p99 {p99:.0} us", self.rate())
+        let (digits, rate) = (unit.digits(), unit.shown(self.rate()));
+        let units = (unit.cpu(), unit.rate());
+        format!("{cpu:>7.digits$} {} {rate:>8.0} {}, p50 {p50:.0} p99 {p99:.0} us", units.0, units.1)
     }
 }
 

@@ -23,6 +23,15 @@ pub(super) fn all(report: &Report<'_>) -> Vec<(String, String)> {
             &cpu(report, "sizes", Group::One),
         ),
     ));
+    for (file, title, scenario, group) in [
+        ("cpu-grpc.svg", "One proxy, unary gRPC calls: CPU us per call", "grpc", Group::One),
+        ("cpu-grpc-pairs.svg", "Pair of sidecars, unary gRPC calls: CPU us per call", "grpc", Group::Pair),
+        ("cpu-tcp.svg", "One proxy, bulk TCP: CPU seconds per gigabyte", "tcp", Group::One),
+        ("cpu-tcp-pairs.svg", "Pair of sidecars, bulk TCP: CPU seconds per gigabyte", "tcp", Group::Pair),
+    ] {
+        let bars = cpu(report, scenario, group);
+        plots.push((file.to_owned(), draw(title, "the line: least to greatest of all rounds", &bars)));
+    }
     for (file, case) in [("latency-1000.svg", "1,000/s"), ("latency-5000.svg", "5,000/s")] {
         let title = format!("Added latency at {case} over 32 connections, us");
         plots.push((file.to_owned(), draw(&title, "bar: p50, line: to p99", &added(report, case))));
@@ -47,9 +56,11 @@ struct Bar {
 }
 
 fn cpu(report: &Report<'_>, scenario: &str, group: Group) -> Vec<Bars> {
-    let cases = report.scenarios.iter().filter(|s| s.name == scenario).flat_map(|s| &s.cases);
+    let scenarios = report.scenarios.iter().filter(|s| s.name == scenario);
+    let cases =
+        scenarios.flat_map(|scenario| scenario.cases.iter().map(|case| (scenario.unit.digits(), case)));
     cases
-        .map(|case| {
+        .map(|(digits, case)| {
             let bars = report.candidates.iter().filter(|candidate| candidate.group == group);
             let bars = bars.filter_map(|candidate| {
                 let cell = report.cell(scenario, &candidate.name, "", &case.name)?;
@@ -58,7 +69,7 @@ fn cpu(report: &Report<'_>, scenario: &str, group: Group) -> Vec<Bars> {
                     name: candidate.name.clone(),
                     value: cpu.median,
                     line: (cpu.min, cpu.max),
-                    text: format!("{:.1}", cpu.median),
+                    text: format!("{:.digits$}", cpu.median),
                 })
             });
             Bars { heading: case.name.clone(), bars: bars.collect() }

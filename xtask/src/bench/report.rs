@@ -120,8 +120,13 @@ impl Report<'_> {
         let list = |pairs: &[(String, String)]| -> Value {
             pairs.iter().map(|(name, why)| json!({"candidate": name, "reason": portable(why)})).collect()
         };
+        let units: serde_json::Map<String, Value> = self
+            .scenarios
+            .iter()
+            .map(|scenario| (scenario.name.to_owned(), json!(scenario.unit.word())))
+            .collect();
         let json = json!({
-            "date": date, "seconds": self.options.seconds, "rounds": self.options.rounds,
+            "date": date, "units": units, "seconds": self.options.seconds, "rounds": self.options.rounds,
             "versions": pairs(self.versions), "failed": list(self.failures), "skipped": list(self.skipped),
         });
         let cells: Vec<Value> = self.cells.iter().map(Cell::json).collect();

@@ -1,6 +1,7 @@
 //! What is measured: scenarios, each a list of cases for a list of candidates in one or more setups.
 
 use super::candidate::{Candidate, Group, Setup};
+use super::protocol::{Protocol, Unit};
 use super::upstream::Body;
 
 /// A question, and one table of the report.
@@ -10,6 +11,8 @@ pub(super) struct Scenario {
     /// Over its table.
     pub(super) title: &'static str,
     pub(super) setups: Vec<Setup>,
+    pub(super) protocol: Protocol,
+    pub(super) unit: Unit,
     pub(super) cases: Vec<Case>,
     /// Each measurement has processes of its own: what an earlier one left behind in memory would count.
     pub(super) fresh: bool,
@@ -27,10 +30,16 @@ pub(super) struct Case {
     /// In tables.
     pub(super) name: String,
     pub(super) connections: u32,
+    /// Calls at a time on each connection: gRPC only.
+    pub(super) streams: u32,
     pub(super) body: Body,
     pub(super) upload_bytes: usize,
     /// A new connection for each request.
     pub(super) close: bool,
+    /// What is done with bytes: TCP only.
+    pub(super) transfer: Transfer,
+    /// TLS handshakes are resumed ones.
+    pub(super) resume: bool,
     /// Open loop: requests per second.
     pub(super) rate: Option<u32>,
     /// Silent connections beside.
@@ -43,6 +52,15 @@ pub(super) struct Case {
     pub(super) by: By,
     /// Not for pairs.
     one_only: bool,
+}
+
+/// What is done with plain bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transfer {
+    Download,
+    Upload,
+    /// 128 bytes there and back on a connection of their own.
+    Exchange,
 }
 
 /// Which paths are asked for.
@@ -71,19 +89,37 @@ impl Scenario {
         takes_part: fn(&Candidate) -> bool,
         cases: Vec<Case>,
     ) -> Self {
-        let setups = vec![Setup::default()];
-        Self { name, title, setups, cases, fresh: false, wide: false, rounds_percent: 100, takes_part }
+        Self {
+            name,
+            title,
+            setups: vec![Setup::default()],
+            protocol: Protocol::Http1,
+            unit: Unit::Request,
+            cases,
+            fresh: false,
+            wide: false,
+            rounds_percent: 100,
+            takes_part,
+        }
+    }
+
+    /// The same for another protocol.
+    fn speaking(mut self, protocol: Protocol, unit: Unit) -> Self {
+        self.setups = vec![Setup { protocol, ..Setup::default() }];
+        Self { protocol, unit, ..self }
     }
 
     /// Whether this candidate takes part in this case.
     pub(super) fn has(&self, candidate: &Candidate, case: &Case) -> bool {
-        (self.takes_part)(candidate) && !(case.one_only && candidate.group == Group::Pair)
+        candidate.speaks(self.protocol)
+            && (self.takes_part)(candidate)
+            && !(case.one_only && candidate.group == Group::Pair)
     }
 }
 
 impl Case {
     /// 128-byte answers, kept connections, closed loop.
-    fn usual(connections: u32) -> Self {
+    pub(super) fn usual(connections: u32) -> Self {
         let name = match connections {
             1 => "1 connection".to_owned(),
             n => format!("{n} connections"),
@@ -91,9 +127,12 @@ impl Case {
         Self {
             name,
             connections,
+            streams: 1,
             body: Body::Bytes128,
             upload_bytes: 0,
             close: false,
+            transfer: Transfer::Download,
+            resume: false,
             rate: None,
             idle: 0,
             spread: Spread::None,
@@ -136,6 +175,30 @@ pub(super) fn all(connections: &[u32]) -> Vec<Scenario> {
     let rules = |spread, name: &str| Case { spread, name: name.to_owned(), ..Case::usual(64) };
     let endpoints = Case { warm_milliseconds: 500, ..Case::usual(64) };
     let idle = Case { idle: 10_000, name: "10,000 idle, 64 busy".into(), ..Case::usual(64) };
+    let grpc = |connections: u32, streams: u32| Case {
+        name: format!("{connections} x {streams}"),
+        streams,
+        ..Case::usual(connections)
+    };
+    let bulk = |transfer, name: &str, connections: u32| Case {
+        name: format!("{name}, {connections} connections").replace(" 1 connections", " 1 connection"),
+        transfer,
+        ..Case::usual(connections)
+    };
+    let bulk = vec![
+        bulk(Transfer::Download, "download", 1),
+        bulk(Transfer::Download, "download", 8),
+        bulk(Transfer::Upload, "upload", 1),
+        bulk(Transfer::Upload, "upload", 8),
+    ];
+    let exchange =
+        Case { transfer: Transfer::Exchange, close: true, name: "64 at a time".into(), ..Case::usual(64) };
+    let handshake = |resume, name: &str| Case {
+        resume,
+        close: true,
+        name: format!("{name}, 16 at a time"),
+        ..Case::usual(16)
+    };
     let by = |by, name: &str| Case { by, name: name.to_owned(), ..Case::usual(64) };
 
     let mut all = vec![
@@ -195,6 +258,39 @@ pub(super) fn all(connections: &[u32]) -> Vec<Scenario> {
             |c| c.group != Group::Pair,
             vec![by(By::LenoLoad, "leno-load"), by(By::Wrk, "wrk"), by(By::H2load, "h2load")],
         ),
+        Scenario::new(
+            "grpc",
+            "Unary gRPC calls of 128 bytes, connections x streams",
+            |_| true,
+            vec![grpc(64, 1), grpc(8, 8), grpc(1, 64)],
+        )
+        .speaking(Protocol::Grpc, Unit::Request),
+        Scenario::new("tcp", "Bulk without a protocol", |_| true, bulk)
+            .speaking(Protocol::Tcp, Unit::Kilobyte),
+        Scenario::new(
+            "exchange",
+            "A new TCP connection for each exchange of 128 bytes",
+            |c| c.group != Group::Direct,
+            vec![exchange],
+        )
+        .speaking(Protocol::Tcp, Unit::Connection),
+        Scenario::new(
+            "handshake",
+            "A new TLS connection for each request",
+            |_| true,
+            vec![handshake(false, "full handshake"), handshake(true, "resumed")],
+        )
+        .speaking(Protocol::Https, Unit::Connection),
+        Scenario::new(
+            "grpc-crosscheck",
+            "Unary gRPC calls by another load generator",
+            |c| c.group != Group::Pair,
+            vec![
+                Case { by: By::LenoLoad, name: "8 x 8, leno-load".into(), ..grpc(8, 8) },
+                Case { by: By::H2load, name: "8 x 8, h2load".into(), ..grpc(8, 8) },
+            ],
+        )
+        .speaking(Protocol::Grpc, Unit::Request),
     ];
     for scenario in &mut all {
         let named = |name: &str| Setup { name: name.to_owned(), ..Setup::default() };
@@ -227,7 +323,7 @@ pub(super) fn all(connections: &[u32]) -> Vec<Scenario> {
                 scenario.fresh = true;
                 scenario.rounds_percent = 60;
             }
-            "crosscheck" => scenario.rounds_percent = 60,
+            "crosscheck" | "grpc-crosscheck" => scenario.rounds_percent = 60,
             _ => {}
         }
     }

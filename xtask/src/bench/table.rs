@@ -3,6 +3,7 @@
 use super::candidate::Group;
 use super::generator::PERCENTILES;
 use super::measure::{Cell, Sample, as_float};
+use super::protocol::Unit;
 use super::report::{Report, sum};
 use super::scenario::{Case, Scenario};
 
@@ -17,18 +18,19 @@ pub(super) fn of(report: &Report<'_>, scenario: &Scenario) -> String {
         ("setup", |_, row| row.cell.setup.clone()),
         ("candidate", |_, row| row.cell.candidate.name.clone()),
         ("between", |_, row| row.cell.candidate.between.to_owned()),
-        ("CPU us/request", |_, row| match row.cell.candidate.group {
+        (scenario.unit.cpu(), |_, row| match row.cell.candidate.group {
             Group::Direct => "-".to_owned(),
             _ => {
-                let cpu = row.cell.of(Sample::cpu_us);
-                format!("{:.1} ({:.1}..{:.1})", cpu.median, cpu.min, cpu.max)
+                let (cpu, digits) = (row.cell.of(Sample::cpu_us), row.scenario.unit.digits());
+                format!("{:.digits$} ({:.digits$}..{:.digits$})", cpu.median, cpu.min, cpu.max)
             }
         }),
         ("user + system", |_, row| match row.cell.candidate.group {
             Group::Direct => "-".to_owned(),
             _ => {
                 let (user, system) = (row.cell.of(Sample::user_us), row.cell.of(Sample::system_us));
-                format!("{:.1} + {:.1}", user.median, system.median)
+                let digits = row.scenario.unit.digits();
+                format!("{:.digits$} + {:.digits$}", user.median, system.median)
             }
         }),
         ("Leno / this", |report, row| {
@@ -45,7 +47,15 @@ pub(super) fn of(report: &Report<'_>, scenario: &Scenario) -> String {
             ratio(Some(row.cell.of(Sample::cpu_us).median), first)
         }));
     }
-    columns.push(("requests/s", |_, row| format!("{:.0}", row.cell.of(Sample::rate).median)));
+    if scenario.unit == Unit::Connection {
+        columns.push(("per CPU second", |_, row| match row.cell.candidate.group {
+            Group::Direct => "-".to_owned(),
+            _ => format!("{:.0}", 1e6 / row.cell.of(Sample::cpu_us).median),
+        }));
+    }
+    columns.push((scenario.unit.rate(), |_, row| {
+        format!("{:.0}", row.scenario.unit.shown(row.cell.of(Sample::rate).median))
+    }));
     columns.extend(LATENCIES);
     if scenario.cases.iter().any(|case| case.rate.is_some()) {
         columns.extend(ADDED);

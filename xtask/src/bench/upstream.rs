@@ -1,17 +1,19 @@
-//! Where the answers come from: nginx on the load generator's core.
+//! Where the answers come from, on the load generator's core: nginx, or for what nginx cannot answer `leno-load`.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 
-use super::candidate::{nginx, path_text};
+use super::candidate::{Stage, nginx, path_text};
 use super::check;
-use super::process::{Cores, Process};
+use super::process::Process;
+use super::protocol::Protocol;
 use super::template::{Configuration, Template};
 
 /// A running upstream.
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
-    pub(super) configuration: Configuration,
+    pub(super) configurations: Vec<Configuration>,
+    protocol: Protocol,
     folder: PathBuf,
     _process: Process,
 }
@@ -59,24 +61,57 @@ impl Body {
 }
 
 impl Upstream {
-    /// Starts it. A wide one answers on all of 127.0.0.0/8, so that one process is many endpoints.
-    pub(super) fn start(folder: &Path, cores: &Cores, wide: bool) -> Result<Self, String> {
-        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    /// Starts the one for a protocol. A wide one answers on all of 127.0.0.0/8, so that one process is many endpoints.
+    pub(super) fn start(stage: &Stage<'_>, protocol: Protocol, wide: bool) -> Result<Self, String> {
+        let folder = stage.folder.join(if wide { "upstream-wide" } else { "upstream" });
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         for body in [Body::Bytes128, Body::KiB10, Body::KiB100, Body::MiB1] {
             let file = folder.join(body.file());
             std::fs::write(&file, body.bytes()).map_err(|error| format!("{}: {error}", file.display()))?;
         }
         let address = free_address()?;
+        match protocol {
+            Protocol::Http1 | Protocol::Https => Self::nginx(stage, folder, address, protocol, wide),
+            Protocol::Grpc => Self::own(stage, folder, address, protocol, "grpc-upstream"),
+            Protocol::Tcp => Self::own(stage, folder, address, protocol, "tcp-upstream"),
+        }
+    }
+
+    fn nginx(
+        stage: &Stage<'_>,
+        folder: PathBuf,
+        address: SocketAddr,
+        protocol: Protocol,
+        wide: bool,
+    ) -> Result<Self, String> {
         let mut template = Template::open("nginx-upstream.conf")?;
         template.set("LISTEN", &if wide { address.port().to_string() } else { address.to_string() });
         template.set("BODY", &String::from_utf8_lossy(BODY));
-        template.set("DIR", &path_text(folder));
+        template.set("DIR", &path_text(&folder));
         template.set("CONNECTIONS", "65536");
-        let (file, configuration) = template.write(folder, if wide { "wide" } else { "" })?;
-        let mut process = [nginx(&cores.load.to_string(), folder, &file)?];
-        check::await_answer(address, &mut process)?;
+        let (file, configuration) = template.write(&folder, if wide { "wide" } else { "" })?;
+        let mut process = [nginx(&stage.cores.load.to_string(), &folder, &file)?];
+        check::await_answer(&mut process, || check::get(address, "/").map(drop))?;
         let [process] = process;
-        Ok(Self { address, configuration, folder: folder.to_path_buf(), _process: process })
+        Ok(Self { address, configurations: vec![configuration], protocol, folder, _process: process })
+    }
+
+    fn own(
+        stage: &Stage<'_>,
+        folder: PathBuf,
+        address: SocketAddr,
+        protocol: Protocol,
+        word: &str,
+    ) -> Result<Self, String> {
+        let core = stage.cores.load.to_string();
+        let (log, listen) = (folder.join(format!("{word}.log")), address.to_string());
+        let mut process =
+            [Process::start(word, &core, &log, &stage.load, &[word, "--listen", &listen], &[])?];
+        check::await_answer(&mut process, || {
+            TcpStream::connect(address).map(drop).map_err(|error| format!("{address}: {error}"))
+        })?;
+        let [process] = process;
+        Ok(Self { address, configurations: Vec::new(), protocol, folder, _process: process })
     }
 
     /// The file that holds an answer's body.
@@ -97,8 +132,11 @@ impl Upstream {
         })
     }
 
-    /// Connections that it has accepted so far, without the one that asks.
+    /// Connections that it has accepted so far, without the one that asks; 0 when it is not nginx, which alone says it.
     pub(super) fn accepted(&self) -> Result<u64, String> {
+        if matches!(self.protocol, Protocol::Grpc | Protocol::Tcp) {
+            return Ok(0);
+        }
         let text = check::get(self.address, "/status")?;
         let mut counts = text.lines().skip_while(|line| !line.starts_with("server accepts")).skip(1);
         counts

@@ -1,8 +1,10 @@
 //! Every field of the mesh file, once: what the reader accepts, what the schema completes, what the manual lists.
 
 mod gateway;
+mod outside;
 
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
+pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
 
 /// A kind of map, with the fields it may have.
 #[derive(Debug)]
@@ -58,8 +60,14 @@ pub(crate) enum Kind {
     Port,
     /// `IP:PORT`, or a port on 127.0.0.1.
     Address,
+    /// An address, or `HOST:PORT`.
+    Place,
+    /// A service of this file, or `namespace/*`.
+    Caller,
     /// `IP/BITS`, or an address.
     Range,
+    /// The SPIFFE id of a server.
+    Spiffe,
     /// The name of a file.
     File,
     /// A path of a URL.
@@ -116,6 +124,10 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
+    &TLS,
+    &EGRESS,
+    &EGRESS_RULE,
+    &VIA,
 ];
 
 /// The file.
@@ -147,6 +159,12 @@ pub(crate) static FILE: Shape = Shape {
             Kind::Map("the gateway's name", &Kind::Object(&GATEWAY)),
             Without::Means("no gateway"),
             "Several gateways by name, instead of `gateway`.",
+        ),
+        field(
+            "egress",
+            Kind::Object(&EGRESS),
+            Without::Means("everything may leave"),
+            "What may leave the mesh, for all of its services.",
         ),
         field(
             "services",
@@ -326,9 +344,15 @@ pub(crate) static SERVICE: Shape = Shape {
         ),
         field(
             "endpoints",
-            Kind::List(&Kind::Either(&[Kind::Address, Kind::Object(&ENDPOINT)])),
+            Kind::List(&Kind::Either(&[Kind::Place, Kind::Object(&ENDPOINT)])),
             Without::Means("none"),
-            "Where a service outside the mesh answers; requests go there in plain text.",
+            "Where a service outside the mesh answers: addresses, or host names with a port, each address of which is an endpoint.",
+        ),
+        field(
+            "tls",
+            Kind::Object(&TLS),
+            Without::Means("requests go to `endpoints` in plain text"),
+            "How TLS is begun with `endpoints`: the application speaks plain text to its sidecar, the sidecar TLS to them.",
         ),
         gateway::SEND_PROXY,
     ],
@@ -523,7 +547,7 @@ pub(crate) static ENDPOINT: Shape = Shape {
     name: "endpoint",
     doc: "A place outside the mesh where a service answers; the short form is its address alone.",
     fields: &[
-        field("address", Kind::Address, Without::Required, "Where it answers."),
+        field("address", Kind::Place, Without::Required, "Where it answers."),
         field("name", Kind::Name, Without::Means("`SERVICE-N`"), "What logs call it; unique in its service."),
         field(
             "version",
@@ -541,11 +565,12 @@ pub(crate) static ENDPOINT: Shape = Shape {
 };
 
 impl Shape {
-    /// The words of a field that is one of some words.
+    /// The words of a field that is one of some words, or several of them.
     pub(crate) fn choices(&self, name: &str) -> &'static [(&'static str, &'static str)] {
         let field = self.fields.iter().find(|field| field.name == name);
         match field.map(|field| field.kind) {
             Some(Kind::Choice(choices)) => choices,
+            Some(Kind::OneOrMore(Kind::Choice(choices))) => choices,
             _ => &[],
         }
     }

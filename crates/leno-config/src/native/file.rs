@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use leno_core::name::{DEFAULT_NAMESPACE, Label, ServiceId, TrustDomain};
+use leno_core::spec::GatewaySpec;
 
 use super::check::{self, Claims};
+use super::egress;
 use super::fields::{FILE, Kind};
 use super::listener;
 use super::model::MeshFile;
@@ -42,7 +44,7 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
         reader.namespace = namespace;
     }
     let (gateway, gateways) = (fields.entry("gateway"), fields.entry("gateways"));
-    let services = fields.get("services");
+    let (egress, services) = (fields.get("egress"), fields.get("services"));
     fields.finish();
 
     let entries = services.map_or(&[][..], |node| reader.map(node, "a map from names to services"));
@@ -54,10 +56,12 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
     let after = drafts.iter().map(|draft| (draft.entry.spec.id.clone(), draft.start_after.clone())).collect();
     check::cycles(&after, reader);
     let services = drafts.into_iter().map(|draft| draft.finish(reader)).collect();
-    let gateways = gateways
+    let gateways: Vec<GatewaySpec> = gateways
         .into_iter()
         .filter_map(|(id, node)| listener::gateway(id, node, &mut claims, reader))
         .collect();
+    let gateway_ids: Vec<ServiceId> = gateways.iter().map(|gateway| gateway.id.clone()).collect();
+    let egress = egress.and_then(|node| egress::Draft::read(node, &gateway_ids, &mut claims, reader));
     claims.finish(reader);
 
     let name = name?;
@@ -65,8 +69,9 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
         Some(given) => given?,
         None => TrustDomain::parse(&format!("{name}.mesh")).ok()?,
     };
+    let egress = egress.unwrap_or_default().finish(&trust_domain);
     let (namespace, folder) = (reader.namespace.clone(), folder.to_owned());
-    Some(MeshFile { name, trust_domain, namespace, folder, gateways, services, warnings: Vec::new() })
+    Some(MeshFile { name, trust_domain, namespace, folder, gateways, egress, services, warnings: Vec::new() })
 }
 
 /// The services' names, known before anything refers to them.

@@ -1,14 +1,13 @@
-//! Instances and endpoints: the places where a service answers.
+//! Instances: the places in the mesh where a service answers.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{EndpointSpec, Transport};
 
 use super::check::Claims;
-use super::fields::{ENDPOINT, INSTANCE, Kind, REPLICAS_MAX};
+use super::fields::{INSTANCE, Kind, REPLICAS_MAX};
 use super::model::{InstanceEntry, Run};
 use super::read::{Fields, INSTANCE_BYTES_MAX, Reader};
 use super::rules::{no_weight, weight};
@@ -19,9 +18,6 @@ use crate::yaml::{Entry, Node, Value, short};
 
 /// Most instances of one service: each may be a process to start.
 const INSTANCES_MAX: usize = 1000;
-
-/// Most endpoints of one service: addresses only, still read in a fraction of a second.
-const ENDPOINTS_MAX: usize = 20_000;
 
 /// Most variables that a file adds to one environment.
 const VARIABLES_MAX: usize = 1000;
@@ -300,72 +296,8 @@ fn afford(model: &InstanceEntry, span: Span, reader: &mut Reader<'_>) -> bool {
     reader.instance_bytes_left > 0
 }
 
-/// The endpoints in the list `node`, sorted by name.
-pub(crate) fn endpoints(node: &Node, service: &ServiceId, reader: &mut Reader<'_>) -> Vec<EndpointSpec> {
-    let mut endpoints: Vec<EndpointSpec> = Vec::new();
-    let mut addresses: BTreeMap<SocketAddr, Span> = BTreeMap::new();
-    let mut names: BTreeMap<Label, Span> = BTreeMap::new();
-    let errors = reader.problems.errors();
-    for (index, item) in reader.list(node, "a list of addresses", ENDPOINTS_MAX).iter().enumerate() {
-        let Some((endpoint, name, place)) = endpoint(item, service, index, reader) else { continue };
-        if let Some(before) = addresses.get(&endpoint.address) {
-            let problem = Problem::error(place, format!("the address {} is given twice", endpoint.address));
-            reader.error(
-                problem
-                    .related(*before, "first given here")
-                    .hint("use `weight` to give an endpoint a larger share"),
-            );
-        } else if let Some(before) = names.get(&name) {
-            let problem = Problem::error(item.span, format!("two endpoints are called \"{name}\""));
-            reader.error(problem.related(*before, "the first one").hint("give each a name of its own"));
-        }
-        addresses.entry(endpoint.address).or_insert(place);
-        names.entry(name).or_insert(item.span);
-        endpoints.push(endpoint);
-    }
-    if reader.problems.errors() == errors && endpoints.iter().all(|endpoint| endpoint.weight == 0) {
-        reader.error(no_weight(node.span, "endpoints"));
-    }
-    endpoints.sort_by(|a, b| a.name.cmp(&b.name));
-    endpoints
-}
-
-fn endpoint(
-    node: &Node,
-    service: &ServiceId,
-    index: usize,
-    reader: &mut Reader<'_>,
-) -> Option<(EndpointSpec, Label, Span)> {
-    let (address, name, version, weight, place) = if let Value::Map(_) = &node.value {
-        let mut fields = reader.fields(node, &ENDPOINT)?;
-        let place = fields.get("address");
-        let address = place.and_then(|node| reader.number(node, Kind::Address, value::address));
-        let name = fields
-            .get("name")
-            .map(|node| reader.parsed(node, Kind::Name, |text| value::label(text, "an endpoint's name")));
-        let version = version(&mut fields, reader);
-        let weight = fields.get("weight").and_then(|node| weight(node, reader)).unwrap_or(1);
-        fields.finish();
-        (address, name, version, weight, place.map_or(node.span, |node| node.span))
-    } else {
-        (reader.number(node, Kind::Address, value::address), None, None, 1, node.span)
-    };
-    let name = match name {
-        Some(name) => name?,
-        None => numbered(service.name.as_str(), index + 1, node.span, reader)?,
-    };
-    let endpoint = EndpointSpec {
-        name: name.as_str().into(),
-        address: address?,
-        transport: Transport::Plain,
-        version,
-        weight,
-        healthy: true,
-    };
-    Some((endpoint, name, place))
-}
-
-fn version(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<Label> {
+/// A version, if there is one.
+pub(crate) fn version(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<Label> {
     let node = fields.get("version")?;
     reader.parsed(node, Kind::Version, |text| value::label(text, "a version"))
 }
@@ -378,7 +310,7 @@ pub(crate) fn replicas(node: &Node, reader: &mut Reader<'_>) -> Option<u32> {
 }
 
 /// `NAME-N`.
-fn numbered(name: &str, number: usize, span: Span, reader: &mut Reader<'_>) -> Option<Label> {
+pub(crate) fn numbered(name: &str, number: usize, span: Span, reader: &mut Reader<'_>) -> Option<Label> {
     let text = format!("{name}-{number}");
     let label = Label::parse(&text).ok();
     if label.is_none() {

@@ -6,11 +6,14 @@
 //! not have, and [`json_schema`] and the reference in the manual are printed from it.
 
 mod check;
+mod egress;
+mod endpoint;
 mod fields;
 mod file;
 mod instance;
 mod listener;
 mod model;
+mod outside;
 mod read;
 mod rules;
 mod schema;

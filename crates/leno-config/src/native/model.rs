@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use leno_core::name::{Label, ServiceId, TrustDomain};
-use leno_core::spec::{EndpointSpec, GatewaySpec, ServiceSpec};
+use leno_core::spec::{EgressSpec, EndpointSpec, GatewaySpec, ServiceSpec};
 
 use crate::diagnostic::Diagnostic;
 
@@ -21,6 +21,8 @@ pub struct MeshFile {
     pub folder: PathBuf,
     /// Where requests enter the mesh; a single `gateway:` is called `gateway`. Port 0 in `listen`: a free one.
     pub gateways: Vec<GatewaySpec>,
+    /// What may leave the mesh.
+    pub egress: EgressSpec,
     /// Services in the order of the file.
     pub services: Vec<ServiceEntry>,
     /// What is suspicious but usable.

@@ -172,6 +172,7 @@ impl Reader<'_> {
                     | Kind::Folder
                     | Kind::File
                     | Kind::Range
+                    | Kind::Spiffe
             );
         let truth = scalar.looks_like_truth() && !matches!(kind, Kind::Text);
         if number || truth {
@@ -457,7 +458,10 @@ impl Kind {
             Self::Duration => "a duration such as 5s".into(),
             Self::Port => "a port".into(),
             Self::Address => "an address such as 127.0.0.1:8080, or a port".into(),
+            Self::Place => "a place such as api.example.com:443 or 10.0.0.5:8080".into(),
+            Self::Caller => "a service, or `NAMESPACE/*`".into(),
             Self::Range => "a range of addresses such as 10.0.0.0/8".into(),
+            Self::Spiffe => "a SPIFFE id such as spiffe://shop.mesh/ns/default/sa/cart".into(),
             Self::File => "a file".into(),
             Self::Path => "a path such as /users/".into(),
             Self::Host => "a host such as shop.example.com".into(),

@@ -1,15 +1,18 @@
 //! A service: first what it is, then (when every service and version is known) where its requests go.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::name::ServiceId;
 use leno_core::proxy_protocol::Version;
-use leno_core::spec::{Balance, EndpointSpec, HealthSpec, Probe, Protocol, SRV_PORT, ServiceSpec};
+use leno_core::spec::{Balance, ExternalSpec, HealthSpec, Probe, Protocol, SRV_PORT, ServiceSpec};
 
 use super::check::Claims;
+use super::endpoint::{self, Places};
 use super::fields::{CHECKS_MAX, HEALTH, HEALTH_WORDS, Kind, SERVICE};
 use super::instance::{self, Common, Owner};
 use super::model::{InstanceEntry, ServiceEntry};
+use super::outside;
 use super::read::{Fields, Reader};
 use super::rules;
 use super::value;
@@ -55,6 +58,7 @@ impl<'n> Draft<'n> {
             calls: Vec::new(),
             health: Some(health_spec(Probe::Tcp)),
             timeout: None,
+            external: None,
             send_proxy: None,
             headless: false,
             srv_port: SRV_PORT,
@@ -97,7 +101,19 @@ impl<'n> Draft<'n> {
         let (routes, split) = (fields.get("routes"), fields.get("split"));
         let common = Common::read(&mut fields, reader);
         let owner = Owner { id: &id, calls: &spec.calls, common: &common };
-        let (instances, endpoints) = places(&mut fields, &owner, claims, reader);
+        let (instances, places) = places(&mut fields, &owner, claims, reader);
+        let Places { endpoints, names } = places;
+        let tls = fields.entry("tls");
+        if let Some(entry) = tls.filter(|_| fields.key("endpoints").is_none() && fields.complete) {
+            let problem = Problem::error(entry.key_span, "`tls` goes with `endpoints` alone");
+            reader.error(
+                problem.hint("between sidecars there is always TLS; inside the machine there is none"),
+            );
+        }
+        let tls = tls.and_then(|entry| outside::tls(&entry.value, reader)).map(Arc::new);
+        if tls.is_some() || !names.is_empty() {
+            spec.external = Some(Arc::new(ExternalSpec { names: names.clone(), tls }));
+        }
         if let Some(entry) = fields.entry("send_proxy") {
             spec.send_proxy = send_proxy(entry, spec.protocol, fields.key("endpoints").is_some(), reader);
         }
@@ -108,7 +124,8 @@ impl<'n> Draft<'n> {
             let versions = instances
                 .iter()
                 .map(|instance| &instance.version)
-                .chain(endpoints.iter().map(|endpoint| &endpoint.version));
+                .chain(endpoints.iter().map(|endpoint| &endpoint.version))
+                .chain(names.iter().map(|named| &named.version));
             reader.versions.insert(id, versions.flatten().cloned().collect());
         }
         fields.finish();
@@ -150,7 +167,7 @@ fn places(
     owner: &Owner<'_>,
     claims: &mut Claims,
     reader: &mut Reader<'_>,
-) -> (Vec<InstanceEntry>, Vec<EndpointSpec>) {
+) -> (Vec<InstanceEntry>, Places) {
     let replicas = fields.entry("replicas").map(|entry| (entry, instance::replicas(&entry.value, reader)));
     let (instances, endpoints) = (fields.entry("instances"), fields.entry("endpoints"));
     if let Some(endpoints) = endpoints {
@@ -167,7 +184,7 @@ fn places(
                 );
             }
         }
-        return (Vec::new(), instance::endpoints(&endpoints.value, owner.id, reader));
+        return (Vec::new(), endpoint::listed(&endpoints.value, owner.id, reader));
     }
     if let (Some((replicas, _)), Some(instances)) = (replicas, instances) {
         let problem = Problem::error(replicas.key_span, "`replicas` does not go with a list of `instances`");
@@ -178,7 +195,7 @@ fn places(
         );
     }
     if let Some(instances) = instances {
-        return (instance::listed(&instances.value, owner, claims, reader), Vec::new());
+        return (instance::listed(&instances.value, owner, claims, reader), Places::default());
     }
     let Some(run) = fields.key("run") else {
         let idle = fields.key("replicas").or(fields.key("dir")).or(fields.key("env"));
@@ -187,10 +204,10 @@ fn places(
                 Problem::error(key, "there is no command that this could hold for").hint("add `run: …`"),
             );
         }
-        return (Vec::new(), Vec::new());
+        return (Vec::new(), Places::default());
     };
     let copies = replicas.and_then(|(_, copies)| copies).unwrap_or(1);
-    (instance::replicated(owner, copies, run, claims, reader), Vec::new())
+    (instance::replicated(owner, copies, run, claims, reader), Places::default())
 }
 
 /// Services that a list names, each once.

@@ -1,9 +1,11 @@
 //! Texts -> values that cannot be wrong. Pure functions; who calls them knows the position.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use leno_core::egress::Destination;
 use leno_core::name::{Label, LabelError, TrustDomain};
 use leno_core::spec::{Cidr, CidrError, HostMatch};
 
@@ -190,6 +192,64 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, Wrong> {
     })
 }
 
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Address(SocketAddr),
+    /// A host's name in lower case, and a port.
+    Name(Arc<str>, u16),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// An address, or `HOST:PORT`.
+pub(crate) fn place(text: &str) -> Result<Place, Wrong> {
+    let wrong = match address(text) {
+        Ok(address) => return Ok(Place::Address(address)),
+        Err(wrong) => wrong,
+    };
+    let Some((name, port_text)) = text.rsplit_once(':') else { return Err(wrong) };
+    // Whether it is a name is what the proxy will say of it, not what looks like one here.
+    match Destination::of_authority(name.as_bytes(), 1) {
+        Ok(Destination { host: Some(found), .. }) if !text.contains("://") => {
+            let port = port(port_text)?;
+            match host(name)? {
+                HostMatch::Exact(_) => Ok(Place::Name(found.as_str().into(), port)),
+                HostMatch::Suffix(_) => Err(wrong),
+            }
+        }
+        _ => Err(wrong),
+    }
+}
+
+/// A host name or pattern that can be compared with the DNS names that leave: no address.
+pub(crate) fn dns_host(text: &str) -> Result<HostMatch, Wrong> {
+    let found = host(text)?;
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    match Destination::of_authority(name.as_bytes(), 1) {
+        Ok(Destination { host: Some(_), .. }) => Ok(found),
+        _ => Err(wrong(format!("\"{}\" is not a DNS name", short(text)))
+            .hint("addresses and their ranges go into `cidrs`")),
+    }
+}
+
+/// The name of a server: no pattern, no address.
+pub(crate) fn server_name(text: &str) -> Result<Arc<str>, Wrong> {
+    match dns_host(text)? {
+        HostMatch::Exact(name) => Ok(name),
+        HostMatch::Suffix(_) => {
+            Err(wrong(format!("\"{}\" is not the name of a server", short(text))).hint("write one name"))
+        }
+    }
+}
+
 /// A range of addresses.
 pub(crate) fn cidr(text: &str) -> Result<Cidr, Wrong> {
     Cidr::parse(text).map_err(|error| {
@@ -200,6 +260,22 @@ pub(crate) fn cidr(text: &str) -> Result<Cidr, Wrong> {
             CidrError::Address | CidrError::Prefix => wrong.hint("such as 10.0.0.0/8, fd00::/8 or 192.0.2.7"),
         }
     })
+}
+
+/// A SPIFFE id, of whatever mesh: compared as it is written.
+pub(crate) fn spiffe(text: &str) -> Result<Arc<str>, Wrong> {
+    let rest = text.strip_prefix("spiffe://").unwrap_or_default();
+    let domain = rest.split('/').next().unwrap_or_default();
+    let good = rest.len() <= TEXT_BYTES_MAX
+        && TrustDomain::parse(domain).is_ok()
+        && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_'))
+        && !rest.ends_with('/');
+    if good {
+        Ok(text.into())
+    } else {
+        Err(wrong(format!("\"{}\" is not a SPIFFE id", short(text)))
+            .hint("such as spiffe://shop.mesh/ns/default/sa/cart"))
+    }
 }
 
 /// A path of a URL: absolute, normal, without a query.

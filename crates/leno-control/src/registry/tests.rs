@@ -24,6 +24,7 @@ fn spec(name: &str) -> ServiceSpec {
         calls: vec![],
         health: None,
         timeout: None,
+        external: None,
         send_proxy: None,
         headless: false,
         srv_port: 80,
@@ -160,13 +161,13 @@ fn a_file_takes_a_name_over_and_gives_it_back() {
     let mut effects = Effects::default();
     let in_file =
         FileService { spec: ServiceSpec { balance: Balance::Random, ..spec("cart") }, endpoints: vec![] };
-    registry.set_file(vec![in_file], vec![], at(0), &mut effects);
+    registry.set_file(vec![in_file], vec![], &leno_core::spec::EgressSpec::default(), at(0), &mut effects);
     assert_eq!(registry.service(&id("cart")).unwrap().balance, Balance::Random);
     assert_eq!(
         registry.put_service(spec("cart"), at(0), &mut effects),
         Err(Refusal::DeclaredInFile(id("cart")))
     );
-    registry.set_file(vec![], vec![], at(0), &mut effects);
+    registry.set_file(vec![], vec![], &leno_core::spec::EgressSpec::default(), at(0), &mut effects);
     assert_eq!(registry.service(&id("cart")).unwrap().balance, Balance::LeastRequest);
     registry.delete_service(&id("cart"), at(0), &mut effects).unwrap();
     assert!(registry.index.get(&Key::new(Kind::Endpoints, id("cart"))).is_none());

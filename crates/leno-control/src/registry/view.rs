@@ -83,6 +83,20 @@ impl Registry {
         let expired = self.expired.iter().filter(|expired| wanted(&expired.key.service));
         all.extend(expired.filter_map(|e: &Expired| instance_view(&e.key, &e.member, Some(e.at), now)));
         for (id, service) in self.file.iter().filter(|(id, _)| wanted(id)) {
+            let names = service.spec.external.iter().flat_map(|external| &external.names);
+            all.extend(names.map(|named| api::InstanceView {
+                name: named.name.to_string(),
+                service: id.to_string(),
+                transport: api::TransportKind::Plain,
+                address: format!("{}:{}", named.host, named.port),
+                version: named.version.as_ref().map(String::from),
+                weight: named.weight,
+                health: api::HealthState::Healthy,
+                reason: None,
+                lease_remaining_ms: None,
+                connected: None,
+                generation_acknowledged: None,
+            }));
             all.extend(service.endpoints.iter().map(|endpoint| api::InstanceView {
                 name: endpoint.name.to_string(),
                 service: id.to_string(),

@@ -46,8 +46,9 @@ pub(crate) fn put_in_force(mesh: &Mesh, path: &Path, file: MeshFile) {
         .map(|entry| FileService { spec: entry.spec, endpoints: entry.endpoints })
         .collect();
     // The file itself is the record: nothing of it needs keeping.
-    let ((), _) =
-        mesh.change(|registry, now, effects| registry.set_file(services, file.gateways, now, effects));
+    let ((), _) = mesh.change(|registry, now, effects| {
+        registry.set_file(services, file.gateways, &file.egress, now, effects);
+    });
     mesh.set_file_view(FileView {
         path: path.display().to_string(),
         loaded_unix: mesh.clock.unix().0,

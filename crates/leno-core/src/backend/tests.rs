@@ -15,6 +15,7 @@ fn service(balance: Balance, endpoints: Vec<EndpointSpec>) -> KnownService {
             calls: vec![],
             health: None,
             timeout: None,
+            external: None,
             send_proxy: None,
             headless: false,
             srv_port: 80,

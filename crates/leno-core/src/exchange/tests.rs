@@ -37,6 +37,7 @@ impl Scene {
             calls: vec![],
             health: None,
             timeout,
+            external: None,
             send_proxy: None,
             headless: false,
             srv_port: 80,
@@ -310,6 +311,15 @@ fn the_callers_deadline_wins_when_it_is_earlier() {
         scene.exchange = Exchange::new(decision, true, Some(given), Instant::ZERO);
         assert_eq!(scene.exchange.deadline(), Some(Instant::ZERO.after(Duration::from_secs(expected))));
     }
+}
+
+#[test]
+fn a_refused_decision_is_answered_with_its_reason() {
+    let then = Then::Refused(Reason::EgressDenied);
+    let decision = Decision { list: ListId(u32::MAX), rule: None, then, timeout: None };
+    let mut exchange = Exchange::new(decision, true, None, Instant::ZERO);
+    assert_eq!(exchange.poll_action(), Some(Action::Reply(Reason::EgressDenied)));
+    assert_eq!(exchange.record().status, 403);
 }
 
 #[test]

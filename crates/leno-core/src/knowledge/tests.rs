@@ -103,6 +103,7 @@ fn service(name: &str, leads_to: &[&str]) -> ServiceSpec {
         calls: vec![],
         health: None,
         timeout: None,
+        external: None,
         send_proxy: None,
         headless: false,
         srv_port: 80,
@@ -367,4 +368,42 @@ fn check_no_gap(pair: &Pair, seed: u64) {
             assert!(heard, "seed {seed}: {} leads to {target}, of which nothing is known", known.spec.id);
         }
     }
+}
+
+/// A policy that cannot be read refuses; one that was read stays until another can be.
+#[test]
+fn rules_about_what_leaves_that_cannot_be_read_let_nothing_out() {
+    let mut pair = Pair::new();
+    pair.knowledge.set_own(id("cart"));
+    pair.service("cart", &[]);
+    pair.endpoints("cart", 1);
+    pair.reconnect();
+    while pair.step() {}
+    assert!(pair.knowledge.is_complete());
+    assert_eq!(pair.knowledge.world().egress, EgressSpec::default());
+
+    pair.put(Key::egress(), Err("a mode of the future".into()));
+    while pair.step() {}
+    assert!(pair.knowledge.is_complete());
+    assert_eq!(pair.knowledge.world().egress.mode, EgressMode::RegistryOnly);
+
+    let rule = crate::spec::EgressRule {
+        name: "a".into(),
+        from: vec![],
+        hosts: vec![],
+        cidrs: vec![],
+        ports: vec![443],
+        allow: false,
+    };
+    let good = EgressSpec { rules: vec![rule], ..EgressSpec::default() };
+    pair.put(Key::egress(), Ok(Content::Egress(good.clone())));
+    while pair.step() {}
+    assert_eq!(pair.knowledge.world().egress, good);
+    pair.put(Key::egress(), Err("another one".into()));
+    while pair.step() {}
+    assert_eq!(pair.knowledge.world().egress, good);
+
+    pair.index.delete(&Key::egress(), &mut BTreeSet::new());
+    while pair.step() {}
+    assert_eq!(pair.knowledge.world().egress, EgressSpec::default());
 }

@@ -13,7 +13,7 @@ use crate::name::ServiceId;
 #[derive(Clone, Debug, Default)]
 pub struct Client {
     /// One part per kind.
-    sides: [Side; 3],
+    sides: [Side; 4],
     /// The newest generation heard of.
     generation: u64,
     /// A stream is open.

@@ -19,7 +19,7 @@ pub struct Server {
     /// Its number in the index.
     subscriber: SubscriberId,
     /// One part per kind.
-    sides: [Side; 3],
+    sides: [Side; 4],
     /// Of the last response, on this stream.
     nonce: u64,
 }
@@ -85,7 +85,7 @@ pub enum Refusal {
 impl Server {
     /// A fresh stream, known to the index as `subscriber`.
     pub const fn new(subscriber: SubscriberId) -> Self {
-        Self { subscriber, sides: [Side::new(), Side::new(), Side::new()], nonce: 0 }
+        Self { subscriber, sides: [const { Side::new() }; 4], nonce: 0 }
     }
 
     /// Takes a request in.

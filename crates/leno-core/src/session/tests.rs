@@ -223,7 +223,7 @@ impl World {
     }
 
     fn key(&mut self) -> Key {
-        let kind = Kind::ALL[self.rng.below(3) as usize];
+        let kind = Kind::ALL[self.rng.below(4) as usize];
         Key::new(kind, id(&format!("s{}", self.rng.below(6))))
     }
 

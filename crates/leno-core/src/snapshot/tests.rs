@@ -14,6 +14,7 @@ fn service(name: &str) -> KnownService {
             calls: vec![],
             health: None,
             timeout: None,
+            external: None,
             send_proxy: None,
             headless: false,
             srv_port: 80,
@@ -179,4 +180,42 @@ fn an_address_leads_where_its_name_does() {
     assert_eq!(snapshot.decide_connection(Entry::Address(nobody), b"").then, Then::NoSuchService);
     let outside = SocketAddr::from(([192, 0, 2, 1], 80));
     assert_eq!(snapshot.decide_connection(Entry::Address(outside), b"").then, Then::Direct(outside));
+}
+
+/// What leaves for a place of a known service is declared, by its name and port.
+#[test]
+fn the_places_of_known_services_are_declared() {
+    use crate::spec::{EgressMode, ExternalSpec, NamedEndpoint};
+
+    let mut world = world(&["payments"]);
+    world.egress.mode = EgressMode::RegistryOnly;
+    let payments = world.services.values_mut().next().unwrap();
+    let named = NamedEndpoint {
+        name: "payments-1".into(),
+        host: "pay.example".into(),
+        port: 443,
+        version: None,
+        weight: 1,
+    };
+    payments.spec.external = Some(ExternalSpec { names: alloc::vec![named], tls: None }.into());
+    let plain = core::net::SocketAddr::from(([192, 0, 2, 9], 443));
+    payments.endpoints.push(EndpointSpec {
+        name: "payments-2".into(),
+        address: plain,
+        transport: Transport::Plain,
+        version: None,
+        weight: 1,
+        healthy: true,
+    });
+    let snapshot = Snapshot::build(&world, None);
+    let allowed = |authority: &str| {
+        let destination = Destination::of_authority(authority.as_bytes(), 80).unwrap();
+        let source = ServiceId::parse("cart").unwrap();
+        matches!(snapshot.may_leave(&source, &destination), Verdict::Allowed { .. })
+    };
+    assert!(allowed("PAY.example.:443"));
+    assert!(allowed(&plain.to_string()));
+    assert!(!allowed("pay.example:80"));
+    assert!(!allowed("other.pay.example:443"));
+    assert!(!allowed(&alloc::format!("{}:{}", plain.ip(), plain.port() + 1)));
 }

@@ -306,6 +306,7 @@ fn parse(kind: Kind, resource: &xds::Resource) -> Result<Content, String> {
         Known::Service(spec) => Content::Service(spec),
         Known::Endpoints(_, endpoints) => Content::Endpoints(endpoints),
         Known::Gateway(spec) => Content::Gateway(spec),
+        Known::Egress(spec) => Content::Egress(spec),
     })
 }
 

@@ -30,6 +30,7 @@ fn service(name: &str, calls: &[&str]) -> ServiceSpec {
         calls: calls.iter().map(|name| id(name)).collect(),
         health: None,
         timeout: None,
+        external: None,
         send_proxy: None,
         headless: false,
         srv_port: 80,

@@ -31,13 +31,17 @@ impl Connection {
     pub(crate) async fn dial(worker: &Worker, address: SocketAddr) -> io::Result<Self> {
         let stream = worker.dialer.connect(address).await?;
         stream.set_nodelay(true)?;
-        let stream = Rc::new(Stream::Plain(stream));
+        Ok(Self::over(worker, Rc::new(Stream::Plain(stream))))
+    }
+
+    /// A connection that was made.
+    pub(crate) fn over(worker: &Worker, stream: Rc<Stream>) -> Self {
         let reader =
             Reader::new(stream.clone(), worker.stock.clone(), &worker.limits, Reason::UpstreamMalformed);
-        Ok(Self {
+        Self {
             source: ResponseReader::new(reader, worker.limits),
             sink: Writer::new(stream, worker.stock.clone()),
-        })
+        }
     }
 
     /// Prepares for a request.

@@ -1,5 +1,5 @@
 //! Connections that peers make to this sidecar: the handshake says who they are, each stream is one request for the
-//! application beside.
+//! application beside. A peer that is no Leno and has a certificate of the mesh may speak HTTP over TLS instead.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -23,10 +23,13 @@ use super::{Conn, Ended, NewStream, who_refused};
 use crate::alarm::Alarm;
 use crate::body::Request;
 use crate::caller::{Caller, Remote};
+use crate::downstream::{self, Arrival};
 use crate::drive::drive;
+use crate::h1;
+use crate::io;
 use crate::listen::Guard;
 use crate::telemetry::Direction;
-use crate::tls::ALPN;
+use crate::tls::{ALPN, ALPN_HTTP2};
 use crate::worker::Worker;
 
 /// How long a peer may take for its handshake: two round trips and some cryptography.
@@ -37,7 +40,40 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) async fn accept(worker: Rc<Worker>, stream: TcpStream, from: SocketAddr, guard: Guard) {
     if let Some((tls, peer)) = handshake(&worker, stream, from).await {
         let tls = Box::new(tls);
-        worker.spawn(move |worker| serve(worker, tls, peer, from, guard));
+        match tls.get_ref().1.alpn_protocol() {
+            Some(ALPN) => worker.spawn(move |worker| serve(worker, tls, peer, from, guard)),
+            protocol => {
+                let http2 = protocol == Some(ALPN_HTTP2);
+                serve_http(&worker, *tls, &peer, from, guard, http2);
+            }
+        }
+    }
+}
+
+/// Serves a peer that speaks HTTP; its identity was checked like that of any other.
+fn serve_http(
+    worker: &Rc<Worker>,
+    tls: TlsStream<TcpStream>,
+    peer: &SpiffeId,
+    from: SocketAddr,
+    guard: Guard,
+    http2: bool,
+) {
+    tracing::debug!(%peer, %from, http2, "a peer connected that is no Leno");
+    let source = peer.service.to_string().into();
+    let pair = worker.telemetry().pair(Direction::Inbound, &source, &worker.own_name);
+    let (socket, session) = tls.into_inner();
+    let arrival = Arrival {
+        stream: Rc::new(io::Stream::of_server(socket, session)),
+        first: Vec::new(),
+        remote: Remote::new(from),
+        caller: Caller::Inbound { source, pair },
+        guard,
+    };
+    if http2 {
+        downstream::serve_http2(worker, arrival);
+    } else {
+        h1::server::serve(worker, arrival);
     }
 }
 
@@ -210,7 +246,7 @@ async fn handshake(
         Ok(Ok(stream)) => stream,
     };
     let (_, session) = stream.get_ref();
-    if session.alpn_protocol() != Some(ALPN) {
+    if session.alpn_protocol().is_none() {
         refused("self", "protocol".into());
         return None;
     }

@@ -32,7 +32,7 @@ pub(crate) fn open(
     identity: &IdentitySource,
 ) -> Result<(Feed, Identity, Listens), SourceError> {
     let found = mesh.role(role).ok_or_else(|| SourceError::NoSuchRole(role.to_owned(), mesh.role_names()))?;
-    let mut world = World { generation: 1, ..World::default() };
+    let mut world = World { generation: 1, egress: mesh.egress.clone(), ..World::default() };
     for entry in &mesh.services {
         let endpoints = endpoints(mesh, entry);
         world.services.insert(entry.spec.id.clone(), KnownService { spec: entry.spec.clone(), endpoints });
@@ -60,6 +60,7 @@ pub(crate) fn open(
         }
     };
     let needs_identity = listens.mesh.is_some()
+        || world.egress.via.is_some()
         || world
             .services
             .values()

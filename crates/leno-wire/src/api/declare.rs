@@ -208,6 +208,8 @@ impl ServiceDeclaration {
                 unhealthy_after: health.unhealthy_after,
             }),
             timeout_nanos: self.timeout_ms.map(nanos),
+            // Services outside the mesh are declared in the mesh file.
+            external: None,
             send_proxy: match self.send_proxy {
                 None => 0,
                 Some(ProxyHeader::V1) => 1,

@@ -34,6 +34,9 @@ pub struct Service {
     /// What SRV records say; unset: 80.
     #[prost(uint32, optional, tag = "21")]
     pub srv_port: Option<u32>,
+    /// How it is reached outside the mesh; unset: by its endpoints as they are.
+    #[prost(message, optional, tag = "12")]
+    pub external: Option<super::outside::External>,
 }
 
 /// What instances speak. 0 is no protocol: a receiver refuses what it does not know.

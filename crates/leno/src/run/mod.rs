@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use leno_core::name::{Label, ServiceId};
-use rustix::process::{Pid, Signal, getpgrp};
+use rustix::process::{Pid, Signal, getpgrp, getpid, setpgid};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -269,7 +269,7 @@ impl RunArgs {
             .map_err(|error| Failure::failed(format!("cannot find the running program: {error}")))?;
         let mut command = Command::new(leno);
         command.arg("warden").arg("--parent").arg(std::process::id().to_string());
-        command.arg("--group").arg(getpgrp().as_raw_nonzero().to_string());
+        command.arg("--group").arg(own_group().as_raw_nonzero().to_string());
         if let Some(place) = place {
             command.arg("--namespace").arg(place.path());
         }
@@ -423,10 +423,23 @@ impl Signals {
     }
 }
 
+/// Our process group. One whose leader is outside our PID namespace has no number here; then we make one of our own.
+fn own_group() -> Pid {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in parentheses may hold anything; behind it come state, parent and group (proc_pid_stat(5)).
+    let group = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2));
+    if group == Some("0") {
+        // A failure means that we lead a session, and then a group with a number.
+        let _ = setpgid(None, None);
+        return getpid();
+    }
+    getpgrp()
+}
+
 /// Whether what is typed at the terminal reaches our process group, in which the command is: it has got Ctrl-C by itself.
 fn in_the_foreground() -> bool {
     let Ok(terminal) = std::fs::File::open("/dev/tty") else { return false };
-    rustix::termios::tcgetpgrp(&terminal).is_ok_and(|group: Pid| group == getpgrp())
+    rustix::termios::tcgetpgrp(&terminal).is_ok_and(|group: Pid| group == own_group())
 }
 
 fn ended_by(signal: Signal) -> u8 {

@@ -19,7 +19,7 @@ pub(crate) const WORK: &str = "/run/test";
 /// For a server to come up, on a machine that also compiles.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// For one client to do all that it does.
-const CLIENT_SECONDS: &str = "60";
+pub(crate) const CLIENT_SECONDS: &str = "60";
 /// How many of a program's last lines are shown when a test fails.
 const LINES_SHOWN: usize = 25;
 

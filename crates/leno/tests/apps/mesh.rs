@@ -50,13 +50,9 @@ impl<'a> Mesh<'a> {
     /// A script beside a sidecar of its own, in a namespace of its own, as an instance of a service. Its standard output and
     /// how it ends are the script's.
     pub(crate) fn run(&self, service: &str, port: Option<u16>, script: &str) -> Command {
-        let mut command = if std::env::var_os("NO_RUN").is_some() {
-            let mut c = self.ground.command("python3");
-            c.arg("/tmp/leno/apps-work/fake-run.py");
-            c
-        } else {
-            self.ground.command(LENO)
-        };
+        // A session of its own, as a shell or a container would give it.
+        let mut command = self.ground.command("setsid");
+        command.args(["timeout", "--kill-after=10", RUN_SECONDS, LENO]);
         command.env("LENO_TOKEN", self.token(service));
         command.args(["run", "--control", "127.0.0.1:15010", "--service", service]);
         if let Some(port) = port {
@@ -142,5 +138,7 @@ pub(crate) fn event(ground: &Ground, program: &str, name: &str) -> Value {
     found
 }
 
+/// For anything that runs beside a sidecar: longer than any of it takes.
+const RUN_SECONDS: &str = "240";
 /// The binary under test.
 pub(crate) const LENO: &str = env!("CARGO_BIN_EXE_leno");

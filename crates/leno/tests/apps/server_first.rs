@@ -58,7 +58,7 @@ fn check(scenario: &Scenario, greeting: &str) {
         drop(recorder);
         drop(client);
         ground.holds(&format!("rm -f {WORK}/begun {WORK}/go {WORK}/heard"));
-        match timers_in_path(&calls, greeting) {
+        match timers_in_path(&recorded(&calls), greeting) {
             Ok(0) => return server.stop(Signal::TERM),
             Ok(timers) => found.push(format!("{timers} timers ended in the path")),
             Err(why) => found.push(why),
@@ -109,23 +109,25 @@ fn record(ground: &Ground, into: &Path) -> Recorder {
     Recorder(child)
 }
 
+/// What was recorded, thread by thread.
+fn recorded(calls: &Path) -> Vec<Vec<Call>> {
+    let files = fs::read_dir(calls).unwrap().flatten();
+    files.map(|file| parse(&fs::read_to_string(file.path()).unwrap_or_default())).collect()
+}
+
 /// How often a thread that carried the greeting was woken by a timer between the client's connection and the greeting.
-fn timers_in_path(calls: &Path, greeting: &str) -> Result<usize, String> {
-    let read = |entry: fs::DirEntry| fs::read_to_string(entry.path()).unwrap_or_default();
-    let threads: Vec<Vec<Call>> =
-        fs::read_dir(calls).unwrap().flatten().map(read).map(|text| parse(&text)).collect();
-    let carried: Vec<_> =
-        threads.iter().filter(|calls| calls.iter().any(|call| call.text.contains(greeting))).collect();
-    let sent =
-        carried.iter().flat_map(|calls| calls.iter()).filter(|call| call.sends(greeting)).map(|call| call.at);
-    let end = sent.fold(0.0, f64::max);
-    let accepted = threads.iter().flatten().filter(|call| call.text.starts_with("accept") && call.at < end);
-    let begin = accepted.map(|call| call.at).fold(f64::INFINITY, f64::min);
-    if !begin.is_finite() || carried.is_empty() {
+fn timers_in_path(threads: &[Vec<Call>], greeting: &str) -> Result<usize, String> {
+    let carries = |calls: &&Vec<Call>| calls.iter().any(|call| call.text.contains(greeting));
+    let carriers: Vec<&Call> = threads.iter().filter(carries).flatten().collect();
+    let sent = carriers.iter().filter(|call| call.sends(greeting)).map(|call| call.at);
+    let end = sent.fold(f64::NEG_INFINITY, f64::max);
+    let accepted =
+        threads.iter().flatten().filter(|call| call.accepts() && call.at < end).map(|call| call.at);
+    let begin = accepted.fold(f64::INFINITY, f64::min);
+    if !begin.is_finite() || !end.is_finite() {
         return Err(format!("the greeting was not seen in the calls of {} threads", threads.len()));
     }
-    let within =
-        carried.iter().flat_map(|calls| calls.iter()).filter(|call| call.at >= begin && call.at <= end);
+    let within = carriers.iter().filter(|call| call.at >= begin && call.at <= end);
     Ok(within.filter(|call| call.timed_out()).count())
 }
 
@@ -147,6 +149,11 @@ impl Call {
             || arguments.contains("tv_nsec=0}");
         let timeout = result.starts_with('0') && waits && !no_time;
         timeout || (self.text.starts_with("futex") && result.contains("ETIMEDOUT"))
+    }
+
+    /// Whether a connection was taken; the queue may also have been found empty.
+    fn accepts(&self) -> bool {
+        self.text.starts_with("accept") && !self.text.contains(" = -1")
     }
 
     fn sends(&self, greeting: &str) -> bool {
@@ -183,4 +190,24 @@ fn a_timer_is_told_from_readiness() {
     .map(Call::timed_out)
     .collect();
     assert_eq!(timed_out, [true, false, false, true, true, false]);
+}
+
+#[test]
+fn a_timer_in_the_path_is_found() {
+    let client = |wait: &str| {
+        parse(&format!(
+            "1.0 epoll_wait(5, [], 1024, 99) = 0\n2.0 accept4(9, {{sa_family=AF_INET}}, [16], SOCK_NONBLOCK) = 12\n\
+             2.1 {wait}\n2.3 sendto(12, \"220 hello\", 9, MSG_NOSIGNAL, NULL, 0) = 9\n3.0 epoll_wait(5, [], 1024, 99) = 0\n"
+        ))
+    };
+    let server = |wait: &str| {
+        parse(&format!("1.9 {wait}\n2.15 {wait}\n2.2 recvfrom(8, \"220 hello\", 99, 0, NULL, NULL) = 9\n"))
+    };
+    let (timer, none) =
+        ("epoll_wait(5, [], 1024, 37) = 0", "epoll_wait(5, [{events=EPOLLIN}], 1024, 37) = 1");
+    let bystander = parse("2.1 epoll_wait(3, [], 1024, 1) = 0\n");
+    assert_eq!(timers_in_path(&[client(none), server(none), bystander], "220 "), Ok(0));
+    assert_eq!(timers_in_path(&[client(timer), server(none)], "220 "), Ok(1));
+    assert_eq!(timers_in_path(&[client(none), server(timer)], "220 "), Ok(1));
+    assert!(timers_in_path(&[parse("2.0 accept4(9, 0, 0, 0) = 12\n")], "220 ").is_err());
 }

@@ -27,7 +27,7 @@ pub(crate) const REDIS: Scenario = Scenario {
         until grep -q hello heard; do sleep 0.05; done
         kill $subscriber; wait $subscriber || true
         head -3 heard
-        ask -3 HELLO 3 | grep -A1 '^.*proto'
+        ask -3 HELLO 3 | grep '^proto'
         ask BLPOP waited 20 > got & waiter=$!
         ask RPUSH waited now > /dev/null; wait $waiter; cat got
         ask --scan --pattern 'key:499*' | sort

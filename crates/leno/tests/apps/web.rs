@@ -17,7 +17,7 @@ pub(crate) const NGINX: Scenario = Scenario {
         ask $url/large | cksum
         ask -r 1000000-1000999 $url/large | cksum
         ask -I $url/large | tr -d '\\r' | tr A-Z a-z \\
-            | grep -E '^(http|content-length|content-type|etag|accept-ranges|last-modified)'
+            | grep -E '^(http|content-length|content-type|etag|accept-ranges|last-modified)' | sort
         ask -o /dev/null -w '%{http_code} %{content_type}\\n' $url/absent
         ask -L -w '%{http_code} after %{num_redirects}\\n' $url/moved
         ask -o /dev/null -w '%{http_code}\\n' -H 'If-Modified-Since: Sun, 02 Feb 2020 00:00:00 GMT' $url/small
@@ -60,7 +60,7 @@ pub(crate) const NGINX_HTTP2: Scenario = Scenario {
         ask $url/large | cksum
         ask -r 1000000-1000999 $url/large | cksum
         ask -I $url/large | tr -d '\\r' | tr A-Z a-z \\
-            | grep -E '^(http|content-length|content-type|etag|accept-ranges|last-modified)'
+            | grep -E '^(http|content-length|content-type|etag|accept-ranges|last-modified)' | sort
         ask -o /dev/null -w '%{http_code} %{content_type}\\n' $url/absent
         ask -o /dev/null -w '%{http_code} to %{redirect_url}\\n' $url/moved
         ask -H \"x-mark: $MARK\" -H 'x-plain: never indexed' $url/echo
@@ -137,7 +137,7 @@ pub(crate) const PYTHON_HTTP: Scenario = Scenario {
         for turn in 1 2 3; do curl -sS -m 30 $url/large | cksum; done
         curl -sS -m 30 $url/
         curl -sS -m 30 $url/small
-        curl -sS -m 30 -I $url/large | tr -d '\\r' | tr A-Z a-z | grep -E '^(content-|last-)'
+        curl -sS -m 30 -I $url/large | tr -d '\\r' | tr A-Z a-z | grep -E '^(content-|last-)' | sort
         curl -sS -m 30 -o /dev/null -w '%{http_code} ' $url/absent $url/below -X POST $url/small; echo
         curl -sS -m 30 --http1.0 $url/small
         python3 fetch.py $url

@@ -142,23 +142,27 @@ fn tcp(frame: &[u8]) -> Option<(Way, Segment)> {
 
 /// The streams of one way, one after the other: a pair of ports may be used again.
 fn in_order(way: Way, segments: &[Segment]) -> Vec<(Way, Vec<u8>)> {
-    let mut streams: Vec<(Way, Vec<u8>)> = Vec::new();
-    let mut next = None;
-    for segment in segments {
-        if segment.opens {
-            next = Some(segment.sequence.wrapping_add(1));
-            streams.push((way, Vec::new()));
-        }
-        let (Some(expected), Some((_, stream))) = (next, streams.last_mut()) else { continue };
-        // On loopback packets stay in order: what lies behind was sent twice, what lies ahead was not captured.
-        let behind = expected.wrapping_sub(segment.sequence);
-        assert!(segment.bytes.is_empty() || behind < 1 << 31, "{way:?}: bytes are missing in the capture");
-        if let Some(new) = segment.bytes.get(behind as usize..).filter(|new| !new.is_empty()) {
-            stream.extend_from_slice(new);
-            next = Some(expected.wrapping_add(u32::try_from(new.len()).unwrap()));
-        }
+    let begins = segments.iter().enumerate().filter(|(_, segment)| segment.opens).map(|(at, _)| at);
+    let begins: Vec<usize> = begins.collect();
+    let ends = begins.iter().skip(1).copied().chain([segments.len()]);
+    begins.iter().zip(ends).map(|(begin, end)| (way, stream(way, &segments[*begin..end]))).collect()
+}
+
+/// The bytes of one stream. Its first segment opens it; the others may overlap, and change places where two processors sent them.
+fn stream(way: Way, segments: &[Segment]) -> Vec<u8> {
+    let first = segments[0].sequence.wrapping_add(1);
+    // Before the first byte is what only asks whether the other end is there.
+    let place = |segment: &Segment| segment.sequence.wrapping_sub(first);
+    let mut sorted: Vec<&Segment> = segments[1..].iter().filter(|segment| place(segment) < 1 << 31).collect();
+    sorted.sort_by_key(|segment| place(segment));
+    let mut bytes: Vec<u8> = Vec::new();
+    for segment in sorted.into_iter().filter(|segment| !segment.bytes.is_empty()) {
+        let known = bytes.len().checked_sub(place(segment) as usize);
+        let known =
+            known.unwrap_or_else(|| panic!("{way:?}: bytes after {} are not in the capture", bytes.len()));
+        bytes.extend_from_slice(segment.bytes.get(known..).unwrap_or_default());
     }
-    streams
+    bytes
 }
 
 /// Whether bytes are TLS records; the last one may be cut. Otherwise where they are not, and why.
@@ -213,8 +217,9 @@ fn streams_are_put_together_again() {
         &[
             segment(true, first, b""),
             segment(false, first.wrapping_add(1), b"ab"),
-            segment(false, first.wrapping_add(1), b"abc"),
             segment(false, first.wrapping_add(4), b"d"),
+            segment(false, first.wrapping_add(1), b"abc"),
+            segment(false, first, b"?"),
             segment(true, 70, b""),
             segment(false, 71, b"z"),
         ],

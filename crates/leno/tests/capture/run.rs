@@ -44,7 +44,8 @@ fn the_program_has_its_own_words_in_and_out() {
     command.env("HTTP_PROXY", "http://127.0.0.1:1").env("LENO_TOKEN", "secret");
     let output = machine.output(&mut command);
     assert_eq!(stdout(&output), "Linux\ncaller 4711 blue v9 .\n");
-    assert_eq!(stderr(&output), "err\n");
+    // Before it may stand what was cleaned up of another test's runs that were killed.
+    assert!(stderr(&output).ends_with("err\n"), "{}", stderr(&output));
 }
 
 #[test]
@@ -53,7 +54,8 @@ fn what_cannot_be_run_is_said_before_anything_starts() {
     let mesh = machine.mesh();
     let missing = machine.output(&mut mesh.run(&["--service", "caller"], &["no-such-program"]));
     assert_eq!(missing.status.code(), Some(127));
-    assert_eq!(stderr(&missing), "error: the command `no-such-program` does not exist in PATH\n");
+    let said = stderr(&missing);
+    assert!(said.ends_with("error: the command `no-such-program` does not exist in PATH\n"), "{said}");
     let not_executable = machine.output(&mut mesh.run(&["--service", "caller"], &["/etc/passwd"]));
     assert_eq!(not_executable.status.code(), Some(126), "{}", stderr(&not_executable));
     let stranger = machine.output(&mut mesh.run(&["--service", "stranger"], &["true"]));
@@ -140,11 +142,11 @@ fn programs_find_each_other_by_name_whatever_they_speak() {
     // It speaks first, and only on IPv6.
     let program = "import socket, os\n\
         server = socket.create_server(('::1', int(os.environ['PORT'])), family=socket.AF_INET6)\n\
-        while True:\n    client, _ = server.accept()\n    client.sendall(b'220 ready\\r\\n')\n    \
-        said = client.recv(100)\n    if said: client.sendall(b'echo ' + said)\n    client.close()\n";
+        while True:\n    client, _ = server.accept()\n    try:\n        client.sendall(b'220 ready\\r\\n')\n        \
+        client.sendall(b'echo ' + client.recv(100))\n    except OSError: pass\n    client.close()\n";
     let _app =
         machine.start(&mut mesh.run(&["--service", "app", "--port", "2525"], &["python3", "-c", program]));
-    until("the program's health", SOON, || mesh.instances().contains("healthy"));
+    until("the program's health", SOON, || mesh.instances().contains(" healthy "));
     let client = "import socket\n\
         for family, name in ((socket.AF_INET, 'app'), (socket.AF_INET6, 'app.default.mesh')):\n    \
         address = socket.getaddrinfo(name, 25, family, socket.SOCK_STREAM)[0][4]\n    \

@@ -128,7 +128,7 @@ impl Control {
     }
 
     fn put(&self, known: Known) {
-        self.put_bytes(Key::new(known.kind(), known.id().clone()), known.encode());
+        self.put_bytes(Key::new(known.kind(), known.id()), known.encode());
     }
 
     /// The version follows from the content.

@@ -1,0 +1,135 @@
+//! From an endpoint to a connection or stream on which a request can be sent.
+
+use std::rc::Rc;
+
+use leno_core::backend::{Choice, Endpoint};
+use leno_core::exchange::{ConnectFailure, Input};
+use leno_core::route::Speak;
+use leno_core::spec::{Protocol, Transport};
+
+use super::Drive;
+use crate::h1;
+use crate::h2;
+use crate::h2::client::NoStream;
+use crate::mux;
+use crate::opaque;
+use crate::outside::{self, Reached, Refused};
+use crate::telemetry::bump;
+use crate::worker::Worker;
+
+/// A connection or stream to an upstream.
+pub(super) enum Upstream {
+    H1(Box<h1::client::Connection>),
+    Mux(Box<mux::stream::Stream>),
+    H2(Box<h2::Call>),
+    Opaque(Box<opaque::Connection>),
+}
+
+impl Drive<'_> {
+    /// Takes a place on an endpoint, if there is one and one more attempt is allowed.
+    pub(super) fn pick(&mut self, choice: Choice, budget: bool) {
+        let now = self.worker.now();
+        let mut backends = self.worker.backends();
+        let (tried, count) = self.exchange.tried();
+        let tried = tried.get(..count).unwrap_or(&[]);
+        let allowed = match choice {
+            Choice::Backend(backend) if budget => {
+                let allowed = backends.try_retry(self.snapshot, backend, now);
+                if !allowed {
+                    bump(&mut self.worker.telemetry().limits, "retry_budget");
+                }
+                allowed
+            }
+            _ => true,
+        };
+        let mut pick = |choice| backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng());
+        let picked = match self.leaving.map_or(&[][..], |leaving| &leaving.addresses) {
+            _ if !allowed => Err(leno_core::backend::NoEndpoint::AllTried),
+            [] => pick(choice),
+            // One address after the other, as the name has them.
+            [first, others @ ..] => others.iter().fold(pick(Choice::Direct(*first)), |picked, next| {
+                picked.or_else(|_| pick(Choice::Direct(*next)))
+            }),
+        };
+        if let Ok(permit) = &picked
+            && tried.is_empty()
+        {
+            backends.request_started(self.snapshot, permit.backend(), now);
+        }
+        self.exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
+    }
+}
+
+/// A connection that stands already.
+pub(super) fn ready(
+    worker: &Rc<Worker>,
+    endpoint: &Rc<Endpoint>,
+    how: Speak,
+    upgrading: bool,
+) -> Option<Upstream> {
+    let http1 = || {
+        let connection = worker.h1_pools.borrow_mut().take(endpoint.key, worker.now())?;
+        Some(Upstream::H1(connection))
+    };
+    let http2 = || h2::client::ready(worker, endpoint).map(Upstream::H2);
+    match (&endpoint.spec.transport, how) {
+        (Transport::Plain, Speak::Http1) => http1(),
+        (Transport::Plain, Speak::Http2) => http2(),
+        // What the server has agreed to is what there is.
+        (Transport::Tls(_), Speak::Http1 | Speak::Http2) if upgrading => http1(),
+        (Transport::Tls(_), Speak::Http1 | Speak::Http2) => http2().or_else(http1),
+        _ => None,
+    }
+}
+
+/// A connection to `endpoint`, made if need be. Cancel-safe.
+pub(super) async fn connect(
+    worker: &Rc<Worker>,
+    endpoint: &Rc<Endpoint>,
+    how: Speak,
+    protocol: Protocol,
+    upgrading: bool,
+) -> Result<Upstream, Refused> {
+    let auto = protocol == Protocol::Auto;
+    match (&endpoint.spec.transport, how) {
+        (Transport::Plain, Speak::Opaque) => {
+            let connection = opaque::Connection::dial(worker, endpoint.spec.address).await;
+            let connection = connection.map_err(|_| ConnectFailure::Refused)?;
+            bump(&mut worker.telemetry().dialed, "plain");
+            Ok(Upstream::Opaque(Box::new(connection)))
+        }
+        (Transport::Plain, Speak::Http2) => {
+            let scheme = http::uri::Scheme::HTTP;
+            match h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await {
+                Ok(call) => Ok(Upstream::H2(call)),
+                Err(NoStream::NotHttp2) if auto => dial_http1(worker, endpoint).await,
+                Err(NoStream::NotHttp2) => Err(ConnectFailure::Refused.into()),
+                Err(NoStream::Connect(failure)) => Err(failure.into()),
+            }
+        }
+        (Transport::Plain, Speak::Http1) => dial_http1(worker, endpoint).await,
+        (Transport::Mesh(id), _) => {
+            let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
+            Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
+        }
+        (Transport::Tls(spec), how) => {
+            let offers = outside::offers(how, protocol, upgrading, spec);
+            Ok(match outside::reach(worker, endpoint, spec, &offers).await? {
+                Reached::Http2(call) => Upstream::H2(call),
+                Reached::Stream(stream) if how == Speak::Opaque => {
+                    Upstream::Opaque(Box::new(opaque::Connection::over(worker, stream)))
+                }
+                Reached::Stream(stream) => {
+                    Upstream::H1(Box::new(h1::client::Connection::over(worker, stream)))
+                }
+            })
+        }
+    }
+}
+
+async fn dial_http1(worker: &Rc<Worker>, endpoint: &Endpoint) -> Result<Upstream, Refused> {
+    let connection = h1::client::Connection::dial(worker, endpoint.spec.address).await;
+    let connection = connection.map_err(|_| ConnectFailure::Refused)?;
+    bump(&mut worker.telemetry().dialed, "plain");
+    Ok(Upstream::H1(Box::new(connection)))
+}

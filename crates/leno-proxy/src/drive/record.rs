@@ -1,0 +1,38 @@
+//! What is kept of a request that is over.
+
+use super::Drive;
+use crate::caller::{Caller, Remote};
+
+impl Drive<'_> {
+    /// Counts and logs the request.
+    pub(super) fn finish(&self, client: &Remote) {
+        let record = self.exchange.record();
+        let pair = match self.caller {
+            Caller::Inbound { source, .. } if self.leaving.is_some() => self.worker.outside_pair(source),
+            Caller::Inbound { pair, .. } => *pair,
+            _ if self.leaving.is_some() => self.worker.outside_pair(&self.worker.own_name),
+            _ => self.worker.outbound_pair(self.snapshot, record.decision.list),
+        };
+        let (sent, received) = (self.sent.bytes.get(), self.received.bytes.get());
+        self.worker.telemetry().count(pair, record, sent, received);
+        if self.worker.log.is_on() {
+            let entry = crate::access_log::Entry {
+                caller: self.caller,
+                own_name: &self.worker.own_name,
+                peer: client.address,
+                kind: self.request.kind,
+                head: &self.head,
+                request_id: self.request_id.bytes(),
+                record,
+                snapshot: self.snapshot,
+                request_bytes: sent,
+                response_bytes: received,
+                leaving: self.leaving.map(|leaving| leaving.rule.as_deref().unwrap_or("")),
+                why: self.why.as_deref().filter(|_| record.reason.is_some()),
+            };
+            if !self.worker.log.write(entry.to_json()) {
+                self.worker.telemetry().log_lines_dropped += 1;
+            }
+        }
+    }
+}
