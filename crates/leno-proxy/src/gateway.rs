@@ -48,7 +48,7 @@ const READ_BYTES: usize = 4096;
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// The protocols of HTTP that are offered by ALPN, most wanted first.
-pub(crate) const HTTP_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+pub(crate) const HTTP_PROTOCOLS: &[&[u8]] = &[H2, b"http/1.1"];
 const H2: &[u8] = b"h2";
 
 /// The listener that a client came through, and what its handshake has shown.

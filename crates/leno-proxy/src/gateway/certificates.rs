@@ -43,6 +43,7 @@ pub(crate) fn follow(
     let (sender, receiver) = watch::channel(Arc::new(terminations(&known)));
     tokio::spawn(async move {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        let mut refused = Refused::new();
         while !sender.is_closed() {
             tokio::select! {
                 _ = looks.tick() => {}
@@ -52,7 +53,7 @@ pub(crate) fn follow(
                 },
             }
             let gateway = world.borrow_and_update().gateway.clone();
-            if look(gateway.as_ref(), &mut known) {
+            if look(gateway.as_ref(), &mut known, &mut refused) {
                 sender.send_replace(Arc::new(terminations(&known)));
             }
         }
@@ -75,6 +76,9 @@ struct Known {
 /// How a file can be told from the one that was there before; `None`: it is not there.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
+/// Listeners that came later with files that cannot be used, and how these looked: what is wrong is said once.
+type Refused = BTreeMap<Arc<str>, Vec<Stamp>>;
+
 fn wanted(gateway: Option<&GatewaySpec>) -> impl Iterator<Item = &Arc<ListenerSpec>> {
     gateway
         .into_iter()
@@ -87,7 +91,7 @@ fn terminations(known: &BTreeMap<Arc<str>, Known>) -> Terminations {
 }
 
 /// Reads what has changed; true when there is something new.
-fn look(gateway: Option<&GatewaySpec>, known: &mut BTreeMap<Arc<str>, Known>) -> bool {
+fn look(gateway: Option<&GatewaySpec>, known: &mut BTreeMap<Arc<str>, Known>, refused: &mut Refused) -> bool {
     let mut changed = false;
     // Without a gateway in the world the control plane is being asked for it again: what there was serves on.
     if gateway.is_some() {
@@ -99,6 +103,10 @@ fn look(gateway: Option<&GatewaySpec>, known: &mut BTreeMap<Arc<str>, Known>) ->
         let Some(spec) = listener.termination() else { continue };
         let now = stamps(spec);
         let Some(old) = known.get_mut(&listener.name) else {
+            if refused.get(&listener.name) == Some(&now) {
+                continue;
+            }
+            refused.remove(&listener.name);
             match read(listener, spec) {
                 Ok(termination) => {
                     let fresh = Known { listener: listener.clone(), stamps: now, seen: None, termination };
@@ -106,7 +114,8 @@ fn look(gateway: Option<&GatewaySpec>, known: &mut BTreeMap<Arc<str>, Known>) ->
                     changed = true;
                 }
                 Err(error) => {
-                    tracing::error!(listener = &*listener.name, %error, "a listener cannot speak TLS")
+                    tracing::error!(listener = &*listener.name, %error, "a listener cannot speak TLS");
+                    refused.insert(listener.name.clone(), now);
                 }
             }
             continue;

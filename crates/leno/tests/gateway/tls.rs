@@ -158,6 +158,41 @@ fn curl_is_served_over_tls() {
 }
 
 #[test]
+fn http2_is_agreed_on_and_its_streams_are_for_the_hosts_of_the_certificate() {
+    let test = "http2_is_agreed_on_and_its_streams_are_for_the_hosts_of_the_certificate";
+    if !has("curl", test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "ca");
+    authority.issue("shop", "shop", &["shop.example", "*.shop.example"]);
+    let listeners = "    - {name: tls, protocol: https, certificates: [{cert: shop.pem, key: shop.key}]}";
+    let gateway = Gateway::start(folder.path(), listeners, echo_server(), "");
+    let port = gateway.at("tls").port();
+    let (url, resolve) = (format!("https://shop.example:{port}/"), format!("shop.example:{port}:127.0.0.1"));
+    let ca = authority.file.to_str().unwrap();
+    let ask = |more: &[&str]| {
+        let said = ["-w", "%{http_version} %{http_code}", "--cacert", ca, "--resolve", &resolve];
+        curl(&[&said[..], more, &[&url]].concat())
+    };
+    for (protocol, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        for (host, status) in [("shop.example", 200), ("a.shop.example", 200), ("other.example", 421)] {
+            let (code, text) = ask(&[protocol, "-H", &format!("Host: {host}")]);
+            assert!(
+                code == 0 && text.trim_end().ends_with(&format!("{version} {status}")),
+                "{protocol} {host}: {text}"
+            );
+            let proto = text.contains("\nx-forwarded-proto: https\n")
+                && text.contains("\nx-forwarded-for: 127.0.0.1\n");
+            assert_eq!(proto, status == 200, "{protocol} {host}: {text}");
+        }
+    }
+    let large = common::write(folder.path(), "large", &"x".repeat(3_000_000));
+    let (code, text) = ask(&["--http2", "--data-binary", &format!("@{}", large.display())]);
+    assert!(code == 0 && text.trim_end().ends_with("2 200"), "{text}");
+}
+
+#[test]
 fn clients_prove_themselves() {
     let folder = tempfile::tempdir().unwrap();
     let (authority, clients, others) = (
