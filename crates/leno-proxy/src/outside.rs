@@ -21,7 +21,6 @@ use leno_identity::reason::explain_io;
 use leno_identity::tls::Clock;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 
 use crate::h2;
 use crate::h2::client::NoStream;
@@ -180,7 +179,7 @@ async fn connect(
     let config = config(worker, spec, offers).map_err(unusable)?;
     let name = server_name(spec, address);
     let refused = |error: &io::Error| Refused { failure: ConnectFailure::Refused, why: error.to_string() };
-    let socket = TcpStream::connect(address).await.map_err(|error| refused(&error))?;
+    let socket = worker.dialer.connect(address).await.map_err(|error| refused(&error))?;
     socket.set_nodelay(true).map_err(|error| refused(&error))?;
     let stream = Stream::client(socket, config, name).await.map_err(|error| match explain_io(&error) {
         Some(reason) => {

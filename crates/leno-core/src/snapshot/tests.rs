@@ -138,6 +138,8 @@ fn the_application_is_behind_the_inbound_entry() {
 #[test]
 fn an_address_leads_where_its_name_does() {
     let mut world = world(&["cart", "db"]);
+    // Connections of which nobody knows what is spoken on them: HTTP alone would be refused as such.
+    world.services.values_mut().for_each(|service| service.spec.protocol = Protocol::Auto);
     let db = world.services.get_mut(&ServiceId::parse("db").unwrap()).unwrap();
     db.spec.headless = true;
     // Neither its weight nor its health keeps whoever names an instance from it.

@@ -15,7 +15,8 @@ fn rules_arrive_from_the_control_plane_and_change() {
     let proxy = free_port();
     let rule = "egress: {rules: [{name: no-loopback, cidrs: 127.0.0.2, action: deny}]}\n";
     let leno = env!("CARGO_BIN_EXE_leno");
-    let mesh = Mesh::start(&[], |_| {
+    // The test calls the forward proxy itself, from outside of any namespace.
+    let mesh = Mesh::start(&["--capture", "off"], |_| {
         format!(
             "mesh: outside\ngateway: {{listen: {}, routes: [{{to: cart}}]}}\nservices:\n  cart:\n    calls: bank\n    run: [\"{leno}\", demo, user, --port, \"{{port}}\"]\n    \
              instances: [{{name: cart-1, proxy: {proxy}}}]\n  bank: {{endpoints: [\"localhost:{}\"]}}\n{rule}",
