@@ -17,12 +17,10 @@ use tokio::net::TcpStream;
 
 use crate::socket;
 
-mod rewound;
 #[cfg(test)]
 mod tests;
 mod tls;
 
-pub(crate) use rewound::Rewound;
 pub(crate) use tls::Session;
 
 /// A connection.

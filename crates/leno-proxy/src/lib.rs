@@ -23,11 +23,6 @@ mod gateway;
 mod h1;
 mod h2;
 pub mod health;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "TLS to services outside and HTTP/2, which are being written beside this, use the rest"
-)]
 mod io;
 mod listen;
 mod mux;

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use tokio::io::{Interest, ReadBuf};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Reads once into the spare room of `buffer`, of which there must be some. 0 is the end of the stream.
@@ -47,17 +47,6 @@ pub(crate) fn try_receive_into(stream: &TcpStream, place: &mut [u8]) -> io::Resu
         if bytes > 0 && bytes < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(bytes) }
     });
     received.map_or(drained, Ok)
-}
-
-/// Reads once into `buffer`, as [`try_receive`] does.
-pub(crate) fn try_receive_buf(stream: &TcpStream, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
-    let room = buffer.remaining();
-    let bytes = stream.try_read_buf(buffer)?;
-    if bytes > 0 && bytes < room {
-        // Nothing has come since, as far as the poller knows: it runs on this thread, between two turns of its tasks.
-        let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-    }
-    Ok(bytes)
 }
 
 /// Writes what the socket takes of several slices, of which at least one is not empty.

@@ -1,6 +1,5 @@
 use std::future::poll_fn;
 use std::io::ErrorKind;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Rewound, Stream};
+use super::Stream;
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
 
@@ -184,30 +183,4 @@ async fn garbage_instead_of_a_handshake_is_refused_with_an_alert() {
     // The kernel may reset the connection behind the alert.
     let _ = client.read_to_end(&mut alert).await;
     assert_eq!(alert.first(), Some(&21), "{alert:?}");
-}
-
-#[tokio::test]
-async fn libraries_can_use_it_too() {
-    let (client, server) = pair().await;
-    let (mut client, mut server) =
-        (Rewound::new(Rc::new(client), Vec::new()), Rewound::new(Rc::new(server), b"before ".to_vec()));
-    let body = text(300_000);
-    let (_, received) = tokio::join!(
-        async {
-            client.write_all(&body).await.unwrap();
-            client.flush().await.unwrap();
-            client.shutdown().await.unwrap();
-        },
-        async {
-            let mut all = Vec::new();
-            server.read_to_end(&mut all).await.unwrap();
-            all
-        }
-    );
-    assert!(received == [b"before ", &body[..]].concat());
-    server.write_all(b"bye").await.unwrap();
-    drop(server);
-    let mut end = String::new();
-    client.read_to_string(&mut end).await.unwrap();
-    assert_eq!(end, "bye");
 }
