@@ -76,9 +76,14 @@ pub(crate) async fn speculate(worker: &Rc<Worker>, arrival: &mut Arrival, stop_a
     {
         let authority = arrival.caller.authority();
         let mut conversation = pin!(converse(worker, arrival, authority, &mut stream));
+        let mut draining = pin!(worker.drain_begun());
         std::future::poll_fn(|cx| {
             let over = conversation.as_mut().poll(cx).is_ready();
-            if over || matches!(shared.state.get(), State::Http(_)) { Poll::Ready(()) } else { Poll::Pending }
+            if over || matches!(shared.state.get(), State::Http(_)) {
+                return Poll::Ready(());
+            }
+            // Nobody has said anything that a stopping proxy would have to wait for.
+            if shared.state.get() == State::Waiting { draining.as_mut().poll(cx) } else { Poll::Pending }
         })
         .await;
     }

@@ -346,6 +346,17 @@ impl Worker {
         }
     }
 
+    /// Waits until a drain begins.
+    pub(crate) async fn drain_begun(&self) {
+        loop {
+            let rung = self.drain.notified();
+            if self.draining() {
+                return;
+            }
+            rung.await;
+        }
+    }
+
     pub(crate) fn draining(&self) -> bool {
         self.draining.get()
     }

@@ -9,7 +9,9 @@ mod server;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use common::{Running, free_port, leno};
 use server::{Act, Seen, Server};
@@ -26,7 +28,7 @@ struct Pair {
     /// The caller's admin address.
     admin: SocketAddr,
     server: Server,
-    _proxies: Vec<Running>,
+    proxies: Vec<Running>,
     _folder: tempfile::TempDir,
 }
 
@@ -53,7 +55,7 @@ impl Pair {
             forward: at(forward),
             admin: at(admin),
             server,
-            _proxies: proxies.into(),
+            proxies: proxies.into(),
             _folder: folder,
         }
     }
@@ -240,6 +242,27 @@ fn nobody_there_is_told_by_a_reset_and_http_by_an_answer() {
     let answer = String::from_utf8(read_all(&mut client).unwrap()).unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains("leno-reason: connect_failed"), "{answer}");
+}
+
+#[test]
+fn a_proxy_that_stops_does_not_wait_for_clients_that_say_nothing() {
+    let mut pair = Pair::new("", Act::Echo);
+    let mut silent = pair.connect();
+    // The server has been asked what it says: nobody knows yet what is spoken here.
+    until("the look at the server", || pair.server.connections() == 1);
+    // The time for requests under way is 10 s.
+    silent.set_read_timeout(Some(SOON / 2)).unwrap();
+    pair.proxies[1].signal(Signal::TERM);
+    assert_eq!(read_all(&mut silent), Ok(Vec::new()));
+    assert_eq!(pair.proxies[1].wait(SOON / 2).code(), Some(0));
+}
+
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + SOON;
+    while !so() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
