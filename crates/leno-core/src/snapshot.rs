@@ -6,17 +6,19 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
+use core::num::NonZeroU32;
 
 use crate::egress::{self, Destination, Verdict};
+use crate::exchange::Tries;
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
 use crate::route::{
-    BackendId, Decision, Expected, ListId, Rule, RuleList, Rules, Split, SplitId, Then, decide,
+    BackendId, Decision, Expected, ListId, Rule, RuleList, Rules, Split, SplitId, Then, TriesId, decide,
     decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
-    ServiceSpec, TargetSpec, Transport, Via, World,
+    ActionSpec, Balance, BudgetSpec, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec,
+    Protocol, RuleSpec, ServiceSpec, TargetSpec, Transport, TriesSpec, Via, World,
 };
 use crate::time::Duration;
 use crate::vip::{Vips, is_virtual};
@@ -42,6 +44,8 @@ pub struct Snapshot {
     pub splits: Vec<Split>,
     /// The endpoints of each service and version that a rule leads to.
     pub backends: Vec<BackendSpec>,
+    /// What services and rules say about attempts.
+    tries: Vec<Arc<Tries>>,
     /// Host names (lower case, no port) by which a workload may call a service.
     hosts: BTreeMap<String, ListId>,
     /// The list of each known service.
@@ -82,6 +86,8 @@ pub struct BackendSpec {
     pub balance: Balance,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// How many retries its endpoints take; `None`: as many as without configuration.
+    pub budget: Option<BudgetSpec>,
     /// Connections begin with a PROXY header.
     pub send_proxy: Option<crate::proxy_protocol::Version>,
     /// In the order of their names.
@@ -141,6 +147,7 @@ impl Snapshot {
             snapshot: Self::default(),
             backends: BTreeMap::new(),
             splits: BTreeMap::new(),
+            tries: BTreeMap::new(),
             endpoints: BTreeMap::new(),
         };
         build.snapshot.generation = world.generation;
@@ -151,11 +158,13 @@ impl Snapshot {
         }
         // Every service has its list before any rule is resolved, so that rules may name any service.
         for (id, service) in &world.services {
+            let tries = build.tries(service.spec.tries.as_deref(), None);
             let list = build.add_list(RuleList {
                 name: id.to_string().into(),
                 rules: Rules::default(),
                 otherwise: Then::NoSuchService,
                 timeout: service.spec.timeout,
+                tries,
                 expected: expected(&service.spec),
             });
             build.snapshot.services.insert(id.clone(), list);
@@ -168,12 +177,13 @@ impl Snapshot {
         }
         build.publish(world, vips);
         if let Some(gateway) = &world.gateway {
-            let rules: Vec<Rule> = gateway.rules.iter().map(|rule| build.rule(rule, world)).collect();
+            let rules: Vec<Rule> = gateway.rules.iter().map(|rule| build.rule(rule, None, world)).collect();
             let list = build.add_list(RuleList {
                 name: gateway.id.name.as_str().into(),
                 rules: rules.into(),
                 otherwise: Then::NoRoute,
                 timeout: None,
+                tries: None,
                 expected: Expected::Http,
             });
             build.snapshot.gateway = Some(list);
@@ -192,7 +202,13 @@ impl Snapshot {
     pub fn decide(&self, entry: Entry<'_>, head: &RequestHead<'_>) -> Decision {
         // A tunnel through a forward proxy or gateway carries bytes, not requests: that is not served yet.
         if head.method == b"CONNECT" && entry != Entry::Inbound {
-            return Decision { list: ListId(u32::MAX), rule: None, then: Then::Unsupported, timeout: None };
+            return Decision {
+                list: ListId(u32::MAX),
+                rule: None,
+                then: Then::Unsupported,
+                timeout: None,
+                tries: None,
+            };
         }
         match self.list(entry, head.authority) {
             Some(list) => decide(&self.lists, list, head),
@@ -262,7 +278,8 @@ impl Snapshot {
 
     /// The decision about a request that the gateway's listener does not let in.
     pub fn turned_away(&self, then: Then) -> Decision {
-        Decision { list: self.gateway.unwrap_or(ListId(u32::MAX)), rule: None, then, timeout: None }
+        let list = self.gateway.unwrap_or(ListId(u32::MAX));
+        Decision { list, rule: None, then, timeout: None, tries: None }
     }
 
     fn undecided(entry: Entry<'_>) -> Decision {
@@ -272,7 +289,7 @@ impl Snapshot {
             Entry::Address(address) if !is_virtual(address.ip()) => Then::Direct(address),
             Entry::Address(_) | Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
         };
-        Decision { list: ListId(u32::MAX), rule: None, then, timeout: None }
+        Decision { list: ListId(u32::MAX), rule: None, then, timeout: None, tries: None }
     }
 
     /// The gateway's listener with this name.
@@ -332,6 +349,11 @@ impl Snapshot {
         (list.map_or("", |list| &list.name), rule)
     }
 
+    /// What is configured about the attempts of a request.
+    pub fn tries(&self, decision: &Decision) -> Option<&Arc<Tries>> {
+        self.tries.get(decision.tries?.0.get() as usize - 1)
+    }
+
     /// The backend that an id names.
     pub fn backend(&self, id: BackendId) -> Option<&BackendSpec> {
         self.backends.get(id.0 as usize)
@@ -383,6 +405,11 @@ fn expected(spec: &ServiceSpec) -> Expected {
     }
 }
 
+/// How many retries the service's endpoints take.
+fn budget(service: &ServiceSpec) -> Option<BudgetSpec> {
+    service.tries.as_ref().and_then(|tries| tries.budget)
+}
+
 /// A snapshot under construction.
 struct Build {
     snapshot: Snapshot,
@@ -390,6 +417,8 @@ struct Build {
     backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
     /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
     splits: BTreeMap<Vec<(BackendId, u32)>, SplitId>,
+    /// The same said in several places is kept once.
+    tries: BTreeMap<TriesSpec, TriesId>,
     /// The endpoints of each service that a rule leads to.
     endpoints: BTreeMap<ServiceId, Endpoints>,
 }
@@ -422,7 +451,8 @@ impl Build {
     }
 
     fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
-        let rules: Vec<Rule> = service.spec.rules.iter().map(|rule| self.rule(rule, world)).collect();
+        let own = service.spec.tries.as_deref();
+        let rules: Vec<Rule> = service.spec.rules.iter().map(|rule| self.rule(rule, own, world)).collect();
         let everyone = [TargetSpec { service: id.clone(), version: None, weight: 1 }];
         let otherwise = self.split(&everyone, world);
         if let Some(list) = self.snapshot.services.get(id)
@@ -433,14 +463,39 @@ impl Build {
         }
     }
 
-    fn rule(&mut self, rule: &RuleSpec, world: &World) -> Rule {
+    /// One rule; `outer` is what its service says about attempts. A gateway's rule that says something itself takes the rest
+    /// from the service that it leads to; one that says nothing leaves all to that service's own rules.
+    fn rule(&mut self, rule: &RuleSpec, outer: Option<&TriesSpec>, world: &World) -> Rule {
+        let led_to = match &rule.then {
+            ActionSpec::Service(id) => world.services.get(id).and_then(|known| known.spec.tries.as_deref()),
+            _ => None,
+        };
+        let tries = match &rule.tries {
+            Some(own) => self.tries(Some(own), outer.or(led_to)),
+            None => self.tries(outer, None),
+        };
         let then = match &rule.then {
             ActionSpec::Split(targets) => self.split(targets, world),
             ActionSpec::Service(id) => {
                 self.snapshot.services.get(id).map_or(Then::NoSuchService, |list| Then::List(*list))
             }
         };
-        Rule { name: rule.name.clone(), when: rule.when.clone(), then, timeout: rule.timeout }
+        Rule { name: rule.name.clone(), when: rule.when.clone(), then, timeout: rule.timeout, tries }
+    }
+
+    /// What holds where `own` is said within `outer`; `None` when neither says anything about single requests.
+    fn tries(&mut self, own: Option<&TriesSpec>, outer: Option<&TriesSpec>) -> Option<TriesId> {
+        let spec = TriesSpec { budget: None, ..own?.within(outer) };
+        if !spec.concerns_requests() {
+            return None;
+        }
+        if let Some(known) = self.tries.get(&spec) {
+            return Some(*known);
+        }
+        self.snapshot.tries.push(Arc::new(Tries::from(&spec)));
+        let id = TriesId(NonZeroU32::new(self.snapshot.tries.len() as u32)?);
+        self.tries.insert(spec, id);
+        Some(id)
     }
 
     fn split(&mut self, targets: &[TargetSpec], world: &World) -> Then {
@@ -493,6 +548,7 @@ impl Build {
             service: service.id.clone(),
             balance: service.balance,
             protocol: service.protocol,
+            budget: budget(service),
             send_proxy: service.send_proxy,
             endpoints,
             by_names: service.external.as_ref().is_some_and(|external| !external.names.is_empty()),
@@ -523,17 +579,20 @@ impl Build {
             service: service.id.clone(),
             balance: Balance::RoundRobin,
             protocol: service.protocol,
+            budget: budget(service),
             send_proxy: service.send_proxy,
             endpoints: alloc::vec![endpoint],
             by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
+        let tries = self.tries(service.tries.as_deref(), None);
         self.add_list(RuleList {
             name,
             rules: Rules::default(),
             otherwise,
             timeout: service.timeout,
+            tries,
             expected: expected(service),
         })
     }
@@ -545,6 +604,7 @@ impl Build {
             name: alloc::format!("{service} (egress)").into(),
             balance: Balance::RoundRobin,
             protocol: Protocol::Auto,
+            budget: None,
             send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: service.name.as_str().into(),
@@ -569,6 +629,7 @@ impl Build {
             service: app.service.clone(),
             balance: Balance::RoundRobin,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
+            budget: declared.and_then(budget),
             send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: app.instance.clone(),
@@ -583,11 +644,15 @@ impl Build {
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
+        // The caller's sidecar says how long a request may take; how long it may be silent holds at both.
+        let idle = declared.and_then(|spec| spec.tries.as_ref()?.idle_timeout);
+        let tries = self.tries(Some(&TriesSpec { idle_timeout: idle, ..TriesSpec::default() }), None);
         let list = RuleList {
             name: app.service.to_string().into(),
             rules: Rules::default(),
             otherwise,
             timeout: None::<Duration>,
+            tries,
             expected: declared.map_or(Expected::Anything, expected),
         };
         self.snapshot.local = Some(self.add_list(list));

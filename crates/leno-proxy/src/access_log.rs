@@ -161,9 +161,22 @@ impl Entry<'_> {
             let failed = attempt.failed.map_or("", |reason| reason.word());
             let _ = write!(
                 out,
-                ",\"address\":\"{}\",\"after_us\":{since},\"failed\":\"{failed}\"}}",
+                ",\"address\":\"{}\",\"after_us\":{since},\"failed\":\"{failed}\"",
                 attempt.endpoint.spec.address
             );
+            if attempt.status != 0 {
+                let _ = write!(out, ",\"status\":{}", attempt.status);
+            }
+            if attempt.failed.is_some() {
+                // Another attempt, or why there was none.
+                let retry = match attempt.no_retry {
+                    Some(why) => why.word(),
+                    None if at + 1 < self.record.attempts_made() => "yes",
+                    None => "",
+                };
+                let _ = write!(out, ",\"retry\":\"{retry}\"");
+            }
+            out.push('}');
         }
         out.push_str("]}");
         out

@@ -32,12 +32,15 @@ use crate::opaque;
 use crate::outside::Refused;
 use crate::worker::Worker;
 
+mod again;
+mod kept;
 mod learn;
 mod leave;
 mod reach;
 mod record;
 mod upload;
 
+use kept::Kept;
 use reach::{Upstream, connect, ready};
 use upload::{Upload, upload};
 
@@ -91,6 +94,8 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let request_id = caller.edit(edits, &head, client, &mut worker.rng());
     let call = head.method == b"POST" && grpc::is_call(head.fields);
     let inherited = request.time_left.map(|left| now.after(left));
+    let tries = snapshot.tries(&decision);
+    let repeatable = tries.map_or_else(|| head.is_idempotent(), |tries| tries.repeats(&head));
     let mut drive = Drive {
         worker,
         caller,
@@ -100,14 +105,19 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         request,
         edits,
         request_id,
-        exchange: Exchange::new(decision, head.is_idempotent(), inherited, now),
+        exchange: Exchange::new(decision, repeatable, inherited, now),
         alarm,
         call,
         sent: Moved::default(),
         received: Moved::default(),
         leaving: leaving.as_ref(),
         why: leaving.as_ref().and_then(|leaving| leaving.why.clone()),
+        kept: None,
     };
+    if let Some(tries) = tries {
+        drive.exchange.follow(tries, worker.rng().next_u64());
+        drive.kept = Kept::of(worker, request, tries);
+    }
     if call {
         drive.exchange.begin_call();
     }
@@ -115,6 +125,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     while let Some(action) = drive.exchange.poll_action() {
         match action {
             Action::Pick { choice, budget } => drive.pick(choice, budget),
+            Action::Pause { budget } => Box::pin(drive.pause(budget, source)).await,
             Action::Dial => upstream = pin!(drive.dial(source)).await,
             Action::Send => match upstream.take() {
                 // Pinned where they stand: an awaited future is moved first, and these are large.
@@ -162,6 +173,8 @@ struct Drive<'a> {
     leaving: Option<&'a leave::Leave>,
     /// Why it is refused, in words, where there are more to say than the reason has.
     why: Option<String>,
+    /// The request's body as far as it was sent, where it may have to be sent again.
+    kept: Option<Box<Kept>>,
 }
 
 /// What a conversation with an upstream left behind.
@@ -186,7 +199,13 @@ impl Drive<'_> {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
-        let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol, upgrading));
+        if self.exchange.is_short_of_time(self.worker.now()) && !reach::stands(self.worker, &endpoint) {
+            self.handle(Input::Connecting);
+            // Without a place there is no attempt any more.
+            self.exchange.endpoint()?;
+        }
+        let within = self.exchange.connect_timeout();
+        let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol, upgrading, within));
         let mut gone = pin!(source.gone());
         let due = self.due();
         let input = tokio::select! {
@@ -242,8 +261,8 @@ impl Drive<'_> {
             upgrade: &self.request.upgrade,
             expect_continue: self.request.expect_continue,
             te_trailers: self.request.te_trailers,
-            time_left: self.exchange.deadline().map(|deadline| deadline.since(now)),
-            attempt: record.attempts().count() as u32,
+            time_left: self.exchange.attempt_deadline().map(|deadline| deadline.since(now)),
+            attempt: record.attempts_made() as u32,
             route: self.snapshot.list_name(record.decision.list),
             request_id: self.request_id.bytes(),
             generation: self.snapshot.generation,
@@ -304,6 +323,7 @@ impl Drive<'_> {
         let broken_off = Conversed { complete: false };
         let (sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
         let (sent, received) = (&sent, &received);
+        let mut kept = self.kept.take();
         received.call.set(self.call);
         let mut uploading = true;
         let uploaded = std::cell::Cell::new(false);
@@ -313,8 +333,9 @@ impl Drive<'_> {
         let no_body = !eager && matches!(self.request.framing, BodyFraming::None | BodyFraming::Tunnel);
         let conversed = 'talk: {
             let arrived = {
+                let kept = kept.as_deref_mut();
                 let mut upload =
-                    pin!(upload(source, requests, sent, &uploaded, no_body, tunnel_offered, eager));
+                    pin!(upload(source, requests, sent, &uploaded, kept, no_body, tunnel_offered, eager));
                 // The response head; interim ones are passed on, so many as a peer may send over the transport.
                 let mut interim = 0;
                 let arrived = loop {
@@ -378,6 +399,9 @@ impl Drive<'_> {
                         }
                     }
                 };
+                if self.exchange.tries().is_some() && self.withhold(&responses.view(), sent) {
+                    break 'talk broken_off;
+                }
                 self.handle(Input::Response { status: arrived.status });
                 if self.call
                     && let Some(status) = Status::of(responses.view().fields)
@@ -480,6 +504,7 @@ impl Drive<'_> {
             });
             broken_off
         };
+        self.kept = kept;
         add(&self.sent, sent);
         add(&self.received, received);
         conversed

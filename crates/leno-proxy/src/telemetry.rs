@@ -111,7 +111,7 @@ impl Telemetry {
         if let Some(count) = record.grpc.and_then(|status| pair.calls.get_mut(usize::from(status.0))) {
             *count += 1;
         }
-        pair.retries += (record.attempts().count() as u64).saturating_sub(1);
+        pair.retries += (record.attempts_made() as u64).saturating_sub(1);
     }
 
     /// Adds another worker's counters to these.

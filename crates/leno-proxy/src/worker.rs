@@ -134,6 +134,8 @@ pub(crate) struct Worker {
     /// Rings when a snapshot was adopted.
     adopted: Notify,
     pub(crate) h1_pools: RefCell<H1Pools>,
+    /// Bytes of request bodies that are kept to be sent again; see [`crate::drive`].
+    pub(crate) kept_bytes: Cell<usize>,
     pub(crate) mux_pools: RefCell<MuxPools>,
     pub(crate) desks: RefCell<Desks>,
     pub(crate) h2_pools: RefCell<h2::client::Pools>,
@@ -197,6 +199,7 @@ impl Worker {
             demand: seat.demand.clone(),
             adopted: Notify::new(),
             h1_pools: RefCell::default(),
+            kept_bytes: Cell::new(0),
             mux_pools: RefCell::default(),
             desks: RefCell::default(),
             h2_pools: RefCell::default(),

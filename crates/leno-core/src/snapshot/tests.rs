@@ -14,6 +14,7 @@ fn service(name: &str) -> KnownService {
             calls: vec![],
             health: None,
             timeout: None,
+            tries: None,
             external: None,
             send_proxy: None,
             headless: false,
@@ -87,6 +88,7 @@ fn a_gateway_hands_over_to_the_services_rules() {
         when: MatchSpec { path: Some(PathMatch::Prefix(path.into())), ..MatchSpec::default() },
         then: ActionSpec::Service(ServiceId::parse(to).unwrap()),
         timeout: None,
+        tries: None,
     };
     world.gateway = Some(GatewaySpec {
         id: ServiceId::parse("gateway").unwrap(),
@@ -113,6 +115,7 @@ fn two_rules_with_one_target_share_its_backend() {
         when: MatchSpec::default(),
         then: ActionSpec::Split(vec![target(weight)]),
         timeout: None,
+        tries: None,
     };
     product.spec.rules = vec![rule("a", 1), rule("b", 1), rule("c", 2), rule("none", 0)];
     let snapshot = Snapshot::build(&world, None);
