@@ -56,8 +56,19 @@ pub const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(127);
 /// begun.
 pub const CONNECT_TIME_MIN: Duration = Duration::from_millis(1);
 
-/// The field of an answer whose sender has tried again already, between two Lenos.
+/// The field of an answer that fails because of what its sender calls, who has tried again as often as it may: one more
+/// attempt here would be one on top of each of those. Sidecars add it for [`SPENT_REMEMBERED`] after a budget of retries of
+/// the application beside them was used up, or after they got such an answer themselves, so that in a chain of services only
+/// the one next to the failure tries again.
 pub const RETRIED_HEADER: &[u8] = b"leno-retried";
+/// How long a budget that was used up counts as such: some turns of the requests that failed.
+pub const SPENT_REMEMBERED: Duration = Duration::from_secs(1);
+
+/// True when failing answers are to carry [`RETRIED_HEADER`]: `spent` is when a budget of what is called from here was last
+/// used up.
+pub fn is_spent(spent: Option<Instant>, now: Instant) -> bool {
+    spent.is_some_and(|spent| now.since(spent) < SPENT_REMEMBERED)
+}
 
 /// One request.
 #[derive(Debug)]
@@ -461,7 +472,7 @@ impl Exchange {
         if let Some(attempt) = self.record.last() {
             attempt.status = status;
             attempt.failed = Some(Reason::AnswerRetried);
-            attempt.no_retry = Some(why);
+            self.record.no_retry = Some(why);
         }
     }
 
@@ -568,7 +579,7 @@ impl Exchange {
 
     fn picked(&mut self, permit: Permit, now: Instant) {
         let endpoint = permit.endpoint().clone();
-        let attempt = Attempt { endpoint, started: now, status: 0, failed: None, no_retry: None };
+        let attempt = Attempt { endpoint, started: now, status: 0, failed: None };
         if !self.record.begin(attempt) {
             return self.reply(Reason::ConnectFailed);
         }
@@ -601,8 +612,8 @@ impl Exchange {
     /// further one.
     fn no_attempt(&mut self, why: NoRetry, first: Reason) {
         let Some(last) = self.record.last() else { return self.reply(first) };
-        last.no_retry = Some(why);
         let (reason, status) = (last.failed.unwrap_or(first), last.status);
+        self.record.no_retry = Some(why);
         self.reply(reason);
         if reason == Reason::AnswerRetried && !self.call {
             // The answer itself is gone; its status is not.
@@ -787,7 +798,7 @@ impl Exchange {
     fn fail_attempt(&mut self, reason: Reason, no_retry: Option<NoRetry>) {
         if let Some(attempt) = self.record.last() {
             attempt.failed.get_or_insert(reason);
-            attempt.no_retry = attempt.no_retry.or(no_retry);
+            self.record.no_retry = self.record.no_retry.or(no_retry);
         }
     }
 }

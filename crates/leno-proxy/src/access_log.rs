@@ -169,11 +169,9 @@ impl Entry<'_> {
             }
             if attempt.failed.is_some() {
                 // Another attempt, or why there was none.
-                let retry = match attempt.no_retry {
-                    Some(why) => why.word(),
-                    None if at + 1 < self.record.attempts_made() => "yes",
-                    None => "",
-                };
+                let followed = at + 1 < self.record.attempts_made();
+                let why_not = self.record.no_retry.map_or("", |why| why.word());
+                let retry = if followed { "yes" } else { why_not };
                 let _ = write!(out, ",\"retry\":\"{retry}\"");
             }
             out.push('}');

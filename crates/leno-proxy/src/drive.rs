@@ -402,6 +402,38 @@ impl Drive<'_> {
                 if self.exchange.tries().is_some() && self.withhold(&responses.view(), sent) {
                     break 'talk broken_off;
                 }
+                if self.exchange.judges_call()
+                    && arrived.framing != BodyFraming::None
+                    && Status::of(responses.view().fields).is_none()
+                {
+                    let until = self.held_until();
+                    let ended = {
+                        let mut held = pin!(again::ended_without_a_word(responses));
+                        loop {
+                            tokio::select! {
+                                biased;
+                                ended = &mut held => break ended,
+                                ended = &mut upload, if uploading => match ended {
+                                    Upload::Gone => {
+                                        self.handle(Input::DownstreamGone);
+                                        break 'talk broken_off;
+                                    }
+                                    Upload::Malformed => {
+                                        self.handle(Input::RequestMalformed);
+                                        break 'talk broken_off;
+                                    }
+                                    Upload::Refused | Upload::Done => uploading = false,
+                                },
+                                () = self.alarm.until(until) => break None,
+                            }
+                        }
+                    };
+                    if let Some(ended) = ended
+                        && self.withhold_call(responses.trailers(), ended, sent)
+                    {
+                        break 'talk broken_off;
+                    }
+                }
                 self.handle(Input::Response { status: arrived.status });
                 if self.call
                     && let Some(status) = Status::of(responses.view().fields)
@@ -422,7 +454,11 @@ impl Drive<'_> {
                 {
                     self.exchange.allow_silence();
                 }
-                let relayed = sink.head(&responses.view(), &NO_EDITS, framing, responses.upgrade()).await;
+                let fails = arrived.status >= 500
+                    || self.call && self.exchange.record().grpc.is_some_and(|status| status != Status::OK);
+                let marked = if fails { self.mark() } else { None };
+                let edits = marked.as_ref().unwrap_or(&NO_EDITS);
+                let relayed = sink.head(&responses.view(), edits, framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
                     let input = match broken.reason {
                         Reason::UpstreamMalformed => Input::UpstreamEnded(early(broken)),

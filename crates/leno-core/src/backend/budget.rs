@@ -5,7 +5,7 @@ use crate::time::Instant;
 
 /// Retries allowed per ordinary request: one in five (Linkerd's and Envoy's default ratio of 0.2).
 pub const RETRIES_PER_REQUEST: u64 = 5;
-/// Retries allowed each second however few requests there are (Linkerd's default).
+/// Retries allowed each second however few requests there are (Linkerd's default, which adds it to the share).
 pub const RETRIES_PER_SECOND_MIN: u64 = 10;
 /// What can be saved up: this many seconds' worth of the minimum rate (Linkerd's ttl).
 const SAVED_SECONDS_MAX: u64 = 10;
@@ -15,15 +15,18 @@ const SAVED_REQUESTS_MAX: u64 = 100;
 /// One retry in the budget's unit, thousandths.
 const RETRY: u64 = 1_000;
 
-/// A token bucket filled by requests and by time.
+/// A token bucket filled by requests, or by time where that gives more: with many requests there is never more than the
+/// share, with few there is something.
 #[derive(Clone, Debug)]
 pub struct Budget {
     /// Thousandths of a retry.
     saved: u64,
     /// What a request adds to them.
     per_request: u64,
-    /// What a second adds to them.
+    /// What a second adds to them where requests add less.
     per_second: u64,
+    /// What requests have added since time last filled it; time adds only what is missing in that.
+    by_requests: u64,
     /// When time last filled it.
     filled: Option<Instant>,
 }
@@ -37,7 +40,7 @@ impl Default for Budget {
 impl Budget {
     /// A full one.
     pub fn new(spec: Option<BudgetSpec>) -> Self {
-        let mut budget = Self { saved: 0, per_request: 0, per_second: 0, filled: None };
+        let mut budget = Self { saved: 0, per_request: 0, per_second: 0, by_requests: 0, filled: None };
         budget.configure(spec);
         budget.saved = budget.saved_max();
         budget
@@ -59,6 +62,10 @@ impl Budget {
     pub fn deposit(&mut self, now: Instant) {
         self.fill(now);
         self.saved = (self.saved + self.per_request).min(self.saved_max());
+        // What came with the fill belongs to the time before it.
+        if self.filled != Some(now) {
+            self.by_requests += self.per_request;
+        }
     }
 
     /// Takes one retry; false when there is none left.
@@ -83,7 +90,6 @@ impl Budget {
             None => 0,
             Some(filled) => now.as_nanos().saturating_sub(filled.as_nanos()),
         };
-        // What is less would be lost in fractions.
         if passed < FILL_EVERY_NANOS && self.filled.is_some() {
             return;
         }
@@ -93,12 +99,15 @@ impl Budget {
             None => self.saved_max(),
         };
         self.filled = Some(now);
-        self.saved = (self.saved + earned).min(self.saved_max());
+        let missing = earned.saturating_sub(self.by_requests);
+        self.by_requests = 0;
+        self.saved = (self.saved + missing).min(self.saved_max());
     }
 }
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
-const FILL_EVERY_NANOS: u64 = 1_000_000;
+/// How often time fills it, and for how long requests count instead of it.
+const FILL_EVERY_NANOS: u64 = 100_000_000;
 
 #[cfg(test)]
 mod tests;

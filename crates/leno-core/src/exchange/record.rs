@@ -27,6 +27,8 @@ pub struct Record {
     pub reason: Option<Reason>,
     /// How it ended, if it is a call of gRPC.
     pub grpc: Option<Status>,
+    /// Why the last attempt was not followed by another one, if it failed.
+    pub no_retry: Option<NoRetry>,
     /// The status that the client got; 499 when it left before it got one.
     pub status: u16,
     /// How many attempts there are.
@@ -44,8 +46,6 @@ pub struct Attempt {
     pub status: u16,
     /// Why it failed, if it did.
     pub failed: Option<Reason>,
-    /// Why it was not followed by another one, if it failed and was not.
-    pub no_retry: Option<NoRetry>,
 }
 
 /// Why a failed attempt is not followed by another one.
@@ -102,6 +102,7 @@ impl Record {
             more: None,
             reason: None,
             grpc: None,
+            no_retry: None,
             status: 0,
             made: 0,
         }

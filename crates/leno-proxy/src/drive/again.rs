@@ -2,13 +2,24 @@
 
 use std::pin::pin;
 
-use leno_core::exchange::Input;
-use leno_core::head::ResponseHead;
+use leno_core::edit::Edits;
+use leno_core::exchange::{Input, NoRetry, RETRIED_HEADER, is_spent};
+use leno_core::grpc::Status;
+use leno_core::head::{Fields, ResponseHead};
 use leno_core::route::BackendId;
+use leno_core::time::{Duration, Instant};
 
 use super::Drive;
-use crate::body::{Moved, Source};
+use crate::body::{Chunk, Moved, ResponseSource, Source};
+use crate::caller::Caller;
 use crate::telemetry::bump;
+
+/// How long the head of a call's answer is held back for a policy that looks at statuses of calls: a server that fails at
+/// once sends its trailers right behind it, and one that streams must not wait for its first message.
+const HEAD_HELD_MAX: Duration = Duration::from_millis(10);
+
+/// The status of every answer of gRPC.
+const CALL_STATUS: u16 = 200;
 
 impl Drive<'_> {
     /// True when the policy has another attempt made instead of this answer, which the client then never sees.
@@ -16,7 +27,16 @@ impl Drive<'_> {
     pub(super) fn withhold(&mut self, head: &ResponseHead<'_>, sent: &Moved) -> bool {
         self.tell_taken(sent);
         let now = self.worker.now();
-        self.exchange.wants_another(head, now) && self.pay(head.status)
+        let wanted = self.exchange.wants_another(head, now);
+        self.note_deeper(now);
+        wanted && self.pay(head.status)
+    }
+
+    /// What was tried again below as often as it may be is not tried again here, and not above either.
+    fn note_deeper(&self, now: Instant) {
+        if self.exchange.record().no_retry == Some(NoRetry::Deeper) {
+            self.worker.spent.note(now);
+        }
     }
 
     /// Takes the attempt that is wanted instead of an answer from the budget; false when it is used up, so that the answer is
@@ -37,8 +57,37 @@ impl Drive<'_> {
         let allowed = self.worker.backends().try_retry(self.snapshot, backend, now);
         if !allowed {
             bump(&mut self.worker.telemetry().limits, "retry_budget");
+            self.worker.spent.note(now);
         }
         allowed
+    }
+
+    /// What a failing answer of the application beside says to its caller, if that is anything; see [`RETRIED_HEADER`].
+    #[cold]
+    pub(super) fn mark(&self) -> Option<Edits> {
+        let inbound = matches!(self.caller, Caller::Inbound { .. }) && self.leaving.is_none();
+        let marked = inbound && is_spent(self.worker.spent.last(), self.worker.now());
+        marked.then(|| {
+            let mut edits = Edits::new();
+            edits.set(RETRIED_HEADER, b"1");
+            edits
+        })
+    }
+
+    /// The same as [`Drive::withhold`] for a call whose answer's head said nothing and that has ended without a message.
+    #[cold]
+    pub(super) fn withhold_call(&mut self, trailers: Fields<'_>, ended: Status, sent: &Moved) -> bool {
+        self.tell_taken(sent);
+        let now = self.worker.now();
+        let head = ResponseHead { status: CALL_STATUS, reason: b"", fields: trailers };
+        let wanted = self.exchange.wants_another_call(&head, ended, now);
+        self.note_deeper(now);
+        wanted && self.pay(CALL_STATUS)
+    }
+
+    /// When the head of a call's answer is not held back any longer.
+    pub(super) fn held_until(&self) -> Instant {
+        self.due().min(self.worker.now().after(HEAD_HELD_MAX))
     }
 
     /// Waits for the next attempt, unless the client goes away.
@@ -54,5 +103,17 @@ impl Drive<'_> {
             () = self.alarm.until(due) => Input::Timeout,
         };
         self.handle(input);
+    }
+}
+
+/// Waits until an answer to a call has a message or ends; then its status, if it ended without one. Cancel-safe: nothing is
+/// taken.
+pub(super) async fn ended_without_a_word(responses: &mut impl ResponseSource) -> Option<Status> {
+    loop {
+        match responses.peek() {
+            Ok(Chunk::Empty) => responses.wait().await.ok()?,
+            Ok(Chunk::End) => return Status::of(responses.trailers()),
+            Ok(Chunk::Data(_)) | Err(_) => return None,
+        }
     }
 }

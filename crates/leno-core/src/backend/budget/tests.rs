@@ -28,6 +28,7 @@ fn a_budget_is_never_exceeded() {
             }
             let by_requests = (requests + 1) * u64::from(percent);
             let by_time = u128::from(per_second) * u128::from(now.as_nanos()) / 10_000_000;
+            // Each counts where it is more, and which one that is may change all the time.
             let allowed = saved * 100 + by_requests + by_time as u64 + 100;
             assert!(
                 retries * 100 <= allowed,
@@ -35,6 +36,30 @@ fn a_budget_is_never_exceeded() {
             );
         }
     }
+}
+
+/// With many requests the share is all there is.
+#[test]
+fn time_adds_nothing_to_a_larger_share() {
+    let mut budget = Budget::new(None);
+    while budget.withdraw(Instant::ZERO) {}
+    let (mut now, mut retries) = (Instant::ZERO, 0);
+    for _ in 0..10_000 {
+        now = now.after(Duration::from_millis(1));
+        budget.deposit(now);
+        retries += u32::from(budget.withdraw(now));
+    }
+    assert!((1_998..=2_010).contains(&retries), "{retries}");
+    // With one a second time gives ten, and that one its share.
+    let mut retries = 0;
+    for _ in 0..10 {
+        now = now.after(Duration::from_secs(1));
+        budget.deposit(now);
+        while budget.withdraw(now) {
+            retries += 1;
+        }
+    }
+    assert!((99..=103).contains(&retries), "{retries}");
 }
 
 #[test]
