@@ -29,17 +29,20 @@ use alloc::sync::Arc;
 
 use crate::backend::{Choice, Endpoint, NoEndpoint, Outcome, Permit};
 use crate::grpc::Status;
-use crate::head::ResponseHead;
 use crate::reason::Reason;
 use crate::route::{BackendId, Decision, Then};
 use crate::time::{Duration, Instant};
 
+mod policy;
 mod record;
+mod talk;
 mod tries;
 
+pub use policy::{RETRIED_HEADER, SPENT_REMEMBERED, is_spent};
 pub use record::{Attempt, NoRetry, Record};
+pub use talk::{Action, AppSaw, ConnectFailure, Ending, Input};
+use tries::Plan;
 pub use tries::Tries;
-use tries::{Asked, Plan};
 
 /// Attempts per request without configuration, the first included (Istio's default is 3).
 pub const ATTEMPTS: usize = 3;
@@ -55,20 +58,6 @@ pub const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(127);
 /// Time that a connection needs at the least: TCP and TLS within one machine. With less left before the deadline none is
 /// begun.
 pub const CONNECT_TIME_MIN: Duration = Duration::from_millis(1);
-
-/// The field of an answer that fails because of what its sender calls, who has tried again as often as it may: one more
-/// attempt here would be one on top of each of those. Sidecars add it for [`SPENT_REMEMBERED`] after a budget of retries of
-/// the application beside them was used up, or after they got such an answer themselves, so that in a chain of services only
-/// the one next to the failure tries again.
-pub const RETRIED_HEADER: &[u8] = b"leno-retried";
-/// How long a budget that was used up counts as such: some turns of the requests that failed.
-pub const SPENT_REMEMBERED: Duration = Duration::from_secs(1);
-
-/// True when failing answers are to carry [`RETRIED_HEADER`]: `spent` is when a budget of what is called from here was last
-/// used up.
-pub fn is_spent(spent: Option<Instant>, now: Instant) -> bool {
-    spent.is_some_and(|spent| now.since(spent) < SPENT_REMEMBERED)
-}
 
 /// One request.
 #[derive(Debug)]
@@ -112,113 +101,6 @@ enum State {
     /// The client is being told that it failed, or the attempt is being cut.
     Ending,
     Done,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// There is an endpoint, with a place on it.
-    Picked(Permit),
-    /// There is none.
-    NoEndpoint(NoEndpoint),
-    /// The backend's budget does not allow the retry that was asked for.
-    OverBudget,
-    /// No connection stands; one would have to be made.
-    Connecting,
-    /// The connection is there. The shell now sends the head and streams the body.
-    Connected {
-        /// It had been used before: it may have died since without anybody noticing.
-        reused: bool,
-    },
-    /// There is no connection.
-    ConnectFailed(ConnectFailure),
-    /// Some of the request's body was taken from the client, so the request cannot be sent again.
-    BodyTaken,
-    /// A final response head came.
-    Response {
-        /// Its status.
-        status: u16,
-    },
-    /// The answer is not relayed: [`Exchange::wants_another`] said so, and the backend's budget allows it.
-    Withheld {
-        /// Its status.
-        status: u16,
-    },
-    /// The attempt is over.
-    UpstreamEnded(Ending),
-    /// The client is gone.
-    DownstreamGone,
-    /// The rest of the client's request is not what its head announced.
-    RequestMalformed,
-    /// [`Exchange::poll_timeout`] has passed.
-    Timeout,
-}
-
-/// Why there is no connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// Refused, unreachable, or broken while connecting.
-    Refused,
-    /// Not in time.
-    TimedOut,
-    /// The other end is not who it should be, or does not accept us.
-    Tls,
-    /// The endpoint is at one of its limits.
-    Overload,
-}
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// With a complete response, relayed to its last byte.
-    Complete,
-    /// Early: closed, reset, or given up by the other side.
-    Early {
-        /// Whether the application may have seen some of the request.
-        app_saw: AppSaw,
-        /// What to tell the client if there is no other attempt.
-        reason: Reason,
-    },
-}
-
-/// What is known of an application behind a failed attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AppSaw {
-    /// Provably no byte of the request.
-    Nothing,
-    /// Possibly some of it.
-    Maybe,
-}
-
-/// What to do now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Ask the backends for an endpoint; the ones in [`Exchange::tried`] are to be avoided. When `budget` is set, the
-    /// backend's budget has to allow it: answer [`Input::OverBudget`] when it does not.
-    Pick {
-        /// Where to look.
-        choice: Choice,
-        /// Take one retry from the budget first.
-        budget: bool,
-    },
-    /// Wait until [`Exchange::poll_timeout`], or until the client is gone. When `budget` is set, the budget of this backend
-    /// has to allow it first: answer [`Input::OverBudget`] when it does not.
-    Pause {
-        /// Take one retry from the budget first.
-        budget: Option<BackendId>,
-    },
-    /// Connect to the picked endpoint.
-    Dial,
-    /// Send the request head and stream its body, await the response head.
-    Send,
-    /// Relay the response head and stream its body.
-    Relay,
-    /// Answer the client: nothing has been sent to it yet.
-    Reply(Reason),
-    /// End the attempt; the client got a part of the answer and must see that the rest is missing.
-    Cut(Reason),
-    /// Everything is over: read the record.
-    Finish,
 }
 
 impl Exchange {
@@ -395,105 +277,6 @@ impl Exchange {
             .reduce(|next, wait| if wait.0 <= next.0 { wait } else { next })
     }
 
-    /// The same by what is configured.
-    #[cold]
-    fn poll_planned(&self, plan: &Plan) -> Option<(Instant, Reason)> {
-        let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
-        let waits = if self.state == State::Pausing {
-            // Nothing times out by it: the wait is over.
-            let why = self.record.attempts().last().and_then(|attempt| attempt.failed);
-            [None, None, plan.resume.map(|at| (at, why.unwrap_or(Reason::AnswerRetried))), whole]
-        } else {
-            let idle = plan.tries.idle_timeout.filter(|_| !self.silence_allowed);
-            let before_answer = matches!(self.state, State::Dialing | State::Waiting);
-            [
-                idle.map(|idle| (self.progress.after(idle), Reason::IdleTimeout)),
-                self.connect_deadline.map(|at| (at, Reason::ConnectTimeout)),
-                plan.try_deadline.filter(|_| before_answer).map(|at| (at, Reason::TryTimeout)),
-                whole,
-            ]
-        };
-        waits.into_iter().flatten().reduce(|next, wait| if wait.0 <= next.0 { wait } else { next })
-    }
-
-    /// Says whether the policy wants another attempt instead of this answer, and nothing stands against it but the backend's
-    /// budget. Then either [`Input::Withheld`] follows, or [`Exchange::denied`] and [`Input::Response`].
-    pub fn wants_another(&mut self, head: &ResponseHead<'_>, now: Instant) -> bool {
-        match &self.plan {
-            None => false,
-            Some(plan) => plan.tries.retries(head, self.call) && self.allows_another(head, now),
-        }
-    }
-
-    /// The same for a call whose answer's head says nothing, when it has ended without a message.
-    pub fn wants_another_call(&mut self, head: &ResponseHead<'_>, ended: Status, now: Instant) -> bool {
-        match &self.plan {
-            None => false,
-            Some(plan) => plan.tries.retries_status(ended) && self.allows_another(head, now),
-        }
-    }
-
-    #[cold]
-    fn allows_another(&mut self, head: &ResponseHead<'_>, now: Instant) -> bool {
-        let asked = Asked::of(head, self.call);
-        let deeper = head.fields.get_named(RETRIED_HEADER).is_some();
-        let allowed = self.may_repeat(AppSaw::Maybe, Reason::AnswerRetried).and_then(|()| {
-            let made = self.record.attempts_made();
-            let Some(plan) = &mut self.plan else { return Err(NoRetry::NotAsked) };
-            let longest = plan.tries.retry.as_ref().map_or(Duration::ZERO, |retry| retry.asked_wait_max);
-            let asked = match asked {
-                Asked::Nothing => Duration::ZERO,
-                Asked::Wait(wait) if wait <= longest => wait,
-                Asked::Wait(_) | Asked::Never => return Err(NoRetry::AskedToWait),
-            };
-            if deeper {
-                return Err(NoRetry::Deeper);
-            }
-            plan.wait = asked + plan.backoff(made);
-            let resume = now.after(plan.wait + CONNECT_TIME_MIN);
-            if self.deadline.is_some_and(|deadline| deadline < resume) {
-                return Err(NoRetry::Deadline);
-            }
-            Ok(())
-        });
-        if let Err(why) = allowed {
-            self.not_again(head.status, why);
-        }
-        allowed.is_ok()
-    }
-
-    /// The budget does not allow the attempt that was wanted instead of this answer.
-    #[cold]
-    pub fn denied(&mut self, status: u16) {
-        self.not_again(status, NoRetry::Budget);
-    }
-
-    fn not_again(&mut self, status: u16, why: NoRetry) {
-        if let Some(attempt) = self.record.last() {
-            attempt.status = status;
-            attempt.failed = Some(Reason::AnswerRetried);
-            self.record.no_retry = Some(why);
-        }
-    }
-
-    /// How long a connection may take to be made: a long time where there is no limit.
-    pub fn connect_timeout(&self) -> Duration {
-        match &self.plan {
-            None => CONNECT_TIMEOUT,
-            Some(plan) => plan.tries.connect_timeout.unwrap_or(CONNECT_TIMEOUT_MAX),
-        }
-    }
-
-    /// What is configured about the attempts.
-    pub fn tries(&self) -> Option<&Tries> {
-        self.plan.as_ref().map(|plan| &*plan.tries)
-    }
-
-    /// True when how a call ends may want another attempt, so that its answer is held until it says a word or ends.
-    pub fn judges_call(&self) -> bool {
-        self.call && self.plan.as_ref().is_some_and(|plan| plan.tries.judges_calls())
-    }
-
     /// The request is a call of gRPC: its streams may be silent for any time, but it may have a deadline.
     pub const fn begin_call(&mut self) {
         self.call = true;
@@ -525,19 +308,6 @@ impl Exchange {
         self.deadline
     }
 
-    /// True when less is left before the deadline than a connection needs to be made.
-    pub fn is_short_of_time(&self, now: Instant) -> bool {
-        self.deadline.is_some_and(|deadline| deadline.since(now) < CONNECT_TIME_MIN)
-    }
-
-    /// When the attempt under way must be over, to be told to the next hop.
-    pub fn attempt_deadline(&self) -> Option<Instant> {
-        match &self.plan {
-            None => self.deadline,
-            Some(plan) => [self.deadline, plan.try_deadline].into_iter().flatten().min(),
-        }
-    }
-
     /// The endpoint of the current attempt.
     pub fn endpoint(&self) -> Option<&Rc<Endpoint>> {
         self.permit.as_ref().map(Permit::endpoint)
@@ -560,11 +330,6 @@ impl Exchange {
             *key = attempt.endpoint.key;
         }
         (keys, self.record.attempts_made().min(ATTEMPTS))
-    }
-
-    /// The same where something is. When there is no other endpoint, one of these may be tried again.
-    pub fn planned_tried(&self) -> Option<&[u64]> {
-        self.plan.as_ref().map(|plan| &*plan.tried)
     }
 
     /// The record; complete after [`Action::Finish`].
@@ -644,12 +409,10 @@ impl Exchange {
             self.report(Outcome::Unreachable, now);
         }
         // The peer knows the attempt's deadline only; there may be time for another one.
-        let of_attempt = |plan: &Box<Plan>| plan.try_deadline.is_some();
+        let of_attempt = self.plan.as_ref().is_some_and(|plan| plan.try_deadline.is_some());
         let too_late = self.deadline.is_some_and(|deadline| deadline <= now.after(CONNECT_TIME_MIN));
         let reason = match reason {
-            Reason::RequestTimeout if !too_late && self.plan.as_ref().is_some_and(of_attempt) => {
-                Reason::TryTimeout
-            }
+            Reason::RequestTimeout if !too_late && of_attempt => Reason::TryTimeout,
             reason => reason,
         };
         self.retry_or_reply(app_saw, reason, true, now);

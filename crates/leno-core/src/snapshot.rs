@@ -1,12 +1,11 @@
 //! The validated world that one proxy needs, immutable, swapped whole. Built from a [`World`] by [`Snapshot::build`],
 //! which resolves every name once, so that a request resolves none.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
-use core::num::NonZeroU32;
 
 use crate::egress::{self, Destination, Verdict};
 use crate::exchange::Tries;
@@ -25,10 +24,14 @@ use crate::vip::{Vips, is_virtual};
 
 mod addresses;
 mod hosts;
+mod places;
+mod tries;
 
 use addresses::Addresses;
 pub use addresses::{Instance, Published, Target};
 use hosts::{host_names, service_of_host};
+use places::Places;
+use tries::budget;
 
 /// Longest host name looked up (RFC 1035 §2.3.4); a longer one is no service's.
 const HOST_BYTES_MAX: usize = 255;
@@ -44,7 +47,6 @@ pub struct Snapshot {
     pub splits: Vec<Split>,
     /// The endpoints of each service and version that a rule leads to.
     pub backends: Vec<BackendSpec>,
-    /// What services and rules say about attempts.
     tries: Vec<Arc<Tries>>,
     /// Host names (lower case, no port) by which a workload may call a service.
     hosts: BTreeMap<String, ListId>,
@@ -66,13 +68,6 @@ pub struct Snapshot {
     via: Option<Then>,
     /// Where the known services that are outside the mesh are: what leaves for there is declared.
     places: Places,
-}
-
-/// Hosts and addresses with the port that somebody listens on there.
-#[derive(Debug, Default)]
-struct Places {
-    hosts: BTreeMap<Arc<str>, BTreeSet<u16>>,
-    addresses: BTreeSet<SocketAddr>,
 }
 
 /// A named set of endpoints as configured; its live twin is [`crate::backend::Backend`].
@@ -349,11 +344,6 @@ impl Snapshot {
         (list.map_or("", |list| &list.name), rule)
     }
 
-    /// What is configured about the attempts of a request.
-    pub fn tries(&self, decision: &Decision) -> Option<&Arc<Tries>> {
-        self.tries.get(decision.tries?.0.get() as usize - 1)
-    }
-
     /// The backend that an id names.
     pub fn backend(&self, id: BackendId) -> Option<&BackendSpec> {
         self.backends.get(id.0 as usize)
@@ -372,28 +362,6 @@ impl Snapshot {
     }
 }
 
-impl Places {
-    /// Adds where a service answers, if that is outside the mesh.
-    fn add(&mut self, service: &KnownService) {
-        for named in service.spec.external.iter().flat_map(|external| &external.names) {
-            self.hosts.entry(named.host.clone()).or_default().insert(named.port);
-        }
-        let outside = service.endpoints.iter().filter(|it| !matches!(it.transport, Transport::Mesh(_)));
-        self.addresses.extend(outside.map(|endpoint| endpoint.address));
-    }
-
-    /// True when a known service is there: by the name, where there is one, else by the address.
-    fn have(&self, destination: &Destination) -> bool {
-        match (&destination.host, destination.ip) {
-            (Some(host), _) => {
-                self.hosts.get(host.as_str()).is_some_and(|ports| ports.contains(&destination.port))
-            }
-            (None, Some(ip)) => self.addresses.contains(&SocketAddr::new(ip, destination.port)),
-            (None, None) => false,
-        }
-    }
-}
-
 /// What a service's declaration says about connections to it.
 fn expected(spec: &ServiceSpec) -> Expected {
     let looks_at_requests = spec.rules.iter().any(|rule| rule.when != MatchSpec::default());
@@ -405,11 +373,6 @@ fn expected(spec: &ServiceSpec) -> Expected {
     }
 }
 
-/// How many retries the service's endpoints take.
-fn budget(service: &ServiceSpec) -> Option<BudgetSpec> {
-    service.tries.as_ref().and_then(|tries| tries.budget)
-}
-
 /// A snapshot under construction.
 struct Build {
     snapshot: Snapshot,
@@ -417,7 +380,6 @@ struct Build {
     backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
     /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
     splits: BTreeMap<Vec<(BackendId, u32)>, SplitId>,
-    /// The same said in several places is kept once.
     tries: BTreeMap<TriesSpec, TriesId>,
     /// The endpoints of each service that a rule leads to.
     endpoints: BTreeMap<ServiceId, Endpoints>,
@@ -463,17 +425,9 @@ impl Build {
         }
     }
 
-    /// One rule; `outer` is what its service says about attempts. A gateway's rule that says something itself takes the rest
-    /// from the service that it leads to; one that says nothing leaves all to that service's own rules.
+    /// One rule; `outer` is what its service says about attempts.
     fn rule(&mut self, rule: &RuleSpec, outer: Option<&TriesSpec>, world: &World) -> Rule {
-        let led_to = match &rule.then {
-            ActionSpec::Service(id) => world.services.get(id).and_then(|known| known.spec.tries.as_deref()),
-            _ => None,
-        };
-        let tries = match &rule.tries {
-            Some(own) => self.tries(Some(own), outer.or(led_to)),
-            None => self.tries(outer, None),
-        };
+        let tries = self.tries_of_rule(rule, outer, world);
         let then = match &rule.then {
             ActionSpec::Split(targets) => self.split(targets, world),
             ActionSpec::Service(id) => {
@@ -481,21 +435,6 @@ impl Build {
             }
         };
         Rule { name: rule.name.clone(), when: rule.when.clone(), then, timeout: rule.timeout, tries }
-    }
-
-    /// What holds where `own` is said within `outer`; `None` when neither says anything about single requests.
-    fn tries(&mut self, own: Option<&TriesSpec>, outer: Option<&TriesSpec>) -> Option<TriesId> {
-        let spec = TriesSpec { budget: None, ..own?.within(outer) };
-        if !spec.concerns_requests() {
-            return None;
-        }
-        if let Some(known) = self.tries.get(&spec) {
-            return Some(*known);
-        }
-        self.snapshot.tries.push(Arc::new(Tries::from(&spec)));
-        let id = TriesId(NonZeroU32::new(self.snapshot.tries.len() as u32)?);
-        self.tries.insert(spec, id);
-        Some(id)
     }
 
     fn split(&mut self, targets: &[TargetSpec], world: &World) -> Then {
@@ -644,9 +583,7 @@ impl Build {
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
-        // The caller's sidecar says how long a request may take; how long it may be silent holds at both.
-        let idle = declared.and_then(|spec| spec.tries.as_ref()?.idle_timeout);
-        let tries = self.tries(Some(&TriesSpec { idle_timeout: idle, ..TriesSpec::default() }), None);
+        let tries = self.local_tries(declared);
         let list = RuleList {
             name: app.service.to_string().into(),
             rules: Rules::default(),

@@ -6,18 +6,15 @@ use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
 
-use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::grpc::{self, Status};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
-use leno_core::proxy_protocol::{self, Ends};
 use leno_core::reason::{Reason, phrase};
-use leno_core::route::{BackendId, Speak, Then, speak};
+use leno_core::route::Then;
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::Protocol;
 use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
@@ -33,6 +30,7 @@ use crate::outside::Refused;
 use crate::worker::Worker;
 
 mod again;
+mod alarm;
 mod kept;
 mod learn;
 mod leave;
@@ -228,29 +226,6 @@ impl Drive<'_> {
         None
     }
 
-    /// What the endpoint is spoken to.
-    fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
-        let how = speak(self.request.kind, protocol);
-        if how != Speak::Http2 || protocol != Protocol::Auto {
-            return how;
-        }
-        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
-        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
-        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
-    }
-
-    /// What a new connection begins with before anybody's first byte: a header that names the client, where that is asked for.
-    fn begin(&self, upstream: &Upstream, backend: BackendId) -> std::io::Result<()> {
-        let version = self.snapshot.backend(backend).and_then(|backend| backend.send_proxy);
-        let (Upstream::Opaque(connection), Some(version)) = (upstream, version) else { return Ok(()) };
-        let endpoint = self.exchange.endpoint().map(|endpoint| endpoint.spec.address);
-        let source = self.client.address;
-        let destination = self.client.destination.or(endpoint).unwrap_or(source);
-        let mut header = Vec::new();
-        proxy_protocol::encode(version, &Ends { source, destination }, &mut header);
-        connection.begin_with(&header)
-    }
-
     /// Sends the request, relays the response, and keeps the connection if it can be used again.
     async fn send<S: Source, K: ResponseSink>(&mut self, upstream: Upstream, source: &mut S, sink: &mut K) {
         let now = self.worker.now();
@@ -406,31 +381,8 @@ impl Drive<'_> {
                     && arrived.framing != BodyFraming::None
                     && Status::of(responses.view().fields).is_none()
                 {
-                    let until = self.held_until();
-                    let ended = {
-                        let mut held = pin!(again::ended_without_a_word(responses));
-                        loop {
-                            tokio::select! {
-                                biased;
-                                ended = &mut held => break ended,
-                                ended = &mut upload, if uploading => match ended {
-                                    Upload::Gone => {
-                                        self.handle(Input::DownstreamGone);
-                                        break 'talk broken_off;
-                                    }
-                                    Upload::Malformed => {
-                                        self.handle(Input::RequestMalformed);
-                                        break 'talk broken_off;
-                                    }
-                                    Upload::Refused | Upload::Done => uploading = false,
-                                },
-                                () = self.alarm.until(until) => break None,
-                            }
-                        }
-                    };
-                    if let Some(ended) = ended
-                        && self.withhold_call(responses.trailers(), ended, sent)
-                    {
+                    let held = self.hold(responses, upload.as_mut(), &mut uploading, sent);
+                    if !pin!(held).await {
                         break 'talk broken_off;
                     }
                 }
@@ -454,9 +406,8 @@ impl Drive<'_> {
                 {
                     self.exchange.allow_silence();
                 }
-                let fails = arrived.status >= 500
-                    || self.call && self.exchange.record().grpc.is_some_and(|status| status != Status::OK);
-                let marked = if fails { self.mark() } else { None };
+                let marked =
+                    if arrived.status >= 500 || self.call { self.mark(arrived.status) } else { None };
                 let edits = marked.as_ref().unwrap_or(&NO_EDITS);
                 let relayed = sink.head(&responses.view(), edits, framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
@@ -544,33 +495,6 @@ impl Drive<'_> {
         add(&self.sent, sent);
         add(&self.received, received);
         conversed
-    }
-
-    /// When the next deadline is.
-    fn due(&self) -> Instant {
-        self.exchange.poll_timeout().map_or(NEVER, |(at, _)| at)
-    }
-
-    /// The alarm rang. True when that ends the attempt; false when something has moved since the deadline was set.
-    fn timed_out(&mut self, sent: &Moved, received: &Moved) -> bool {
-        let now = self.worker.now();
-        if sent.lately.take() | received.lately.take() {
-            self.exchange.progress(now);
-        }
-        match self.exchange.poll_timeout() {
-            Some((due, _)) if due > now => false,
-            None => false,
-            Some(_) => {
-                self.exchange.handle(Input::Timeout, now);
-                true
-            }
-        }
-    }
-
-    fn tell_taken(&mut self, sent: &Moved) {
-        if sent.taken.get() {
-            self.handle(Input::BodyTaken);
-        }
     }
 
     /// Answers the client here, or tells a peer why there is no answer.

@@ -1,6 +1,6 @@
 //! Between two attempts: whether an answer is held back, what that costs, and the wait.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use leno_core::edit::Edits;
 use leno_core::exchange::{Input, NoRetry, RETRIED_HEADER, is_spent};
@@ -10,6 +10,7 @@ use leno_core::route::BackendId;
 use leno_core::time::{Duration, Instant};
 
 use super::Drive;
+use super::upload::Upload;
 use crate::body::{Chunk, Moved, ResponseSource, Source};
 use crate::caller::Caller;
 use crate::telemetry::bump;
@@ -63,8 +64,11 @@ impl Drive<'_> {
     }
 
     /// What a failing answer of the application beside says to its caller, if that is anything; see [`RETRIED_HEADER`].
-    #[cold]
-    pub(super) fn mark(&self) -> Option<Edits> {
+    pub(super) fn mark(&self, status: u16) -> Option<Edits> {
+        let failed = self.exchange.record().grpc.is_some_and(|status| status != Status::OK);
+        if status < 500 && !failed {
+            return None;
+        }
         let inbound = matches!(self.caller, Caller::Inbound { .. }) && self.leaving.is_none();
         let marked = inbound && is_spent(self.worker.spent.last(), self.worker.now());
         marked.then(|| {
@@ -76,7 +80,7 @@ impl Drive<'_> {
 
     /// The same as [`Drive::withhold`] for a call whose answer's head said nothing and that has ended without a message.
     #[cold]
-    pub(super) fn withhold_call(&mut self, trailers: Fields<'_>, ended: Status, sent: &Moved) -> bool {
+    fn withhold_call(&mut self, trailers: Fields<'_>, ended: Status, sent: &Moved) -> bool {
         self.tell_taken(sent);
         let now = self.worker.now();
         let head = ResponseHead { status: CALL_STATUS, reason: b"", fields: trailers };
@@ -85,9 +89,38 @@ impl Drive<'_> {
         wanted && self.pay(CALL_STATUS)
     }
 
-    /// When the head of a call's answer is not held back any longer.
-    pub(super) fn held_until(&self) -> Instant {
-        self.due().min(self.worker.now().after(HEAD_HELD_MAX))
+    /// Holds the head of a call's answer back until it has a message or ends, for no longer than [`HEAD_HELD_MAX`]. False when
+    /// it is not to be relayed: another attempt is made instead of it, or there is nobody to relay it to.
+    pub(super) async fn hold(
+        &mut self,
+        responses: &mut impl ResponseSource,
+        mut upload: Pin<&mut impl Future<Output = Upload>>,
+        uploading: &mut bool,
+        sent: &Moved,
+    ) -> bool {
+        let until = self.due().min(self.worker.now().after(HEAD_HELD_MAX));
+        let ended = {
+            let mut held = pin!(ended_without_a_word(responses));
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut held => break ended,
+                    ended = &mut upload, if *uploading => {
+                        match ended {
+                            Upload::Gone => self.handle(Input::DownstreamGone),
+                            Upload::Malformed => self.handle(Input::RequestMalformed),
+                            Upload::Refused | Upload::Done => {
+                                *uploading = false;
+                                continue;
+                            }
+                        }
+                        return false;
+                    }
+                    () = self.alarm.until(until) => break None,
+                }
+            }
+        };
+        ended.is_none_or(|ended| !self.withhold_call(responses.trailers(), ended, sent))
     }
 
     /// Waits for the next attempt, unless the client goes away.
@@ -108,7 +141,7 @@ impl Drive<'_> {
 
 /// Waits until an answer to a call has a message or ends; then its status, if it ended without one. Cancel-safe: nothing is
 /// taken.
-pub(super) async fn ended_without_a_word(responses: &mut impl ResponseSource) -> Option<Status> {
+async fn ended_without_a_word(responses: &mut impl ResponseSource) -> Option<Status> {
     loop {
         match responses.peek() {
             Ok(Chunk::Empty) => responses.wait().await.ok()?,

@@ -84,7 +84,7 @@ fn a_proof_lets_every_method_be_tried_again() {
         let way = Way::single_to(settings, Origin::start(1), &[nobody]);
         let origin = Origin::start(1);
         let apps = [nobody, origin.addresses[0]];
-        let pair = Way::pair_to(settings, origin, &apps);
+        let pair = Way::pair_to(settings, origin, &apps, 0);
         for way in [way, pair] {
             for (method, body) in [("GET", ""), ("POST", ""), ("POST", BODY), ("PATCH", BODY)] {
                 for at in 0..8 {

@@ -1,6 +1,7 @@
 //! Timeouts and retries through real proxies: one, and a pair of sidecars with mutual TLS between them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
+mod chain;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
@@ -10,7 +11,7 @@ mod timeouts;
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -28,6 +29,8 @@ struct Way {
     address: SocketAddr,
     origin: Origin,
     log: PathBuf,
+    /// Peers that accept connections and say nothing.
+    _silent: Vec<TcpListener>,
     /// Killed when the test is done.
     _proxies: Vec<Running>,
     _folder: tempfile::TempDir,
@@ -55,17 +58,26 @@ impl Way {
         let log = folder.path().join("access.log");
         let proxy = proxy(&file, "gateway", None, &log);
         let address = ([127, 0, 0, 1], port).into();
-        Self { name: "one hop", address, origin, log, _proxies: vec![proxy], _folder: folder }
+        Self {
+            name: "one hop",
+            address,
+            origin,
+            log,
+            _silent: vec![],
+            _proxies: vec![proxy],
+            _folder: folder,
+        }
     }
 
     /// A client's sidecar, and one beside each address of the application, with mutual TLS between them.
     fn pair(settings: &str) -> Self {
         let origin = Origin::start(2);
         let apps = origin.addresses.clone();
-        Self::pair_to(settings, origin, &apps)
+        Self::pair_to(settings, origin, &apps, 0)
     }
 
-    fn pair_to(settings: &str, origin: Origin, apps: &[SocketAddr]) -> Self {
+    /// The same, with other addresses of the application; the sidecars beside the first `mute` of them say nothing.
+    fn pair_to(settings: &str, origin: Origin, apps: &[SocketAddr], mute: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [out, own, app] = [free_port(), free_port(), free_port()];
         let mut text = format!(
@@ -74,20 +86,21 @@ impl Way {
              \x20 server:\n    balance: round-robin\n    health: none\n{}    instances:\n",
             indented(settings)
         );
+        let silent: Vec<TcpListener> = (0..mute).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         for (at, address) in apps.iter().enumerate() {
-            let mesh = free_port();
+            let mesh = silent.get(at).map_or_else(free_port, |it| it.local_addr().unwrap().port());
             writeln!(text, "      - {{name: s{at}, address: \"{address}\", mesh: \"127.0.0.1:{mesh}\"}}")
                 .unwrap();
         }
         let file = folder.path().join("mesh.yaml");
         std::fs::write(&file, text).unwrap();
         let (identity, log) = (folder.path().join("identity"), folder.path().join("access.log"));
-        let servers = (0..apps.len()).map(|at| format!("s{at}"));
+        let servers = (mute..apps.len()).map(|at| format!("s{at}"));
         let mut proxies: Vec<Running> =
             servers.map(|role| proxy(&file, &role, Some(&identity), &folder.path().join(&role))).collect();
         proxies.push(proxy(&file, "client", Some(&identity), &log));
         let address = ([127, 0, 0, 1], out).into();
-        Self { name: "a pair", address, origin, log, _proxies: proxies, _folder: folder }
+        Self { name: "a pair", address, origin, log, _silent: silent, _proxies: proxies, _folder: folder }
     }
 
     /// Runs a test once for each way.

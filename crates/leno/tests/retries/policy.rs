@@ -143,7 +143,7 @@ fn what_had_no_effect_is_tried_again_with_its_body() {
     let origin = Origin::start(1);
     let nobody = ([127, 0, 0, 1], free_port()).into();
     let apps = [nobody, origin.addresses[0]];
-    let way = Way::pair_to("retry: {backoff: 0}", origin, &apps);
+    let way = Way::pair_to("retry: {backoff: 0}", origin, &apps, 0);
     for at in 0..6 {
         let path = format!("/{at}");
         assert_eq!(status(&way.ask("POST", &path, "", "a body")), 200, "{path}");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::origin::Fault;
+use crate::origin::{Fault, Origin};
 use crate::{Way, status};
 
 /// The seed's setting: 10 s in all, three attempts of 1 s (here a fifth of each, for the test's sake).
@@ -58,4 +58,26 @@ fn silence_has_a_limit_of_its_own() {
         way.origin.fail(&[Fault::Late(Duration::from_millis(500))]);
         assert_eq!(status(&way.ask("GET", "/slow", "", "")), 200);
     });
+}
+
+/// TCP is there at once, the handshake of TLS never: the other instance gets the request, whatever its method.
+#[test]
+fn a_connection_has_a_limit_of_its_own() {
+    let origin = Origin::start(2);
+    let apps = origin.addresses.clone();
+    let way = Way::pair_to("timeout: {connect: 300ms}", origin, &apps, 1);
+    let mut slow = 0;
+    for at in 0..2 {
+        let began = Instant::now();
+        let path = format!("/{at}");
+        assert_eq!(status(&way.ask("POST", &path, "", "x")), 200);
+        assert_eq!(way.origin.effects(&path), 1);
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(1_500), "{took:?}");
+        slow += u32::from(took >= Duration::from_millis(300));
+        let line = way.logged(&path);
+        let attempts = line["attempts"].as_array().unwrap();
+        assert!(attempts.len() == 1 || attempts[0]["failed"] == "connect_timeout", "{line}");
+    }
+    assert_eq!(slow, 1, "round robin");
 }

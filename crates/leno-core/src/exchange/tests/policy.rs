@@ -157,7 +157,8 @@ fn why_there_is_no_other_attempt_is_recorded() {
     let taken: Change = |scene| {
         scene.handle(Input::BodyTaken);
     };
-    let rows: [(RetrySpec, bool, Option<Duration>, &[(&str, &str)], Change, NoRetry); 8] = [
+    type Row<'a> = (RetrySpec, bool, Option<Duration>, &'a [(&'a str, &'a str)], Change, NoRetry);
+    let rows: [Row<'_>; 8] = [
         (RetrySpec { attempts: 1, ..fails() }, true, None, &[], nothing, NoRetry::Attempts),
         (fails(), false, None, &[], nothing, NoRetry::NotIdempotent),
         (fails(), true, None, &[], taken, NoRetry::BodyGone),
