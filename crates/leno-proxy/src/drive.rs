@@ -303,7 +303,7 @@ impl Drive<'_> {
         let broken_off = Conversed { complete: false };
         let (sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
         let (sent, received) = (&sent, &received);
-        let mut kept = self.kept.take();
+        let kept = self.kept.take();
         received.call.set(self.call);
         let mut uploading = true;
         let uploaded = std::cell::Cell::new(false);
@@ -313,7 +313,7 @@ impl Drive<'_> {
         let no_body = !eager && matches!(self.request.framing, BodyFraming::None | BodyFraming::Tunnel);
         let conversed = 'talk: {
             let arrived = {
-                let kept = kept.as_deref_mut();
+                let kept = kept.as_deref();
                 let mut upload =
                     pin!(upload(source, requests, sent, &uploaded, kept, no_body, tunnel_offered, eager));
                 // The response head; interim ones are passed on, so many as a peer may send over the transport.
@@ -380,7 +380,9 @@ impl Drive<'_> {
                     }
                 };
                 if self.exchange.tries().is_some() && self.withhold(&responses.view(), sent) {
-                    break 'talk broken_off;
+                    let nothing_follows =
+                        matches!(arrived.framing, BodyFraming::None | BodyFraming::Length(0));
+                    break 'talk Conversed { complete: nothing_follows && uploaded.get() };
                 }
                 if self.exchange.judges_call()
                     && arrived.framing != BodyFraming::None
@@ -399,6 +401,9 @@ impl Drive<'_> {
                 }
                 if self.exchange.poll_action() != Some(Action::Relay) {
                     break 'talk broken_off;
+                }
+                if let Some(kept) = kept {
+                    kept.release();
                 }
                 if self.worker.draining() {
                     sink.close_after();

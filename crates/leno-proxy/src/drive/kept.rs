@@ -1,5 +1,6 @@
 //! A request's body as far as it was sent, kept so that it can be sent again.
 
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use leno_core::exchange::Tries;
@@ -17,11 +18,12 @@ pub(crate) const KEPT_BYTES_MAX: usize = 16 << 20;
 /// What was sent of one body.
 pub(super) struct Kept {
     worker: Rc<Worker>,
-    bytes: Vec<u8>,
+    /// Shared while it is written once more.
+    bytes: RefCell<Rc<Vec<u8>>>,
     /// The most that is kept of it.
     bytes_max: usize,
-    /// Some of it was not kept: none is any more.
-    lost: bool,
+    /// Nothing is kept any more: some of it was not, or it will not be needed.
+    over: Cell<bool>,
 }
 
 impl Kept {
@@ -36,29 +38,36 @@ impl Kept {
         if !fits || request.kind == Kind::Tcp || !request.upgrade.is_empty() {
             return None;
         }
-        Some(Box::new(Self { worker: worker.clone(), bytes: Vec::new(), bytes_max, lost: false }))
+        let (bytes, over) = (RefCell::default(), Cell::new(false));
+        Some(Box::new(Self { worker: worker.clone(), bytes, bytes_max, over }))
     }
 
     /// Keeps what was sent; false when there is no room, and from then on.
-    fn keep(&mut self, payload: &[u8]) -> bool {
-        let kept = &self.worker.kept_bytes;
-        if !self.lost && self.bytes.len() + payload.len() <= self.bytes_max {
-            if kept.get() + payload.len() <= KEPT_BYTES_MAX {
-                kept.set(kept.get() + payload.len());
-                self.bytes.extend_from_slice(payload);
-                return true;
-            }
+    fn keep(&self, payload: &[u8]) -> bool {
+        if self.over.get() {
+            return false;
+        }
+        let (kept, mut bytes) = (&self.worker.kept_bytes, self.bytes.borrow_mut());
+        let fits = bytes.len() + payload.len() <= self.bytes_max;
+        if fits && kept.get() + payload.len() <= KEPT_BYTES_MAX {
+            kept.set(kept.get() + payload.len());
+            Rc::make_mut(&mut bytes).extend_from_slice(payload);
+            return true;
+        }
+        drop(bytes);
+        if fits {
             bump(&mut self.worker.telemetry().limits, "kept_bodies");
         }
-        self.lost = true;
         self.release();
         false
     }
 
-    fn release(&mut self) {
+    /// Forgets all of it: the request will not be sent again.
+    pub(super) fn release(&self) {
+        self.over.set(true);
+        let bytes = self.bytes.take();
         let kept = &self.worker.kept_bytes;
-        kept.set(kept.get().saturating_sub(self.bytes.len()));
-        self.bytes = Vec::new();
+        kept.set(kept.get().saturating_sub(bytes.len()));
     }
 }
 
@@ -74,14 +83,16 @@ pub(super) async fn pump_kept(
     source: &mut impl Source,
     sink: &mut impl RequestSink,
     moved: &Moved,
-    kept: &mut Kept,
+    kept: &Kept,
 ) -> Result<(), PumpError> {
-    if !kept.bytes.is_empty() {
-        sink.write(&kept.bytes).await.map_err(|_| PumpError::Sink)?;
-        moved.bytes.set(moved.bytes.get() + kept.bytes.len() as u64);
+    let before = kept.bytes.borrow().clone();
+    if !before.is_empty() {
+        sink.write(&before).await.map_err(|_| PumpError::Sink)?;
+        moved.bytes.set(moved.bytes.get() + before.len() as u64);
         moved.lately.set(true);
     }
-    while !kept.lost {
+    drop(before);
+    while !kept.over.get() {
         match source.peek().map_err(PumpError::Source)? {
             Chunk::Data(payload) => {
                 let bytes = payload.len() as u64;

@@ -28,7 +28,7 @@ pub(super) async fn upload<S: Source, W: RequestSink>(
     requests: &mut W,
     sent: &Moved,
     uploaded: &std::cell::Cell<bool>,
-    kept: Option<&mut Kept>,
+    kept: Option<&Kept>,
     no_body: bool,
     tunnel_offered: bool,
     eager: bool,

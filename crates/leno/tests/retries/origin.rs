@@ -35,6 +35,8 @@ pub(crate) struct Seen {
 #[derive(Debug, Default)]
 struct Ledger {
     faults: Vec<Fault>,
+    /// Connections are closed where they else are reset.
+    gently: bool,
     /// How often each path was done.
     effects: BTreeMap<String, u32>,
     seen: Vec<Seen>,
@@ -73,6 +75,15 @@ impl Origin {
         self.ledger.lock().unwrap().faults = faults.iter().rev().cloned().collect();
     }
 
+    /// Connections are closed from now on, not reset.
+    pub(crate) fn close_gently(&self) {
+        self.ledger.lock().unwrap().gently = true;
+    }
+
+    pub(crate) fn is_gentle(&self) -> bool {
+        self.ledger.lock().unwrap().gently
+    }
+
     /// Faults that nobody has met.
     pub(crate) fn unmet(&self) -> usize {
         self.ledger.lock().unwrap().faults.len()
@@ -97,10 +108,13 @@ fn serve(mut stream: TcpStream, place: usize, ledger: &Mutex<Ledger>) {
             Ok(1..) => {}
             Ok(0) | Err(_) => return,
         }
-        let fault = ledger.lock().unwrap().faults.pop().unwrap_or_default();
+        let (fault, gently) = {
+            let mut ledger = ledger.lock().unwrap();
+            (ledger.faults.pop().unwrap_or_default(), ledger.gently)
+        };
         let limit = if let Fault::Request(bytes) = fault { bytes } else { usize::MAX };
         let Some(seen) = read_request(&mut stream, limit) else {
-            return reset(&stream);
+            return end(&stream, gently);
         };
         let path = seen.head.split(' ').nth(1).unwrap_or_default().to_owned();
         {
@@ -116,7 +130,7 @@ fn serve(mut stream: TcpStream, place: usize, ledger: &Mutex<Ledger>) {
                     // What was written has to leave before the reset overtakes it.
                     thread::sleep(Duration::from_millis(1));
                 }
-                return reset(&stream);
+                return end(&stream, gently);
             }
             Fault::Answer(status, fields) => {
                 write!(stream, "HTTP/1.1 {status} So\r\ncontent-length: 0\r\n{fields}\r\n")
@@ -177,6 +191,9 @@ fn read_request(stream: &mut TcpStream, limit: usize) -> Option<Seen> {
     Some(Seen { head: String::from_utf8_lossy(&bytes).into_owned(), body, place: 0 })
 }
 
-fn reset(stream: &TcpStream) {
+fn end(stream: &TcpStream, gently: bool) {
+    if gently {
+        return;
+    }
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).ok();
 }
