@@ -4,6 +4,7 @@
 mod chain;
 #[path = "../common/mod.rs"]
 mod common;
+mod controlled;
 mod faults;
 mod origin;
 mod policy;
