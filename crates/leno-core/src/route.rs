@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::OnceCell;
 use core::net::SocketAddr;
+use core::num::NonZeroU32;
 use core::ops::Deref;
 
 use crate::head::RequestHead;
@@ -33,6 +34,10 @@ pub struct SplitId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BackendId(pub u32);
 
+/// What is configured about attempts: the place in its snapshot, plus one, so that nothing is as small as something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TriesId(pub NonZeroU32);
+
 /// Ordered rules and what happens when none matches.
 #[derive(Clone, Debug)]
 pub struct RuleList {
@@ -44,6 +49,8 @@ pub struct RuleList {
     pub otherwise: Then,
     /// For requests whose rule sets none.
     pub timeout: Option<Duration>,
+    /// For requests that no rule matches.
+    pub tries: Option<TriesId>,
     /// What may be spoken on connections that end up here.
     pub expected: Expected,
 }
@@ -90,6 +97,8 @@ pub struct Rule {
     pub then: Then,
     /// Overrides the list's timeout.
     pub timeout: Option<Duration>,
+    /// What holds for its requests' attempts, the list's share included.
+    pub tries: Option<TriesId>,
 }
 
 /// What a rule does, with every name resolved.
@@ -131,8 +140,10 @@ pub struct Decision {
     pub rule: Option<u32>,
     /// What to do.
     pub then: Then,
-    /// How long the whole exchange may take.
+    /// How long the whole exchange may take; 0: no limit.
     pub timeout: Option<Duration>,
+    /// What is configured about its attempts.
+    pub tries: Option<TriesId>,
 }
 
 /// A request head with the parts that rules look at most, each found once and not once per rule.
@@ -166,7 +177,7 @@ pub const fn speak(kind: Kind, protocol: Protocol) -> Speak {
 /// Decides where a request goes, beginning in `lists[first]`. Never answers [`Then::List`].
 pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Decision {
     let subject = Subject::new(head);
-    let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None };
+    let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None, tries: None };
     for _ in 0..DELEGATION_MAX {
         let Some(list) = lists.get(decision.list.0 as usize) else { break };
         let matched = list.rules.first_match(&subject);
@@ -175,6 +186,7 @@ pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Deci
         decision.then = rule.map_or(list.otherwise, |rule| rule.then);
         // The rule nearest to the caller that sets a timeout has the say: it knows how long this caller waits.
         decision.timeout = decision.timeout.or(rule.and_then(|rule| rule.timeout)).or(list.timeout);
+        decision.tries = decision.tries.or(rule.map_or(list.tries, |rule| rule.tries));
         match decision.then {
             Then::List(next) => decision.list = next,
             _ => return decision,
@@ -186,7 +198,7 @@ pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Deci
 /// Decides where a connection goes that carries no requests: the first rule of `lists[first]` that asks for nothing, such as
 /// a split by version, else what holds when no rule matches. Where requests are looked at, such a connection has no way.
 pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
-    let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None };
+    let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None, tries: None };
     for _ in 0..DELEGATION_MAX {
         let Some(list) = lists.get(decision.list.0 as usize) else { break };
         if list.expected == Expected::Http {
@@ -194,7 +206,9 @@ pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
         }
         let matched = list.rules.iter().position(|rule| rule.when == MatchSpec::default());
         decision.rule = matched.map(|at| at as u32);
-        decision.then = matched.and_then(|at| list.rules.get(at)).map_or(list.otherwise, |rule| rule.then);
+        let rule = matched.and_then(|at| list.rules.get(at));
+        decision.then = rule.map_or(list.otherwise, |rule| rule.then);
+        decision.tries = decision.tries.or(rule.map_or(list.tries, |rule| rule.tries));
         match decision.then {
             Then::List(next) => decision.list = next,
             _ => return decision,

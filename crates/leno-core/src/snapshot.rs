@@ -1,32 +1,37 @@
 //! The validated world that one proxy needs, immutable, swapped whole. Built from a [`World`] by [`Snapshot::build`],
 //! which resolves every name once, so that a request resolves none.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::egress::{self, Destination, Verdict};
+use crate::exchange::Tries;
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
 use crate::route::{
-    BackendId, Decision, Expected, ListId, Rule, RuleList, Rules, Split, SplitId, Then, decide,
+    BackendId, Decision, Expected, ListId, Rule, RuleList, Rules, Split, SplitId, Then, TriesId, decide,
     decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
-    ServiceSpec, TargetSpec, Transport, Via, World,
+    ActionSpec, Balance, BudgetSpec, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec,
+    Protocol, RuleSpec, ServiceSpec, TargetSpec, Transport, TriesSpec, Via, World,
 };
 use crate::time::Duration;
 use crate::vip::{Vips, is_virtual};
 
 mod addresses;
 mod hosts;
+mod places;
+mod tries;
 
 use addresses::Addresses;
 pub use addresses::{Instance, Published, Target};
 use hosts::{host_names, service_of_host};
+use places::Places;
+use tries::budget;
 
 /// Longest host name looked up (RFC 1035 §2.3.4); a longer one is no service's.
 const HOST_BYTES_MAX: usize = 255;
@@ -42,6 +47,7 @@ pub struct Snapshot {
     pub splits: Vec<Split>,
     /// The endpoints of each service and version that a rule leads to.
     pub backends: Vec<BackendSpec>,
+    tries: Vec<Arc<Tries>>,
     /// Host names (lower case, no port) by which a workload may call a service.
     hosts: BTreeMap<String, ListId>,
     /// The list of each known service.
@@ -64,13 +70,6 @@ pub struct Snapshot {
     places: Places,
 }
 
-/// Hosts and addresses with the port that somebody listens on there.
-#[derive(Debug, Default)]
-struct Places {
-    hosts: BTreeMap<Arc<str>, BTreeSet<u16>>,
-    addresses: BTreeSet<SocketAddr>,
-}
-
 /// A named set of endpoints as configured; its live twin is [`crate::backend::Backend`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSpec {
@@ -82,6 +81,8 @@ pub struct BackendSpec {
     pub balance: Balance,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// How many retries its endpoints take; `None`: as many as without configuration.
+    pub budget: Option<BudgetSpec>,
     /// Connections begin with a PROXY header.
     pub send_proxy: Option<crate::proxy_protocol::Version>,
     /// In the order of their names.
@@ -141,6 +142,7 @@ impl Snapshot {
             snapshot: Self::default(),
             backends: BTreeMap::new(),
             splits: BTreeMap::new(),
+            tries: BTreeMap::new(),
             endpoints: BTreeMap::new(),
         };
         build.snapshot.generation = world.generation;
@@ -151,11 +153,13 @@ impl Snapshot {
         }
         // Every service has its list before any rule is resolved, so that rules may name any service.
         for (id, service) in &world.services {
+            let tries = build.tries(service.spec.tries.as_deref(), None);
             let list = build.add_list(RuleList {
                 name: id.to_string().into(),
                 rules: Rules::default(),
                 otherwise: Then::NoSuchService,
                 timeout: service.spec.timeout,
+                tries,
                 expected: expected(&service.spec),
             });
             build.snapshot.services.insert(id.clone(), list);
@@ -168,12 +172,13 @@ impl Snapshot {
         }
         build.publish(world, vips);
         if let Some(gateway) = &world.gateway {
-            let rules: Vec<Rule> = gateway.rules.iter().map(|rule| build.rule(rule, world)).collect();
+            let rules: Vec<Rule> = gateway.rules.iter().map(|rule| build.rule(rule, None, world)).collect();
             let list = build.add_list(RuleList {
                 name: gateway.id.name.as_str().into(),
                 rules: rules.into(),
                 otherwise: Then::NoRoute,
                 timeout: None,
+                tries: None,
                 expected: Expected::Http,
             });
             build.snapshot.gateway = Some(list);
@@ -192,7 +197,13 @@ impl Snapshot {
     pub fn decide(&self, entry: Entry<'_>, head: &RequestHead<'_>) -> Decision {
         // A tunnel through a forward proxy or gateway carries bytes, not requests: that is not served yet.
         if head.method == b"CONNECT" && entry != Entry::Inbound {
-            return Decision { list: ListId(u32::MAX), rule: None, then: Then::Unsupported, timeout: None };
+            return Decision {
+                list: ListId(u32::MAX),
+                rule: None,
+                then: Then::Unsupported,
+                timeout: None,
+                tries: None,
+            };
         }
         match self.list(entry, head.authority) {
             Some(list) => decide(&self.lists, list, head),
@@ -262,7 +273,8 @@ impl Snapshot {
 
     /// The decision about a request that the gateway's listener does not let in.
     pub fn turned_away(&self, then: Then) -> Decision {
-        Decision { list: self.gateway.unwrap_or(ListId(u32::MAX)), rule: None, then, timeout: None }
+        let list = self.gateway.unwrap_or(ListId(u32::MAX));
+        Decision { list, rule: None, then, timeout: None, tries: None }
     }
 
     fn undecided(entry: Entry<'_>) -> Decision {
@@ -272,7 +284,7 @@ impl Snapshot {
             Entry::Address(address) if !is_virtual(address.ip()) => Then::Direct(address),
             Entry::Address(_) | Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
         };
-        Decision { list: ListId(u32::MAX), rule: None, then, timeout: None }
+        Decision { list: ListId(u32::MAX), rule: None, then, timeout: None, tries: None }
     }
 
     /// The gateway's listener with this name.
@@ -350,28 +362,6 @@ impl Snapshot {
     }
 }
 
-impl Places {
-    /// Adds where a service answers, if that is outside the mesh.
-    fn add(&mut self, service: &KnownService) {
-        for named in service.spec.external.iter().flat_map(|external| &external.names) {
-            self.hosts.entry(named.host.clone()).or_default().insert(named.port);
-        }
-        let outside = service.endpoints.iter().filter(|it| !matches!(it.transport, Transport::Mesh(_)));
-        self.addresses.extend(outside.map(|endpoint| endpoint.address));
-    }
-
-    /// True when a known service is there: by the name, where there is one, else by the address.
-    fn have(&self, destination: &Destination) -> bool {
-        match (&destination.host, destination.ip) {
-            (Some(host), _) => {
-                self.hosts.get(host.as_str()).is_some_and(|ports| ports.contains(&destination.port))
-            }
-            (None, Some(ip)) => self.addresses.contains(&SocketAddr::new(ip, destination.port)),
-            (None, None) => false,
-        }
-    }
-}
-
 /// What a service's declaration says about connections to it.
 fn expected(spec: &ServiceSpec) -> Expected {
     let looks_at_requests = spec.rules.iter().any(|rule| rule.when != MatchSpec::default());
@@ -390,6 +380,7 @@ struct Build {
     backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
     /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
     splits: BTreeMap<Vec<(BackendId, u32)>, SplitId>,
+    tries: BTreeMap<TriesSpec, TriesId>,
     /// The endpoints of each service that a rule leads to.
     endpoints: BTreeMap<ServiceId, Endpoints>,
 }
@@ -422,7 +413,8 @@ impl Build {
     }
 
     fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
-        let rules: Vec<Rule> = service.spec.rules.iter().map(|rule| self.rule(rule, world)).collect();
+        let own = service.spec.tries.as_deref();
+        let rules: Vec<Rule> = service.spec.rules.iter().map(|rule| self.rule(rule, own, world)).collect();
         let everyone = [TargetSpec { service: id.clone(), version: None, weight: 1 }];
         let otherwise = self.split(&everyone, world);
         if let Some(list) = self.snapshot.services.get(id)
@@ -433,14 +425,16 @@ impl Build {
         }
     }
 
-    fn rule(&mut self, rule: &RuleSpec, world: &World) -> Rule {
+    /// One rule; `outer` is what its service says about attempts.
+    fn rule(&mut self, rule: &RuleSpec, outer: Option<&TriesSpec>, world: &World) -> Rule {
+        let tries = self.tries_of_rule(rule, outer, world);
         let then = match &rule.then {
             ActionSpec::Split(targets) => self.split(targets, world),
             ActionSpec::Service(id) => {
                 self.snapshot.services.get(id).map_or(Then::NoSuchService, |list| Then::List(*list))
             }
         };
-        Rule { name: rule.name.clone(), when: rule.when.clone(), then, timeout: rule.timeout }
+        Rule { name: rule.name.clone(), when: rule.when.clone(), then, timeout: rule.timeout, tries }
     }
 
     fn split(&mut self, targets: &[TargetSpec], world: &World) -> Then {
@@ -493,6 +487,7 @@ impl Build {
             service: service.id.clone(),
             balance: service.balance,
             protocol: service.protocol,
+            budget: budget(service),
             send_proxy: service.send_proxy,
             endpoints,
             by_names: service.external.as_ref().is_some_and(|external| !external.names.is_empty()),
@@ -523,17 +518,20 @@ impl Build {
             service: service.id.clone(),
             balance: Balance::RoundRobin,
             protocol: service.protocol,
+            budget: budget(service),
             send_proxy: service.send_proxy,
             endpoints: alloc::vec![endpoint],
             by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
+        let tries = self.tries(service.tries.as_deref(), None);
         self.add_list(RuleList {
             name,
             rules: Rules::default(),
             otherwise,
             timeout: service.timeout,
+            tries,
             expected: expected(service),
         })
     }
@@ -545,6 +543,7 @@ impl Build {
             name: alloc::format!("{service} (egress)").into(),
             balance: Balance::RoundRobin,
             protocol: Protocol::Auto,
+            budget: None,
             send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: service.name.as_str().into(),
@@ -569,6 +568,7 @@ impl Build {
             service: app.service.clone(),
             balance: Balance::RoundRobin,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
+            budget: declared.and_then(budget),
             send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: app.instance.clone(),
@@ -583,11 +583,13 @@ impl Build {
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
+        let tries = self.local_tries(declared);
         let list = RuleList {
             name: app.service.to_string().into(),
             rules: Rules::default(),
             otherwise,
             timeout: None::<Duration>,
+            tries,
             expected: declared.map_or(Expected::Anything, expected),
         };
         self.snapshot.local = Some(self.add_list(list));

@@ -13,6 +13,7 @@ use crate::time::Duration;
 mod cidr;
 mod gateway;
 mod outside;
+mod tries;
 
 pub use cidr::{Cidr, CidrError};
 pub use gateway::{
@@ -22,6 +23,10 @@ pub use gateway::{
 pub use outside::{
     Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
     Pinned, Roots, TlsSpec, Via,
+};
+pub use tries::{
+    AnswerHeader, BODY_BYTES_MAX, BUDGET_PER_SECOND_MAX, BUDGET_PERCENT_MAX, BudgetSpec, RetryMethods,
+    RetryOn, RetrySpec, StatusRange, TriesSpec,
 };
 
 /// A service as its owner declares it.
@@ -40,8 +45,10 @@ pub struct ServiceSpec {
     pub calls: Vec<ServiceId>,
     /// How the sidecar beside an instance finds out whether it works; `None`: it is taken to work.
     pub health: Option<HealthSpec>,
-    /// From the whole request head received to the end of the response; `None`: only the idle limit bounds it.
+    /// From the whole request head received to the end of the response; `None` and 0: only the idle limit bounds it.
     pub timeout: Option<Duration>,
+    /// Its other time limits, and when requests are sent again.
+    pub tries: Option<Arc<TriesSpec>>,
     /// How it is reached when it is outside the mesh; `None`: by its endpoints as they are.
     pub external: Option<Arc<ExternalSpec>>,
     /// Connections to its endpoints begin with a PROXY header that names the client. Only for opaque bytes and plain
@@ -107,8 +114,10 @@ pub struct RuleSpec {
     pub when: MatchSpec,
     /// What then happens.
     pub then: ActionSpec,
-    /// Overrides the service's timeout.
+    /// Overrides the service's timeout; 0: no limit.
     pub timeout: Option<Duration>,
+    /// The same for what the service says in [`ServiceSpec::tries`].
+    pub tries: Option<Arc<TriesSpec>>,
 }
 
 /// What a request must look like; an empty one matches everything.

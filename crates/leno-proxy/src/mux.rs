@@ -430,9 +430,11 @@ const fn code_of(reason: Reason) -> Code {
         Reason::ConnectFailed | Reason::ConnectTimeout | Reason::TlsRefused | Reason::NameNotResolved => {
             Code::AppConnectFailed
         }
-        Reason::UpstreamClosed | Reason::ResponseCut => Code::AppClosed,
+        Reason::UpstreamClosed | Reason::ResponseCut | Reason::AnswerRetried => Code::AppClosed,
         Reason::UpstreamMalformed => Code::AppProtocol,
-        Reason::RequestTimeout | Reason::IdleTimeout => Code::Deadline,
+        Reason::RequestTimeout | Reason::IdleTimeout | Reason::TryTimeout | Reason::OutOfTime => {
+            Code::Deadline
+        }
         Reason::Overload => Code::Overload,
         Reason::DownstreamGone => Code::Cancel,
         Reason::NoRoute

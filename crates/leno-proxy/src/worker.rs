@@ -1,5 +1,6 @@
 //! One worker: a thread with a single-threaded runtime that owns its listeners, connections, pools and live backend
-//! state. Nothing here is shared between workers but the snapshot (immutable), the credential and the log's queue.
+//! state. Nothing here is shared between workers but the snapshot (immutable), the credential, the log's queue and the time
+//! at which a budget of retries was last used up.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -7,6 +8,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use leno_core::backend::Backends;
 use leno_core::detect::{Detected, Port, Verdicts};
@@ -70,6 +72,26 @@ pub(crate) struct Seat {
     pub(crate) own_addresses: Arc<[SocketAddr]>,
     /// The authorities that the machine trusts.
     pub(crate) system_roots: SystemRoots,
+    /// When a budget of retries was used up.
+    pub(crate) spent: Spent,
+}
+
+/// When a budget of retries of any worker was last used up: what the application beside calls comes by another worker than
+/// what calls it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spent(Arc<AtomicU64>);
+
+impl Spent {
+    /// A retry was denied.
+    pub(crate) fn note(&self, now: Instant) {
+        self.0.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// When that was last.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        let nanos = self.0.load(Ordering::Relaxed);
+        (nanos > 0).then(|| Instant::from_nanos(nanos))
+    }
 }
 
 /// What the main thread asks of a worker.
@@ -134,6 +156,9 @@ pub(crate) struct Worker {
     /// Rings when a snapshot was adopted.
     adopted: Notify,
     pub(crate) h1_pools: RefCell<H1Pools>,
+    pub(crate) spent: Spent,
+    /// Bytes of request bodies that are kept to be sent again; see [`crate::drive`].
+    pub(crate) kept_bytes: Cell<usize>,
     pub(crate) mux_pools: RefCell<MuxPools>,
     pub(crate) desks: RefCell<Desks>,
     pub(crate) h2_pools: RefCell<h2::client::Pools>,
@@ -197,6 +222,8 @@ impl Worker {
             demand: seat.demand.clone(),
             adopted: Notify::new(),
             h1_pools: RefCell::default(),
+            spent: seat.spent.clone(),
+            kept_bytes: Cell::new(0),
             mux_pools: RefCell::default(),
             desks: RefCell::default(),
             h2_pools: RefCell::default(),

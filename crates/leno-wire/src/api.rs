@@ -5,10 +5,12 @@
 //! fields are refused.
 
 mod declare;
+mod tries;
 
 pub use declare::{
     Action, Balance, HealthCheck, Host, Match, Path, Protocol, Rule, ServiceDeclaration, Target,
 };
+pub use tries::{Budget, Retry, Tries};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

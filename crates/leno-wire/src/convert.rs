@@ -15,6 +15,7 @@ use prost::Message;
 use crate::proto::{self, kind_of, resource as wire, xds};
 
 mod outside;
+mod tries;
 
 /// A resource of a kind that Leno knows, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +148,7 @@ impl From<&spec::ServiceSpec> for wire::Service {
             health: spec.health.as_ref().map(wire::HealthCheck::from),
             timeout_nanos: spec.timeout.map(nanos),
             external: spec.external.as_deref().map(proto::outside::External::from),
+            tries: spec.tries.as_deref().map(proto::tries::Tries::from),
             send_proxy: match spec.send_proxy {
                 None => 0,
                 Some(Version::V1) => 1,
@@ -181,7 +183,8 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     .health
                     .map(|h| h.try_into().map_err(|e: WireError| e.below("health")))
                     .transpose()?,
-                timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+                timeout: message.timeout_nanos.map(Duration::from_nanos),
+                tries: parse_tries(message.tries)?,
                 external: message
                     .external
                     .map(|it| spec::ExternalSpec::try_from(it).map_err(|e| e.below("external")))
@@ -277,6 +280,7 @@ impl From<&spec::RuleSpec> for wire::Rule {
                 spec::ActionSpec::Service(id) => wire::Action::Service(full_name(id)),
             }),
             timeout_nanos: spec.timeout.map(nanos),
+            tries: spec.tries.as_deref().map(proto::tries::Tries::from),
         }
     }
 }
@@ -411,8 +415,15 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
             }
             None => return Err(bad("then", "is missing, or of a kind that is not known here")),
         },
-        timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+        timeout: message.timeout_nanos.map(Duration::from_nanos),
+        tries: parse_tries(message.tries)?,
     })
+}
+
+/// Time limits and retries, if anything is said about them.
+fn parse_tries(message: Option<proto::tries::Tries>) -> Result<Option<Arc<spec::TriesSpec>>, WireError> {
+    let tries = message.map(|tries| spec::TriesSpec::try_from(tries).map_err(|e| e.below("tries")));
+    Ok(tries.transpose()?.map(Arc::new))
 }
 
 /// What a request must look like.

@@ -5,6 +5,7 @@
 pub mod mesh;
 pub mod outside;
 pub mod resource;
+pub mod tries;
 pub mod xds;
 
 use leno_core::index::Kind;

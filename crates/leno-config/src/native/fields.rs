@@ -2,9 +2,11 @@
 
 mod gateway;
 mod outside;
+mod tries;
 
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
+pub(crate) use tries::{ATTEMPTS_MAX, CONDITIONS, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
 
 /// A kind of map, with the fields it may have.
 #[derive(Debug)]
@@ -56,6 +58,12 @@ pub(crate) enum Kind {
     Text,
     /// `500ms`, `5s`, `1m30s`, `2h`.
     Duration,
+    /// A duration, or 0 for no limit.
+    Limit,
+    /// What is tried again: a word, a status, or a range of statuses.
+    Condition,
+    /// Bytes: `65536`, `64KiB` or `1MiB`.
+    Size,
     /// 1 to 65535.
     Port,
     /// `IP:PORT`, or a port on 127.0.0.1.
@@ -82,6 +90,8 @@ pub(crate) enum Kind {
     Flag,
     /// A number from 1 to this.
     Count(u32),
+    /// A number from 0 to this.
+    Number(u32),
     /// A command: words as a shell splits them, or a list of words.
     Command,
     /// A path in the file system.
@@ -121,6 +131,9 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &SERVICE_ROUTE,
     &PATH,
     &TARGET,
+    &TIMEOUT,
+    &RETRY,
+    &RETRY_BUDGET_SHAPE,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -206,13 +219,6 @@ const ROUTE_HEADERS: Field = field(
     Without::Means("any headers"),
     "Each of these headers with exactly this value; `\"*\"` is any value.",
 );
-const ROUTE_TIMEOUT: Field = field(
-    "timeout",
-    Kind::Duration,
-    Without::Means("the service's `timeout`"),
-    "How long a request may take, from its head to the end of the answer.",
-);
-
 /// A route of a gateway.
 pub(crate) static GATEWAY_ROUTE: Shape = Shape {
     name: "gateway route",
@@ -233,7 +239,8 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
             Without::Required,
             "The service that takes the request, by its own routes; or a target; or several targets with weights.",
         ),
-        ROUTE_TIMEOUT,
+        tries::ROUTE_TIMEOUT,
+        tries::ROUTE_RETRY,
     ],
 };
 
@@ -270,12 +277,9 @@ pub(crate) static SERVICE: Shape = Shape {
             Without::Means("`tcp`; `none` with `endpoints`"),
             "How the sidecar beside an instance finds out whether it works: `tcp`, `none`, `grpc`, the path of an HTTP check, or a map.",
         ),
-        field(
-            "timeout",
-            Kind::Duration,
-            Without::Means("no limit but the idle limit"),
-            "How long a request may take, from its head to the end of the answer.",
-        ),
+        tries::SERVICE_TIMEOUT,
+        tries::SERVICE_RETRY,
+        tries::RETRY_BUDGET,
         field(
             "headless",
             Kind::Flag,
@@ -384,7 +388,8 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
             Without::Means("`to`"),
             "Versions of this service with their shares.",
         ),
-        ROUTE_TIMEOUT,
+        tries::ROUTE_TIMEOUT,
+        tries::ROUTE_RETRY,
     ],
 };
 

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{ActionSpec, HeaderMatch, MatchSpec, PathMatch, RuleSpec, TargetSpec};
+use leno_core::spec::{ActionSpec, HeaderMatch, MatchSpec, PathMatch, Protocol, RuleSpec, TargetSpec};
 
 use super::check;
 use super::fields::{GATEWAY_ROUTE, Kind, PATH, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
 use super::read::{Fields, Reader};
+use super::tries::{self, Said};
 use super::value;
 use crate::diagnostic::Problem;
 use crate::source::Span;
@@ -78,7 +79,8 @@ pub(crate) fn of_service(
     if let Some(split) = split
         && let Some(then) = versions(split, own, reader)
     {
-        let rule = RuleSpec { name: "split".into(), when: MatchSpec::default(), then, timeout: None };
+        let rule =
+            RuleSpec { name: "split".into(), when: MatchSpec::default(), then, timeout: None, tries: None };
         rules.push(Placed { rule, name: split.span, span: split.span });
     }
     finished(rules, reader)
@@ -95,7 +97,7 @@ fn placed(
     let name_node = fields.get("name");
     let name =
         name_node.map(|node| reader.parsed(node, Kind::Name, |text| value::label(text, "a route's name")));
-    let timeout = fields.get("timeout").and_then(|node| reader.parsed(node, Kind::Duration, value::duration));
+    let Said { timeout, tries } = tries::read(&mut fields, Protocol::Auto, false, reader);
     let span = fields.span;
     fields.finish();
     let (when, then) = (when?, then?);
@@ -104,7 +106,7 @@ fn placed(
         None => made_name(&when, index),
     };
     Some(Placed {
-        rule: RuleSpec { name, when, then, timeout },
+        rule: RuleSpec { name, when, then, timeout, tries },
         name: name_node.map_or(span, |node| node.span),
         span,
     })

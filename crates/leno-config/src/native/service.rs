@@ -15,6 +15,7 @@ use super::model::{InstanceEntry, ServiceEntry};
 use super::outside;
 use super::read::{Fields, Reader};
 use super::rules;
+use super::tries;
 use super::value;
 use crate::diagnostic::Problem;
 use crate::source::Span;
@@ -58,6 +59,7 @@ impl<'n> Draft<'n> {
             calls: Vec::new(),
             health: Some(health_spec(Probe::Tcp)),
             timeout: None,
+            tries: None,
             external: None,
             send_proxy: None,
             headless: false,
@@ -90,8 +92,8 @@ impl<'n> Draft<'n> {
             spec.health = health(node, reader);
         }
         speak_as(spec.protocol, &mut spec.health);
-        spec.timeout =
-            fields.get("timeout").and_then(|node| reader.parsed(node, Kind::Duration, value::duration));
+        let said = tries::read(&mut fields, spec.protocol, true, reader);
+        (spec.timeout, spec.tries) = (said.timeout, said.tries);
         spec.headless = fields.get("headless").and_then(|node| reader.flag(node)).unwrap_or_default();
         if let Some(node) = fields.get("srv_port") {
             spec.srv_port = reader.number(node, Kind::Port, value::port).unwrap_or(SRV_PORT);

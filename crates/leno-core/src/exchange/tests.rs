@@ -37,6 +37,7 @@ impl Scene {
             calls: vec![],
             health: None,
             timeout,
+            tries: None,
             external: None,
             send_proxy: None,
             headless: false,
@@ -124,10 +125,10 @@ fn a_refused_connection_goes_to_another_endpoint_whatever_the_method() {
 #[test]
 fn attempts_are_limited() {
     let mut scene = Scene::new(9, true, None);
-    for attempt in 1..=ATTEMPTS_MAX {
+    for attempt in 1..=ATTEMPTS {
         assert_eq!(scene.pick(), Some(Action::Dial));
         let action = scene.handle(Input::ConnectFailed(ConnectFailure::Refused));
-        if attempt == ATTEMPTS_MAX {
+        if attempt == ATTEMPTS {
             assert_eq!(action, Some(Action::Reply(Reason::ConnectFailed)));
         } else {
             assert!(is_pick(action));
@@ -294,7 +295,13 @@ fn a_client_that_goes_frees_its_place() {
 
 #[test]
 fn no_route_is_an_answer() {
-    let decision = Decision { list: ListId(0), rule: None, then: crate::route::Then::NoRoute, timeout: None };
+    let decision = Decision {
+        list: ListId(0),
+        rule: None,
+        then: crate::route::Then::NoRoute,
+        timeout: None,
+        tries: None,
+    };
     let mut exchange = Exchange::new(decision, true, None, Instant::ZERO);
     assert_eq!(exchange.poll_action(), Some(Action::Reply(Reason::NoRoute)));
     exchange.ended(Instant::ZERO);
@@ -316,7 +323,7 @@ fn the_callers_deadline_wins_when_it_is_earlier() {
 #[test]
 fn a_refused_decision_is_answered_with_its_reason() {
     let then = Then::Refused(Reason::EgressDenied);
-    let decision = Decision { list: ListId(u32::MAX), rule: None, then, timeout: None };
+    let decision = Decision { list: ListId(u32::MAX), rule: None, then, timeout: None, tries: None };
     let mut exchange = Exchange::new(decision, true, None, Instant::ZERO);
     assert_eq!(exchange.poll_action(), Some(Action::Reply(Reason::EgressDenied)));
     assert_eq!(exchange.record().status, 403);
@@ -353,3 +360,5 @@ fn a_call_is_answered_in_its_own_terms_and_recorded_by_its_status() {
     scene.handle(Input::UpstreamEnded(Ending::Complete));
     assert_eq!(scene.exchange.record().grpc, None);
 }
+
+mod policy;

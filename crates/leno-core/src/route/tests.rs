@@ -88,12 +88,19 @@ fn list(name: &str, rules: Vec<Rule>, otherwise: Then) -> RuleList {
         rules: rules.into(),
         otherwise,
         timeout: None,
+        tries: None,
         expected: Expected::Anything,
     }
 }
 
 fn rule(name: &str, path: &str, then: Then) -> Rule {
-    Rule { name: name.into(), when: on_path(PathMatch::Prefix(path.into())), then, timeout: None }
+    Rule {
+        name: name.into(),
+        when: on_path(PathMatch::Prefix(path.into())),
+        then,
+        timeout: None,
+        tries: None,
+    }
 }
 
 #[test]

@@ -103,6 +103,12 @@ impl Peer {
     }
 }
 
+/// True when a connection to `endpoint` takes a stream now.
+pub(crate) fn stands(worker: &Worker, endpoint: &Endpoint) -> bool {
+    let mut pools = worker.mux_pools.borrow_mut();
+    pools.peers.get_mut(&endpoint.key).is_some_and(|peer| peer.best().is_some())
+}
+
 /// What a request without a connection waits for.
 enum Wait {
     Dialing(Rc<Dialing>),
@@ -115,6 +121,7 @@ pub(crate) async fn connect(
     worker: &Rc<Worker>,
     endpoint: &Rc<Endpoint>,
     id: &SpiffeId,
+    within: Duration,
 ) -> Result<(Rc<Conn>, bool), ConnectFailure> {
     let mut stood = true;
     let mut patience = None;
@@ -129,7 +136,7 @@ pub(crate) async fn connect(
                 let dialing = Rc::new(Dialing::default());
                 peer.dialing = Some(dialing.clone());
                 let room = peer.room.clone();
-                let attempt = Attempt { endpoint: endpoint.clone(), id: id.clone(), dialing, room };
+                let attempt = Attempt { endpoint: endpoint.clone(), id: id.clone(), dialing, room, within };
                 worker.spawn(move |worker| dial(worker, attempt));
             }
             match (best, &peer.dialing) {
@@ -171,6 +178,8 @@ struct Attempt {
     dialing: Rc<Dialing>,
     /// Rings when the connection has room.
     room: Rc<Notify>,
+    /// How long whoever began it would wait.
+    within: Duration,
 }
 
 impl Attempt {
@@ -182,7 +191,7 @@ impl Attempt {
 /// Makes a connection and has it served by another task: what a handshake needs is much more than what a connection
 /// needs for the rest of its life.
 async fn dial(worker: Rc<Worker>, attempt: Attempt) {
-    let deadline = worker.clock.to_tokio(worker.now().after(CONNECT_TIMEOUT));
+    let deadline = worker.clock.to_tokio(worker.now().after(attempt.within.max(CONNECT_TIMEOUT)));
     let shaken = tokio::time::timeout_at(deadline, handshake(&worker, &attempt.endpoint, &attempt.id)).await;
     match shaken.unwrap_or(Err(ConnectFailure::TimedOut)) {
         Ok(wire) => worker.spawn(move |worker| serve(worker, attempt, wire, deadline)),

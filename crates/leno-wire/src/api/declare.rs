@@ -9,6 +9,7 @@ use leno_core::spec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tries::Tries;
 use crate::WireError;
 use crate::proto::resource as wire;
 
@@ -29,9 +30,12 @@ pub struct ServiceDeclaration {
     /// How sidecars check their instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
-    /// For a whole request.
+    /// For a whole request; 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Other time limits, and retries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tries: Option<Tries>,
     /// Connections begin with a PROXY header; for opaque bytes to plain endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send_proxy: Option<ProxyHeader>,
@@ -94,9 +98,12 @@ pub struct Rule {
     pub when: Match,
     /// What then happens.
     pub then: Action,
-    /// Overrides the service's timeout.
+    /// Overrides the service's timeout; 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Overrides the service's other time limits, and its retries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries: Option<Tries>,
 }
 
 /// What a request must look like.
@@ -216,6 +223,7 @@ impl ServiceDeclaration {
                 unhealthy_after: health.unhealthy_after,
             }),
             timeout_nanos: self.timeout_ms.map(nanos),
+            tries: self.tries.map(Into::into),
             // Services outside the mesh are declared in the mesh file.
             external: None,
             send_proxy: match self.send_proxy {
@@ -267,6 +275,7 @@ impl From<Rule> for wire::Rule {
                 }),
             }),
             timeout_nanos: rule.timeout_ms.map(nanos),
+            tries: rule.tries.map(Into::into),
         }
     }
 }
@@ -300,7 +309,8 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
                     unhealthy_after: health.unhealthy_after,
                 }
             }),
-            timeout_ms: spec.timeout.map(millis),
+            timeout_ms: spec.timeout.map(limit),
+            tries: spec.tries.as_deref().map(|tries| crate::proto::tries::Tries::from(tries).into()),
             send_proxy: spec.send_proxy.map(|version| match version {
                 Version::V1 => ProxyHeader::V1,
                 Version::V2 => ProxyHeader::V2,
@@ -351,7 +361,8 @@ impl From<&spec::RuleSpec> for Rule {
                         .collect(),
                 ),
             },
-            timeout_ms: spec.timeout.map(millis),
+            timeout_ms: spec.timeout.map(limit),
+            tries: spec.tries.as_deref().map(|tries| crate::proto::tries::Tries::from(tries).into()),
         }
     }
 }
@@ -364,13 +375,23 @@ impl Match {
 }
 
 /// Nanoseconds of `millis`, at most 584 years.
-const fn nanos(millis: u64) -> u64 {
+pub(super) const fn nanos(millis: u64) -> u64 {
     millis.saturating_mul(1_000_000)
 }
 
 /// Whole milliseconds, at least 1 so that a short limit does not read as none.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// A limit in whole milliseconds: 0 is none, and a short one is not.
+fn limit(duration: Duration) -> u64 {
+    if duration.is_zero() { 0 } else { millis(duration) }
+}
+
+/// The same for nanoseconds.
+pub(super) const fn whole_millis(nanos: u64) -> u64 {
+    nanos.div_ceil(1_000_000)
 }
 
 /// Default of the times of a health check, in milliseconds.

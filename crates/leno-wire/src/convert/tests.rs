@@ -33,6 +33,17 @@ fn full_service() -> spec::ServiceSpec {
                     spec::TargetSpec { service: service("product"), version: None, weight: 0 },
                 ]),
                 timeout: Some(Duration::from_millis(1500)),
+                tries: Some(Arc::new(spec::TriesSpec {
+                    retry: Some(spec::RetrySpec {
+                        methods: spec::RetryMethods::These(vec!["GET".into(), "POST".into()]),
+                        on: spec::RetryOn {
+                            statuses: vec![spec::StatusRange { first: 503, last: 503 }],
+                            ..spec::RetryOn::default()
+                        },
+                        ..spec::RetrySpec::default()
+                    }),
+                    ..spec::TriesSpec::default()
+                })),
             },
             spec::RuleSpec {
                 name: "rest".into(),
@@ -42,6 +53,7 @@ fn full_service() -> spec::ServiceSpec {
                 },
                 then: spec::ActionSpec::Service(service("other/cart")),
                 timeout: None,
+                tries: None,
             },
         ],
         calls: vec![service("cart"), service("other/user")],
@@ -53,6 +65,26 @@ fn full_service() -> spec::ServiceSpec {
             unhealthy_after: 2,
         }),
         timeout: Some(Duration::from_secs(15)),
+        tries: Some(Arc::new(spec::TriesSpec {
+            try_timeout: Some(Duration::from_secs(1)),
+            connect_timeout: Some(Duration::ZERO),
+            idle_timeout: Some(Duration::from_nanos(7)),
+            retry: Some(spec::RetrySpec {
+                attempts: 10,
+                methods: spec::RetryMethods::Any,
+                on: spec::RetryOn {
+                    reset: true,
+                    grpc: 1 << 14,
+                    headers: vec![
+                        spec::AnswerHeader { name: "x-a".into(), value: None },
+                        spec::AnswerHeader { name: "x-b".into(), value: Some("1".into()) },
+                    ],
+                    ..spec::RetryOn::default()
+                },
+                ..spec::RetrySpec::default()
+            }),
+            budget: Some(spec::BudgetSpec { percent: 50, per_second: 0 }),
+        })),
         external: Some(Arc::new(full_external())),
         send_proxy: Some(Version::V2),
         headless: true,
@@ -227,7 +259,10 @@ fn a_wrong_field_is_named() {
         ("rules[0].then", |s| s.rules[0].then = None),
         ("rules[1].service", |s| s.rules[1].then = Some(wire::Action::Service("x/y/z".into()))),
         ("rules[0].split", |s| s.rules[0].then = Some(wire::Action::Split(wire::Split::default()))),
-        ("rules[0].timeout", |s| s.rules[0].timeout_nanos = Some(0)),
+        ("rules[0].tries.retry.statuses[0]", |s| {
+            let retry = s.rules[0].tries.as_mut().unwrap().retry.as_mut().unwrap();
+            retry.statuses[0].last = 600;
+        }),
         ("rules[0].when.hosts[1]", |s| s.rules[0].when.as_mut().unwrap().hosts[1] = "Example.com".into()),
         ("rules[0].when.path", |s| {
             s.rules[0].when.as_mut().unwrap().path = Some(wire::Path::Exact("x".into()));
@@ -240,7 +275,15 @@ fn a_wrong_field_is_named() {
         ("health.interval", |s| s.health.as_mut().unwrap().interval_nanos = 0),
         ("health.unhealthy_after", |s| s.health.as_mut().unwrap().unhealthy_after = 0),
         ("health.http_path", |s| s.health.as_mut().unwrap().http_path = Some("healthz".into())),
-        ("timeout", |s| s.timeout_nanos = Some(0)),
+        ("tries.retry.attempts", |s| s.tries.as_mut().unwrap().retry.as_mut().unwrap().attempts = 0),
+        ("tries.retry.attempts", |s| s.tries.as_mut().unwrap().retry.as_mut().unwrap().attempts = 11),
+        ("tries.retry.headers[0].name", |s| {
+            s.tries.as_mut().unwrap().retry.as_mut().unwrap().headers[0].name = "X-A".into();
+        }),
+        ("tries.retry.body_bytes_max", |s| {
+            s.tries.as_mut().unwrap().retry.as_mut().unwrap().body_bytes_max = 1 << 30;
+        }),
+        ("tries.budget.percent", |s| s.tries.as_mut().unwrap().budget.as_mut().unwrap().percent = 101),
         ("srv_port", |s| s.srv_port = Some(65_536)),
     ];
     for (field, spoil) in cases {

@@ -22,7 +22,7 @@ pub struct Service {
     /// How the instance is checked.
     #[prost(message, optional, tag = "6")]
     pub health: Option<HealthCheck>,
-    /// Nanoseconds; unset: none.
+    /// Nanoseconds; 0 or unset: none.
     #[prost(uint64, optional, tag = "7")]
     pub timeout_nanos: Option<u64>,
     /// Connections begin with a PROXY header of this version; 0: with none.
@@ -37,6 +37,9 @@ pub struct Service {
     /// How it is reached outside the mesh; unset: by its endpoints as they are.
     #[prost(message, optional, tag = "12")]
     pub external: Option<super::outside::External>,
+    /// Its other time limits, and retries; unset: the defaults.
+    #[prost(message, optional, tag = "30")]
+    pub tries: Option<super::tries::Tries>,
 }
 
 /// What instances speak. 0 is no protocol: a receiver refuses what it does not know.
@@ -83,9 +86,12 @@ pub struct Rule {
     /// What happens.
     #[prost(oneof = "Action", tags = "3, 4")]
     pub then: Option<Action>,
-    /// Nanoseconds; unset: as the service says.
+    /// Nanoseconds; 0: none; unset: as the service says.
     #[prost(uint64, optional, tag = "5")]
     pub timeout_nanos: Option<u64>,
+    /// The other limits, and retries; unset: as the service says.
+    #[prost(message, optional, tag = "30")]
+    pub tries: Option<super::tries::Tries>,
 }
 
 /// `ActionSpec`.
