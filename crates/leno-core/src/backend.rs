@@ -1,36 +1,41 @@
 //! Live load and health of named sets of endpoints. One worker owns them; a configuration swap carries the live
 //! part over by name.
 //!
+//! An endpoint that could not be reached, or whose answers are worse than its peers', is put out for a while
+//! ([`outlier`]), and comes back through a probation.
+//!
 //! A [`Permit`] is one request's place on an endpoint: it counts as load while it lives and gives its place back
 //! when it is dropped, whatever way the request ended.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::Cell;
 use core::net::SocketAddr;
 
 use crate::rng::Rng;
 use crate::route::{BackendId, SplitId};
 use crate::snapshot::{BackendSpec, Snapshot};
-use crate::spec::{Balance, EndpointSpec, Transport};
-use crate::time::{Duration, Instant};
+use crate::spec::{Balance, Care, EndpointSpec, Transport};
+use crate::time::Instant;
 
 mod budget;
+mod endpoint;
+mod group;
+mod outlier;
 mod shares;
 mod turns;
 
 pub use budget::{Budget, RETRIES_PER_REQUEST, RETRIES_PER_SECOND_MIN};
+pub use endpoint::{COOLING_MAX, COOLING_MIN, Chosen, Endpoint, Outcome, Permit};
+use endpoint::Live;
+use group::Group;
+pub use group::{Event, What};
+pub use outlier::{Count, Detector};
 use shares::Shares;
 use turns::Turns;
-
-/// How long an endpoint that could not be reached gets no requests while others can take them. Doubles with each
-/// failure in a row, up to [`COOLING_MAX`].
-pub const COOLING_MIN: Duration = Duration::from_millis(500);
-/// The longest that an unreachable endpoint stays without a request.
-pub const COOLING_MAX: Duration = Duration::from_secs(10);
 
 /// Every backend of the current snapshot with its live state, in the snapshot's order.
 #[derive(Debug, Default)]
@@ -44,10 +49,18 @@ pub struct Backends {
     direct: BTreeMap<SocketAddr, Rc<Endpoint>>,
     /// The next endpoint key; never reused in one worker.
     next_key: u64,
+    /// What happened to endpoints since somebody asked.
+    events: Vec<Event>,
 }
+
+/// What happened to endpoints that nobody has asked for yet; more is forgotten.
+const EVENTS_MAX: usize = 256;
 
 /// Addresses outside the mesh that one worker remembers; when there are more, all are forgotten at once.
 pub const DIRECT_MAX: usize = 4096;
+
+/// How endpoints are looked after where nothing is said.
+const DEFAULT_CARE: Care = Care::new();
 
 /// The backend of addresses that are in none.
 const NO_BACKEND: BackendId = BackendId(u32::MAX);
@@ -62,38 +75,12 @@ pub struct Backend {
     shares: Shares,
     /// Whose turn it is, for round robin.
     turns: Turns,
+    /// What the endpoints have in common, where something is counted of them.
+    group: Option<Rc<Group>>,
     /// Retries allowed beside ordinary requests.
     budget: Budget,
     /// What there is when it has no endpoints.
     without: NoEndpoint,
-}
-
-/// One endpoint with its live state.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// What the registry says.
-    pub spec: Arc<EndpointSpec>,
-    /// Names this endpoint's pools; carried over a swap, never reused.
-    pub key: u64,
-    live: Rc<Live>,
-}
-
-/// What one worker knows of an endpoint; survives swaps.
-#[derive(Debug, Default)]
-struct Live {
-    /// Requests under way.
-    in_flight: Cell<u32>,
-    /// Times in a row that it could not be reached.
-    failures: Cell<u32>,
-    /// Until when it is left alone.
-    cooling_until: Cell<Option<Instant>>,
-}
-
-/// One request's place on an endpoint.
-#[derive(Debug)]
-pub struct Permit {
-    endpoint: Rc<Endpoint>,
-    backend: BackendId,
 }
 
 /// Where to look for an endpoint.
@@ -120,15 +107,6 @@ pub enum NoEndpoint {
     Unresolved,
 }
 
-/// What an attempt taught about its endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It answered, whatever the answer was.
-    Reached,
-    /// It could not be reached, or the application behind it could not.
-    Unreachable,
-}
-
 impl Backends {
     /// Follows a new snapshot. Live state of endpoints that are still there, at the same address under the same
     /// name, is kept.
@@ -136,6 +114,7 @@ impl Backends {
         let mut old = core::mem::take(self);
         self.next_key = old.next_key;
         self.direct = core::mem::take(&mut old.direct);
+        self.events = core::mem::take(&mut old.events);
         for spec in &snapshot.backends {
             let before = old.named(&spec.name).and_then(|at| old.backends.get(at));
             self.backends.push(Backend::build(spec, before, &mut self.next_key));
@@ -168,22 +147,35 @@ impl Backends {
             Choice::Backend(id) => id,
             Choice::Split(id) => self.target(snapshot, id).ok_or(NoEndpoint::Empty)?,
         };
-        let live = self.live(snapshot, backend).ok_or(NoEndpoint::Empty)?;
-        let endpoint = live.pick(avoid, now, rng)?;
-        endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
-        Ok(Permit { endpoint, backend })
+        let at = self.live(snapshot, backend).ok_or(NoEndpoint::Empty)?;
+        let live = self.backends.get_mut(at).ok_or(NoEndpoint::Empty)?;
+        if live.group.as_ref().is_some_and(|group| group.is_due(now)) {
+            live.look(now, &mut self.events);
+        }
+        let (endpoint, chosen) = live.pick(avoid, now, rng)?;
+        Ok(Permit::new(endpoint, backend, chosen))
+    }
+
+    /// What happened to endpoints since this was last asked.
+    pub fn events(&mut self) -> impl Iterator<Item = Event> {
+        self.events.drain(..)
+    }
+
+    /// True when there is something to ask [`Self::events`] for.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Counts a request against the backend's retry budget.
     pub fn request_started(&mut self, snapshot: &Snapshot, backend: BackendId, now: Instant) {
-        if let Some(live) = self.live(snapshot, backend) {
+        if let Some(live) = self.live_mut(snapshot, backend) {
             live.budget.deposit(now);
         }
     }
 
     /// Takes one retry from the backend's budget; false when it is used up.
     pub fn try_retry(&mut self, snapshot: &Snapshot, backend: BackendId, now: Instant) -> bool {
-        self.live(snapshot, backend).is_some_and(|live| live.budget.withdraw(now))
+        self.live_mut(snapshot, backend).is_some_and(|live| live.budget.withdraw(now))
     }
 
     /// The endpoints in use, for pools to know what may go.
@@ -213,13 +205,12 @@ impl Backends {
                 weight: 1,
                 healthy: true,
             };
-            Rc::new(Endpoint { spec: Arc::new(spec), key: *next_key, live: Rc::default() })
+            Rc::new(Endpoint { spec: Arc::new(spec), key: *next_key, live: Rc::default(), group: None })
         });
         if avoid.contains(&endpoint.key) {
             return Err(NoEndpoint::AllTried);
         }
-        endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
-        Ok(Permit { endpoint: endpoint.clone(), backend: NO_BACKEND })
+        Ok(Permit::new(endpoint.clone(), NO_BACKEND, Chosen::Balanced))
     }
 
     fn target(&mut self, snapshot: &Snapshot, id: SplitId) -> Option<BackendId> {
@@ -233,13 +224,17 @@ impl Backends {
         split.targets.get(turn).or(split.targets.first()).map(|(backend, _)| *backend)
     }
 
-    fn live(&mut self, snapshot: &Snapshot, id: BackendId) -> Option<&mut Backend> {
+    fn live_mut(&mut self, snapshot: &Snapshot, id: BackendId) -> Option<&mut Backend> {
+        self.live(snapshot, id).and_then(|at| self.backends.get_mut(at))
+    }
+
+    /// The place of a backend of `snapshot` in the live ones.
+    fn live(&self, snapshot: &Snapshot, id: BackendId) -> Option<usize> {
         let name = &snapshot.backend(id)?.name;
         let at = id.0 as usize;
         // The same name is nearly always the same text, not only an equal one.
         let same = |backend: &Backend| Arc::ptr_eq(&backend.name, name) || backend.name == *name;
-        let at = if self.backends.get(at).is_some_and(same) { at } else { self.named(name)? };
-        self.backends.get_mut(at)
+        if self.backends.get(at).is_some_and(same) { Some(at) } else { self.named(name) }
     }
 
     fn named(&self, name: &str) -> Option<usize> {
@@ -252,6 +247,10 @@ impl Backends {
 impl Backend {
     fn build(spec: &BackendSpec, before: Option<&Self>, next_key: &mut u64) -> Self {
         let known = before.map_or(&[][..], |backend| &backend.endpoints);
+        let takes = |spec: &EndpointSpec| if spec.healthy { spec.weight } else { 0 };
+        let takers = spec.endpoints.iter().filter(|endpoint| takes(endpoint) > 0).count();
+        let care = spec.care.as_deref().unwrap_or(&DEFAULT_CARE);
+        let group = Group::new(care.outliers.as_ref(), takers);
         // Both lists are sorted by name, so that one walk over both finds what is still there.
         let mut rest = known.iter().peekable();
         let endpoints: Vec<Rc<Endpoint>> = spec
@@ -266,13 +265,17 @@ impl Backend {
                     Some(endpoint) => (endpoint.key, endpoint.live.clone()),
                     None => {
                         *next_key += 1;
-                        (*next_key, Rc::default())
+                        (*next_key, Rc::<Live>::default())
                     }
                 };
-                Rc::new(Endpoint { spec: spec.clone(), key, live })
+                if group.is_some() {
+                    live.tally.get_or_init(Box::default);
+                } else {
+                    live.acquit();
+                }
+                Rc::new(Endpoint { spec: spec.clone(), key, live, group: group.clone() })
             })
             .collect();
-        let takes = |spec: &EndpointSpec| if spec.healthy { spec.weight } else { 0 };
         let shares = Shares::new(endpoints.iter().map(|endpoint| takes(&endpoint.spec)));
         let moved = |old: usize| {
             let name = known.get(old).map(|endpoint| &endpoint.spec.name);
@@ -285,6 +288,7 @@ impl Backend {
             shares,
             turns,
             endpoints,
+            group,
             budget: before.map_or_else(Budget::default, |backend| backend.budget.clone()),
             without: if spec.by_names { NoEndpoint::Unresolved } else { NoEndpoint::Empty },
         }
@@ -300,19 +304,46 @@ impl Backend {
         &self.endpoints
     }
 
-    fn pick(&mut self, avoid: &[u64], now: Instant, rng: &mut Rng) -> Result<Rc<Endpoint>, NoEndpoint> {
+    /// Puts out who is worse than the others.
+    #[cold]
+    fn look(&mut self, now: Instant, events: &mut Vec<Event>) {
+        let Some(group) = &self.group else { return };
+        group.look(&self.endpoints, &self.shares, now, |endpoint, what| {
+            if events.len() < EVENTS_MAX {
+                let (backend, endpoint) = (self.name.clone(), endpoint.spec.name.clone());
+                events.push(Event { backend, endpoint, what });
+            }
+        });
+    }
+
+    fn pick(
+        &mut self,
+        avoid: &[u64],
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Result<(Rc<Endpoint>, Chosen), NoEndpoint> {
         if self.shares.len() == 0 {
             return Err(if self.endpoints.is_empty() { self.without } else { NoEndpoint::Unhealthy });
         }
+        let panic = self.group.as_ref().is_some_and(|group| group.panic.get());
         let untried = |endpoint: &Endpoint| !avoid.contains(&endpoint.key);
-        // An endpoint that is only cooling down is better than none.
-        let found = self.choose(rng, |endpoint| !endpoint.cooling(now) && untried(endpoint));
-        let found = found.or_else(|| match self.balance {
-            // The search has used up turns; what it left of the order would not be by weight.
-            Balance::RoundRobin => self.draw(rng, untried),
-            Balance::Random | Balance::LeastRequest => self.choose(rng, untried),
+        let found = self.choose(rng, |endpoint| endpoint.takes(now, panic) && untried(endpoint));
+        // One that is on probation already, or only put out, is better than none.
+        let found = found.or_else(|| {
+            let tried = self.choose_again(rng, |endpoint| !endpoint.cooling(now) && untried(endpoint));
+            tried.or_else(|| self.choose_again(rng, untried))
         });
-        found.and_then(|at| self.endpoints.get(at)).cloned().ok_or(NoEndpoint::AllTried)
+        let endpoint = found.and_then(|at| self.endpoints.get(at)).ok_or(NoEndpoint::AllTried)?;
+        Ok((endpoint.clone(), endpoint.chosen(now, panic)))
+    }
+
+    #[cold]
+    fn choose_again(&mut self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        match self.balance {
+            // The search has used up turns; what it left of the order would not be by weight.
+            Balance::RoundRobin => self.draw(rng, fits),
+            Balance::Random | Balance::LeastRequest => self.choose(rng, fits),
+        }
     }
 
     fn choose(&mut self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
@@ -339,62 +370,6 @@ impl Backend {
     /// One endpoint by weight among those that fit.
     fn draw(&self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
         self.shares.draw(rng, |at| self.endpoints.get(at).is_some_and(|endpoint| fits(endpoint)))
-    }
-}
-
-impl Endpoint {
-    /// Requests under way on it, from this worker.
-    pub fn in_flight(&self) -> u32 {
-        self.live.in_flight.get()
-    }
-
-    /// True while it is left alone because it could not be reached.
-    pub fn cooling(&self, now: Instant) -> bool {
-        self.live.cooling_until.get().is_some_and(|until| now < until)
-    }
-
-    /// Load compared between endpoints.
-    fn load(&self) -> u32 {
-        self.live.in_flight.get()
-    }
-}
-
-impl Permit {
-    /// The endpoint that it is a place on.
-    pub fn endpoint(&self) -> &Rc<Endpoint> {
-        &self.endpoint
-    }
-
-    /// The backend that the endpoint was picked from.
-    pub const fn backend(&self) -> BackendId {
-        self.backend
-    }
-
-    /// Teaches the endpoint what happened.
-    pub fn report(&self, outcome: Outcome, now: Instant) {
-        let live = &self.endpoint.live;
-        match outcome {
-            Outcome::Reached => {
-                live.failures.set(0);
-                live.cooling_until.set(None);
-            }
-            Outcome::Unreachable => {
-                // Requests that fail together are one failure: the first has already set the pause.
-                if !self.endpoint.cooling(now) {
-                    let failures = live.failures.get();
-                    let pause = COOLING_MIN.saturating_mul(1 << failures.min(8)).min(COOLING_MAX);
-                    live.failures.set(failures.saturating_add(1));
-                    live.cooling_until.set(Some(now.after(pause)));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let in_flight = &self.endpoint.live.in_flight;
-        in_flight.set(in_flight.get().saturating_sub(1));
     }
 }
 

@@ -22,7 +22,7 @@
 
 use alloc::rc::Rc;
 
-use crate::backend::{Choice, Endpoint, NoEndpoint, Outcome, Permit};
+use crate::backend::{Choice, Chosen, Endpoint, NoEndpoint, Outcome, Permit};
 use crate::grpc::Status;
 use crate::reason::Reason;
 use crate::route::{BackendId, Decision, Then};
@@ -194,6 +194,8 @@ pub struct Record {
 pub struct Attempt {
     /// Where.
     pub endpoint: Rc<Endpoint>,
+    /// How it came that this one was picked.
+    pub chosen: Chosen,
     /// When it was picked.
     pub started: Instant,
     /// Why it failed, if it did.
@@ -276,7 +278,10 @@ impl Exchange {
                 if self.call && status != 200 {
                     self.record.grpc = Some(Status::of_http(status));
                 }
-                self.report(Outcome::Reached, now);
+                // What a call's answer is worth is said at its end.
+                let outcome =
+                    if self.call && status == 200 { Outcome::Reached } else { Outcome::Answered(status) };
+                self.report(outcome, now);
                 self.state = State::Streaming;
                 self.action = Some(Action::Relay);
             }
@@ -288,7 +293,10 @@ impl Exchange {
                 self.ended_early(AppSaw::Maybe, Reason::UpstreamMalformed, now);
             }
             (State::Streaming, Input::UpstreamEnded(Ending::Complete)) => self.finish(now),
-            (State::Streaming, Input::UpstreamEnded(Ending::Early { .. })) => self.cut(Reason::ResponseCut),
+            (State::Streaming, Input::UpstreamEnded(Ending::Early { .. })) => {
+                self.report(Outcome::Cut, now);
+                self.cut(Reason::ResponseCut);
+            }
             (_, Input::DownstreamGone) => {
                 self.record.reason = Some(Reason::DownstreamGone);
                 if self.record.status == 0 {
@@ -408,7 +416,8 @@ impl Exchange {
     }
 
     fn picked(&mut self, permit: Permit, now: Instant) {
-        let attempt = Attempt { endpoint: permit.endpoint().clone(), started: now, failed: None };
+        let (endpoint, chosen) = (permit.endpoint().clone(), permit.chosen());
+        let attempt = Attempt { endpoint, chosen, started: now, failed: None };
         match self.record.attempts.get_mut(self.record.attempts_made) {
             Some(slot) => *slot = Some(attempt),
             None => return self.reply(Reason::ConnectFailed),
@@ -451,6 +460,8 @@ impl Exchange {
         // A peer that says that its application cannot be reached is as good as unreachable.
         if app_saw == AppSaw::Nothing && reason == Reason::ConnectFailed {
             self.report(Outcome::Unreachable, now);
+        } else if app_saw == AppSaw::Maybe {
+            self.report(Outcome::NoAnswer, now);
         }
         // The peer's clock and ours measure the same deadline: what is too late there is too late here.
         // A request that cannot be said to one peer cannot be said to another one.
@@ -489,6 +500,9 @@ impl Exchange {
                 if state == State::Waiting {
                     self.app_saw = AppSaw::Maybe;
                 }
+                if matches!(state, State::Waiting | State::Dialing) {
+                    self.report(Outcome::NoAnswer, now);
+                }
                 self.fail_attempt(reason);
                 self.reply(reason);
             }
@@ -513,11 +527,14 @@ impl Exchange {
     }
 
     fn finish(&mut self, now: Instant) {
-        self.permit = None;
         if self.call {
             let said = self.record.grpc.unwrap_or(Status::UNKNOWN);
+            if self.state == State::Streaming && self.record.status == 200 && self.record.reason.is_none() {
+                self.report(Outcome::Ended(said.as_http()), now);
+            }
             self.record.grpc = Some(self.record.reason.map_or(said, Status::of_reason));
         }
+        self.permit = None;
         self.record.finished = now;
         self.state = State::Done;
         self.action = Some(Action::Finish);
@@ -525,7 +542,8 @@ impl Exchange {
 
     fn report(&self, outcome: Outcome, now: Instant) {
         if let Some(permit) = &self.permit {
-            permit.report(outcome, now);
+            let started = || self.record.attempts().next_back().map_or(now, |attempt| attempt.started);
+            permit.report_since(outcome, started, now);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::route::{
     decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
+    ActionSpec, Balance, Care, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
     ServiceSpec, TargetSpec, Transport, Via, World,
 };
 use crate::time::Duration;
@@ -80,6 +80,8 @@ pub struct BackendSpec {
     pub service: ServiceId,
     /// How an endpoint is chosen.
     pub balance: Balance,
+    /// How endpoints are looked after; `None`: as [`Care::new`] says.
+    pub care: Option<Arc<Care>>,
     /// What the endpoints speak.
     pub protocol: Protocol,
     /// Connections begin with a PROXY header.
@@ -492,6 +494,7 @@ impl Build {
             name: name.into(),
             service: service.id.clone(),
             balance: service.balance,
+            care: service.care.clone(),
             protocol: service.protocol,
             send_proxy: service.send_proxy,
             endpoints,
@@ -522,6 +525,7 @@ impl Build {
             name: name.clone(),
             service: service.id.clone(),
             balance: Balance::RoundRobin,
+            care: None,
             protocol: service.protocol,
             send_proxy: service.send_proxy,
             endpoints: alloc::vec![endpoint],
@@ -544,6 +548,7 @@ impl Build {
         self.snapshot.backends.push(BackendSpec {
             name: alloc::format!("{service} (egress)").into(),
             balance: Balance::RoundRobin,
+            care: None,
             protocol: Protocol::Auto,
             send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
@@ -568,6 +573,7 @@ impl Build {
             name: alloc::format!("{} (local)", app.service).into(),
             service: app.service.clone(),
             balance: Balance::RoundRobin,
+            care: None,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
             send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {

@@ -10,10 +10,12 @@ use crate::name::{Label, ServiceId};
 use crate::peer::SpiffeId;
 use crate::time::Duration;
 
+mod care;
 mod cidr;
 mod gateway;
 mod outside;
 
+pub use care::{Care, Outliers};
 pub use cidr::{Cidr, CidrError};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
@@ -33,6 +35,8 @@ pub struct ServiceSpec {
     pub protocol: Protocol,
     /// How one of several endpoints is chosen.
     pub balance: Balance,
+    /// How endpoints are looked after; `None`: as [`Care::new`] says.
+    pub care: Option<Arc<Care>>,
     /// Where requests for this service go, first match wins; a request that no rule matches goes to every
     /// endpoint of the service.
     pub rules: Vec<RuleSpec>,

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
+use leno_core::backend::Chosen;
 use leno_core::exchange::Record;
 use leno_core::head::RequestHead;
 use leno_core::mux::Kind;
@@ -161,9 +162,13 @@ impl Entry<'_> {
             let failed = attempt.failed.map_or("", |reason| reason.word());
             let _ = write!(
                 out,
-                ",\"address\":\"{}\",\"after_us\":{since},\"failed\":\"{failed}\"}}",
+                ",\"address\":\"{}\",\"after_us\":{since},\"failed\":\"{failed}\"",
                 attempt.endpoint.spec.address
             );
+            if attempt.chosen != Chosen::Balanced {
+                let _ = write!(out, ",\"chosen\":\"{}\"", attempt.chosen.word());
+            }
+            out.push('}');
         }
         out.push_str("]}");
         out

@@ -56,6 +56,8 @@ pub(crate) struct Telemetry {
     pub(crate) limits: BTreeMap<&'static str, u64>,
     /// Connections on which something else was spoken than is declared, by service, what is declared and what was spoken.
     pub(crate) mismatches: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
+    /// Endpoints put out, kept although they should be, and taken back: by backend, what and why.
+    pub(crate) outliers: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
     /// Access log lines that were dropped because the log could not keep up.
     pub(crate) log_lines_dropped: u64,
 }
@@ -145,6 +147,7 @@ impl Telemetry {
         sum(&mut self.malformed, &other.malformed);
         sum(&mut self.limits, &other.limits);
         sum(&mut self.mismatches, &other.mismatches);
+        sum(&mut self.outliers, &other.outliers);
         self.log_lines_dropped += other.log_lines_dropped;
     }
 
@@ -237,6 +240,13 @@ impl Telemetry {
         for ((service, declared, observed), count) in &self.mismatches {
             let service = escaped(service);
             let labels = format!("service=\"{service}\",declared=\"{declared}\",observed=\"{observed}\"");
+            line(&mut out, name, &labels, count);
+        }
+        let name = "leno_outlier_events_total";
+        family(&mut out, name, "counter", "Endpoints put out because they fail, and taken back.");
+        for ((backend, event, detector), count) in &self.outliers {
+            let backend = escaped(backend);
+            let labels = format!("service=\"{backend}\",event=\"{event}\",detector=\"{detector}\"");
             line(&mut out, name, &labels, count);
         }
         family(

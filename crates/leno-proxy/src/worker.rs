@@ -94,8 +94,10 @@ pub(crate) struct EndpointView {
     pub(crate) endpoint: String,
     /// Requests under way.
     pub(crate) in_flight: u32,
-    /// It could not be reached lately and is left alone.
+    /// It could not be reached lately, or failed more than its peers, and is left alone.
     pub(crate) cooling: bool,
+    /// The second of the two.
+    pub(crate) ejected: bool,
 }
 
 /// The state of one worker thread.
@@ -434,6 +436,7 @@ impl Worker {
                 endpoint: endpoint.spec.name.to_string(),
                 in_flight: endpoint.in_flight(),
                 cooling: endpoint.cooling(now),
+                ejected: endpoint.ejected(now),
             })
         });
         views.collect()

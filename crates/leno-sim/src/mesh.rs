@@ -317,7 +317,7 @@ impl Mesh {
         let (tried, count) = run.exchange.tried();
         match self.backends.pick(&snapshot, choice, &tried[..count], now, &mut self.rng) {
             Ok(permit) => {
-                self.check_pick(at, permit.endpoint(), &tried[..count])?;
+                self.check_pick(at, &permit, &tried[..count])?;
                 if count == 0 {
                     self.backends.request_started(&snapshot, permit.backend(), now);
                 }

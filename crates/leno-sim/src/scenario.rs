@@ -137,6 +137,7 @@ impl Make {
             id,
             protocol: Protocol::Http1,
             balance,
+            care: None,
             rules,
             calls: Vec::new(),
             health: None,

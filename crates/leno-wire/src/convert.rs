@@ -14,6 +14,7 @@ use prost::Message;
 
 use crate::proto::{self, kind_of, resource as wire, xds};
 
+mod care;
 mod outside;
 
 /// A resource of a kind that Leno knows, parsed.
@@ -142,6 +143,7 @@ impl From<&spec::ServiceSpec> for wire::Service {
                 spec::Balance::LeastRequest => wire::Balance::LeastRequest,
             }
             .into(),
+            care: spec.care.as_deref().map(proto::care::Care::from),
             rules: spec.rules.iter().map(wire::Rule::from).collect(),
             calls: spec.calls.iter().map(full_name).collect(),
             health: spec.health.as_ref().map(wire::HealthCheck::from),
@@ -175,6 +177,11 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                         return Err(bad("balance", format!("{} is not known here", message.balance)));
                     }
                 },
+                care: message
+                    .care
+                    .map(|care| spec::Care::try_from(care).map_err(|e| e.below("care")))
+                    .transpose()?
+                    .map(Arc::new),
                 rules: rules(message.rules)?,
                 calls: list("calls", message.calls, |name| self::id("", &name))?,
                 health: message

@@ -1,8 +1,10 @@
 //! Every field of the mesh file, once: what the reader accepts, what the schema completes, what the manual lists.
 
+mod care;
 mod gateway;
 mod outside;
 
+pub(crate) use care::{FAILURES_MAX, NONE, OUTLIER_WORDS, OUTLIERS};
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
 
@@ -121,6 +123,7 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &SERVICE_ROUTE,
     &PATH,
     &TARGET,
+    &OUTLIERS,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -263,6 +266,12 @@ pub(crate) static SERVICE: Shape = Shape {
             ]),
             Without::Value("least-request"),
             "How one of several instances is chosen. Each way respects weights.",
+        ),
+        field(
+            "outliers",
+            Kind::Either(&[Kind::Choice(care::OUTLIER_WORDS), Kind::Object(&OUTLIERS)]),
+            Without::Means("by the defaults"),
+            "When a proxy puts an instance out because its answers are worse than those of the others.",
         ),
         field(
             "health",

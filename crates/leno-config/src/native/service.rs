@@ -7,6 +7,7 @@ use leno_core::name::ServiceId;
 use leno_core::proxy_protocol::Version;
 use leno_core::spec::{Balance, ExternalSpec, HealthSpec, Probe, Protocol, SRV_PORT, ServiceSpec};
 
+use super::care;
 use super::check::Claims;
 use super::endpoint::{self, Places};
 use super::fields::{CHECKS_MAX, HEALTH, HEALTH_WORDS, Kind, SERVICE};
@@ -54,6 +55,7 @@ impl<'n> Draft<'n> {
             id: id.clone(),
             protocol: Protocol::default(),
             balance: Balance::default(),
+            care: None,
             rules: Vec::new(),
             calls: Vec::new(),
             health: Some(health_spec(Probe::Tcp)),
@@ -86,6 +88,7 @@ impl<'n> Draft<'n> {
                 _ => Balance::LeastRequest,
             };
         }
+        spec.care = care::read(&mut fields, reader).map(Arc::new);
         if let Some(node) = fields.get("health") {
             spec.health = health(node, reader);
         }

@@ -99,6 +99,7 @@ fn service(name: &str, leads_to: &[&str]) -> ServiceSpec {
         id: id(name),
         protocol: Protocol::Http1,
         balance: Balance::RoundRobin,
+        care: None,
         rules: leads_to.iter().map(|to| rule(to, to)).collect(),
         calls: vec![],
         health: None,

@@ -13,6 +13,7 @@ use crate::h2;
 use crate::h2::client::NoStream;
 use crate::mux;
 use crate::opaque;
+use crate::outliers;
 use crate::outside::{self, Reached, Refused};
 use crate::telemetry::bump;
 use crate::worker::Worker;
@@ -56,6 +57,11 @@ impl Drive<'_> {
         {
             backends.request_started(self.snapshot, permit.backend(), now);
         }
+        if backends.has_events() {
+            let events = backends.events().collect();
+            outliers::tell(self.worker, events);
+        }
+        drop(backends);
         self.exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
     }
 }

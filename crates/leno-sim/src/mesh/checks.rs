@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use leno_core::backend::{Endpoint, NoEndpoint};
+use leno_core::backend::{Chosen, Endpoint, NoEndpoint, Permit};
 use leno_core::exchange::AppSaw;
 use leno_core::name::Label;
 use leno_core::route::Then;
@@ -13,7 +13,8 @@ use super::{Client, Mesh, ensure, method, usable};
 impl Mesh {
     /// A pick must be an endpoint that the world has, that is wanted, usable, not tried, and not cooling down while
     /// another one is not.
-    pub(super) fn check_pick(&self, at: usize, endpoint: &Rc<Endpoint>, tried: &[u64]) -> Result<(), String> {
+    pub(super) fn check_pick(&self, at: usize, permit: &Permit, tried: &[u64]) -> Result<(), String> {
+        let endpoint: &Rc<Endpoint> = permit.endpoint();
         let now = self.agenda.now();
         let Some(run) = self.runs[at].as_ref() else { return Ok(()) };
         let spec = &endpoint.spec;
@@ -37,7 +38,9 @@ impl Mesh {
                     .iter()
                     .any(|e| usable(&e.spec) && !e.cooling(now) && !tried.contains(&e.key))
             });
-            ensure(!better, || format!("{} is cooling down and others are not", spec.name))?;
+            // In a panic those are asked too whose answers were bad, but not those that nobody reaches.
+            let panic = permit.chosen() == Chosen::Panic && endpoint.ejected(now);
+            ensure(!better || panic, || format!("{} is cooling down and others are not", spec.name))?;
         }
         Ok(())
     }

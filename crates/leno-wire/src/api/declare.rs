@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::WireError;
+use crate::proto::care::Care;
 use crate::proto::resource as wire;
 
 /// What an owner declares about a service: the body of `PUT /v1/services/{namespace}/{name}`.
@@ -20,6 +21,9 @@ pub struct ServiceDeclaration {
     pub protocol: Protocol,
     /// How one of several endpoints is chosen. Default `least_request`.
     pub balance: Balance,
+    /// How endpoints are looked after: when one that fails is put out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub care: Option<Care>,
     /// First match wins; a request that none matches goes to every endpoint.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
@@ -198,6 +202,7 @@ impl ServiceDeclaration {
                 Balance::LeastRequest => wire::Balance::LeastRequest,
             }
             .into(),
+            care: self.care,
             rules: self.rules.into_iter().map(wire::Rule::from).collect(),
             calls: self.calls,
             health: self.health.map(|health| wire::HealthCheck {
@@ -278,6 +283,7 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
                 spec::Balance::Random => Balance::Random,
                 spec::Balance::LeastRequest => Balance::LeastRequest,
             },
+            care: spec.care.as_deref().map(Care::from),
             rules: spec.rules.iter().map(Rule::from).collect(),
             calls: spec.calls.iter().map(ToString::to_string).collect(),
             health: spec.health.as_ref().map(|health| HealthCheck {

@@ -13,6 +13,7 @@ fn full_service() -> spec::ServiceSpec {
         id: service("shop/product"),
         protocol: spec::Protocol::Http1,
         balance: spec::Balance::RoundRobin,
+        care: Some(Arc::new(full_care())),
         rules: vec![
             spec::RuleSpec {
                 name: "canary".into(),
@@ -58,6 +59,41 @@ fn full_service() -> spec::ServiceSpec {
         headless: true,
         srv_port: 5432,
     }
+}
+
+fn full_care() -> spec::Care {
+    let outliers = spec::Outliers {
+        errors: None,
+        gateway_errors: Some(7),
+        local_failures: Some(8),
+        success_rate: false,
+        failure_percent: None,
+        latency: Some(3),
+        requests_min: 9,
+        window: Duration::from_secs(20),
+        ejection: Duration::from_millis(1500),
+        ejection_max: Duration::from_secs(60),
+        ejected_percent: 30,
+        panic_percent: 0,
+        probation: 1,
+    };
+    spec::Care { outliers: Some(outliers) }
+}
+
+#[test]
+fn what_is_unset_of_the_care_is_the_default_and_off_is_off() {
+    let parse = |care: proto::care::Care| spec::Care::try_from(care);
+    assert_eq!(parse(proto::care::Care::default()), Ok(spec::Care::default()));
+    let outliers = |outliers| proto::care::Care { outliers: Some(outliers) };
+    let message = proto::care::Outliers::default;
+    assert_eq!(parse(outliers(message())), Ok(spec::Care::default()));
+    assert_eq!(parse(outliers(proto::care::Outliers { off: true, ..message() })), Ok(spec::Care { outliers: None }));
+    let bad = proto::care::Outliers { ejected_percent: Some(101), ..message() };
+    assert_eq!(parse(outliers(bad)).unwrap_err().field, "outliers.ejected_percent");
+    let bad = proto::care::Outliers { window_ms: Some(0), ..message() };
+    assert_eq!(parse(outliers(bad)).unwrap_err().field, "outliers.window_ms");
+    let none = spec::Care { outliers: None };
+    assert_eq!(parse(proto::care::Care::from(&none)), Ok(none));
 }
 
 fn full_external() -> spec::ExternalSpec {

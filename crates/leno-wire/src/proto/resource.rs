@@ -37,6 +37,9 @@ pub struct Service {
     /// How it is reached outside the mesh; unset: by its endpoints as they are.
     #[prost(message, optional, tag = "12")]
     pub external: Option<super::outside::External>,
+    /// How endpoints are looked after; unset: by the defaults.
+    #[prost(message, optional, tag = "40")]
+    pub care: Option<super::care::Care>,
 }
 
 /// What instances speak. 0 is no protocol: a receiver refuses what it does not know.

@@ -1,0 +1,103 @@
+//! What a proxy does for a service's endpoints beside choosing one: it puts out those that fail.
+//!
+//! Nothing here has to be written: [`Care::default`] is what holds for a service of which nothing is said.
+
+use crate::time::Duration;
+
+/// How a proxy looks after the endpoints of one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Care {
+    /// When an endpoint is put out because its answers are worse than its peers'; `None`: never.
+    pub outliers: Option<Outliers>,
+}
+
+impl Care {
+    /// What holds where nothing is said. Outlier detection is on: in the simulator it has never put out a healthy
+    /// endpoint (docs/resilience.md), and without it one failing instance of ten costs every tenth request for as long
+    /// as it is there.
+    pub const fn new() -> Self {
+        Self { outliers: Some(Outliers::new()) }
+    }
+}
+
+impl Default for Care {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// When an endpoint is put out. Whatever detector finds it, it is put out only when it is worse than its peers: when
+/// all of a service's endpoints fail alike, it is the service or its callers, and fewer endpoints would make it worse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outliers {
+    /// So many answers of 500 and above in a row.
+    pub errors: Option<u32>,
+    /// So many answers of 502, 503 or 504 in a row.
+    pub gateway_errors: Option<u32>,
+    /// So many requests in a row without an answer: no connection, a reset, a time-out.
+    pub local_failures: Option<u32>,
+    /// A success rate in [`Self::window`] that chance does not explain if it is like its peers.
+    pub success_rate: bool,
+    /// In [`Self::window`], this share of its requests failed, in percent, and a smaller one of its peers'.
+    pub failure_percent: Option<u32>,
+    /// In [`Self::window`], its answers took on average so many times as long as its peers'.
+    pub latency: Option<u32>,
+    /// Requests in [`Self::window`] before a rate or a latency is looked at.
+    pub requests_min: u32,
+    /// How far back rates and latencies look.
+    pub window: Duration,
+    /// How long it is out the first time. Doubles each time, up to [`Self::ejection_max`].
+    pub ejection: Duration,
+    /// The longest that it is out.
+    pub ejection_max: Duration,
+    /// At most this share of the endpoints is out, in percent; at least one of three or more.
+    pub ejected_percent: u32,
+    /// When less than this share of the endpoints takes requests, in percent, those put out take them too.
+    pub panic_percent: u32,
+    /// When its time is over, it gets one request at a time until so many in a row went well.
+    pub probation: u32,
+}
+
+impl Default for Outliers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Outliers {
+    /// The defaults.
+    pub const fn new() -> Self {
+        Self {
+            // Envoy's and Istio's number.
+            errors: Some(5),
+            gateway_errors: None,
+            local_failures: Some(5),
+            success_rate: true,
+            // Envoy's threshold, which it does not enforce.
+            failure_percent: Some(85),
+            latency: None,
+            requests_min: 20,
+            // Envoy's interval, Linkerd's window.
+            window: Duration::from_secs(10),
+            // Envoy waits 30 s, because what comes back gets its full share at once. Behind a probation of one request
+            // at a time a short first wait costs a request or two.
+            ejection: Duration::from_secs(5),
+            ejection_max: Duration::from_secs(300),
+            // Envoy's and Istio's share.
+            ejected_percent: 10,
+            // Envoy's threshold.
+            panic_percent: 50,
+            probation: 3,
+        }
+    }
+
+    /// How many of `endpoints` may be out at a time.
+    ///
+    /// One of three or more, however small the share is: a limit that lets nobody be put out is no limit but an off
+    /// switch, and most services have fewer than ten instances. Of two endpoints none, unless the share says so: the
+    /// other one would have to take twice its load.
+    pub const fn ejected_max(&self, endpoints: usize) -> usize {
+        let share = endpoints * self.ejected_percent as usize / 100;
+        if share == 0 && endpoints >= 3 && self.ejected_percent > 0 { 1 } else { share }
+    }
+}

@@ -1,0 +1,102 @@
+//! How endpoints are looked after.
+
+use std::time::Duration;
+
+use leno_core::spec;
+
+use super::{WireError, at_least_one, bad};
+use crate::proto::care as wire;
+
+impl From<&spec::Care> for wire::Care {
+    fn from(spec: &spec::Care) -> Self {
+        let off = || wire::Outliers { off: true, ..wire::Outliers::default() };
+        Self { outliers: Some(spec.outliers.as_ref().map_or_else(off, wire::Outliers::from)) }
+    }
+}
+
+impl TryFrom<wire::Care> for spec::Care {
+    type Error = WireError;
+
+    fn try_from(message: wire::Care) -> Result<Self, WireError> {
+        Ok(Self {
+            outliers: match message.outliers {
+                Some(wire::Outliers { off: true, .. }) => None,
+                Some(outliers) => Some(outliers.try_into().map_err(|e: WireError| e.below("outliers"))?),
+                None => Some(spec::Outliers::default()),
+            },
+        })
+    }
+}
+
+impl From<&spec::Outliers> for wire::Outliers {
+    fn from(spec: &spec::Outliers) -> Self {
+        Self {
+            off: false,
+            errors: Some(spec.errors.unwrap_or(0)),
+            gateway_errors: Some(spec.gateway_errors.unwrap_or(0)),
+            local_failures: Some(spec.local_failures.unwrap_or(0)),
+            success_rate: Some(spec.success_rate),
+            failure_percent: Some(spec.failure_percent.unwrap_or(0)),
+            latency: Some(spec.latency.unwrap_or(0)),
+            requests_min: Some(spec.requests_min),
+            window_ms: Some(millis(spec.window)),
+            ejection_ms: Some(millis(spec.ejection)),
+            ejection_max_ms: Some(millis(spec.ejection_max)),
+            ejected_percent: Some(spec.ejected_percent),
+            panic_percent: Some(spec.panic_percent),
+            probation: Some(spec.probation),
+        }
+    }
+}
+
+impl TryFrom<wire::Outliers> for spec::Outliers {
+    type Error = WireError;
+
+    fn try_from(message: wire::Outliers) -> Result<Self, WireError> {
+        let default = Self::default();
+        // Unset is the default, 0 is off.
+        let switch = |set: Option<u32>, default: Option<u32>| match set {
+            None => default,
+            Some(0) => None,
+            number => number,
+        };
+        let share = |field: &str, set: Option<u32>, default: u32| match set {
+            Some(percent) if percent > 100 => Err(bad(field, format!("{percent} % is more than all"))),
+            percent => Ok(percent.unwrap_or(default)),
+        };
+        let count = |field: &str, set: Option<u32>, default: u32| set.map_or(Ok(default), |n| at_least_one(field, n));
+        let failure_percent = switch(message.failure_percent, default.failure_percent);
+        let spec = Self {
+            errors: switch(message.errors, default.errors),
+            gateway_errors: switch(message.gateway_errors, default.gateway_errors),
+            local_failures: switch(message.local_failures, default.local_failures),
+            success_rate: message.success_rate.unwrap_or(default.success_rate),
+            failure_percent: failure_percent
+                .map(|percent| share("failure_percent", Some(percent), percent))
+                .transpose()?,
+            latency: switch(message.latency, default.latency),
+            requests_min: count("requests_min", message.requests_min, default.requests_min)?,
+            window: period("window_ms", message.window_ms, default.window)?,
+            ejection: period("ejection_ms", message.ejection_ms, default.ejection)?,
+            ejection_max: period("ejection_max_ms", message.ejection_max_ms, default.ejection_max)?,
+            ejected_percent: share("ejected_percent", message.ejected_percent, default.ejected_percent)?,
+            panic_percent: share("panic_percent", message.panic_percent, default.panic_percent)?,
+            probation: count("probation", message.probation, default.probation)?,
+        };
+        Ok(Self { ejection_max: spec.ejection_max.max(spec.ejection), ..spec })
+    }
+}
+
+/// Milliseconds that are not 0.
+fn period(field: &str, set: Option<u64>, default: Duration) -> Result<Duration, WireError> {
+    match set {
+        Some(0) => Err(bad(field, "is 0")),
+        Some(millis) => Ok(Duration::from_millis(millis)),
+        None => Ok(default),
+    }
+}
+
+/// Whole milliseconds, at least 1 so that a short time does not read as none.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
