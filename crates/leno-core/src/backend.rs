@@ -18,21 +18,26 @@ use core::net::SocketAddr;
 use crate::rng::Rng;
 use crate::route::{BackendId, SplitId};
 use crate::snapshot::{BackendSpec, Snapshot};
-use crate::spec::{Balance, Care, EndpointSpec, Transport};
-use crate::time::Instant;
+use crate::spec::{Balance, Care, EndpointSpec, PENDING_MAX, PENDING_TIMEOUT, Transport};
+use crate::time::{Duration, Instant};
 
 mod budget;
 mod endpoint;
+mod ewma;
 mod group;
+mod limit;
 mod outlier;
 mod shares;
 mod turns;
+mod weighted;
 
 pub use budget::{Budget, RETRIES_PER_REQUEST, RETRIES_PER_SECOND_MIN};
 pub use endpoint::{COOLING_MAX, COOLING_MIN, Chosen, Endpoint, Outcome, Permit};
 use endpoint::Live;
-use group::Group;
+use group::{Bounds, Group};
 pub use group::{Event, What};
+use limit::Held;
+pub use limit::{Counter, Ledger, Ledgers, Limit, Limited, Place};
 pub use outlier::{Count, Detector};
 use shares::Shares;
 use turns::Turns;
@@ -75,6 +80,10 @@ pub struct Backend {
     shares: Shares,
     /// Whose turn it is, for round robin.
     turns: Turns,
+    /// Endpoints that are compared for one request.
+    choices: u32,
+    /// What an endpoint is taken for that has not answered yet, in microseconds; 0: as its peer.
+    default_rtt: u64,
     /// What the endpoints have in common, where something is counted of them.
     group: Option<Rc<Group>>,
     /// Retries allowed beside ordinary requests.
@@ -105,6 +114,13 @@ pub enum NoEndpoint {
     AllTried,
     /// The service's places are known by names, and no address was found for any of them.
     Unresolved,
+    /// A limit of the service is reached.
+    Limit {
+        /// Which.
+        by: Limit,
+        /// Where there is no room: whoever waits for it asks there again.
+        backend: BackendId,
+    },
 }
 
 impl Backends {
@@ -152,8 +168,39 @@ impl Backends {
         if live.group.as_ref().is_some_and(|group| group.is_due(now)) {
             live.look(now, &mut self.events);
         }
-        let (endpoint, chosen) = live.pick(avoid, now, rng)?;
-        Ok(Permit::new(endpoint, backend, chosen))
+        if live.is_bounded() {
+            return live.pick_bounded(backend, avoid, now, rng);
+        }
+        let (endpoint, chosen) = live.pick(avoid, now, rng, |_| true)?;
+        Ok(Permit::new(endpoint, backend, chosen, Held::NOTHING))
+    }
+
+    /// Takes a place among those who wait for one in `backend`, and says how long they may; `None` when too many do.
+    pub fn wait(&self, snapshot: &Snapshot, backend: BackendId) -> Option<(Place, Duration)> {
+        let bounds = self.bounds(snapshot, backend)?;
+        let max = bounds.limits.pending.unwrap_or(PENDING_MAX);
+        let place = Place::take(&bounds.ledger, Limit::Pending, max)?;
+        Some((place, bounds.limits.pending_timeout.unwrap_or(PENDING_TIMEOUT)))
+    }
+
+    /// Takes a connection's place; `Err` when all are taken, `Ok(None)` where there is no limit.
+    pub fn connect(&self, snapshot: &Snapshot, backend: BackendId) -> Result<Option<Place>, Limit> {
+        let bounds = self.bounds(snapshot, backend);
+        let Some((bounds, max)) = bounds.and_then(|it| Some((it, it.limits.connections?))) else {
+            return Ok(None);
+        };
+        Place::take(&bounds.ledger, Limit::Connections, max).map(Some).ok_or(Limit::Connections)
+    }
+
+    /// The endpoints of a backend; none when it is not known any more.
+    pub fn endpoints_of(&self, snapshot: &Snapshot, backend: BackendId) -> &[Rc<Endpoint>] {
+        let live = self.live(snapshot, backend).and_then(|at| self.backends.get(at));
+        live.map_or(&[], Backend::endpoints)
+    }
+
+    fn bounds(&self, snapshot: &Snapshot, backend: BackendId) -> Option<&Bounds> {
+        let live = self.backends.get(self.live(snapshot, backend)?)?;
+        live.group.as_ref()?.bounds.as_ref()
     }
 
     /// What happened to endpoints since this was last asked.
@@ -205,12 +252,12 @@ impl Backends {
                 weight: 1,
                 healthy: true,
             };
-            Rc::new(Endpoint { spec: Arc::new(spec), key: *next_key, live: Rc::default(), group: None })
+            Rc::new(Endpoint { spec: Arc::new(spec), key: *next_key, live: Rc::default(), group: None, counter: None })
         });
         if avoid.contains(&endpoint.key) {
             return Err(NoEndpoint::AllTried);
         }
-        Ok(Permit::new(endpoint.clone(), NO_BACKEND, Chosen::Balanced))
+        Ok(Permit::new(endpoint.clone(), NO_BACKEND, Chosen::Balanced, Held::NOTHING))
     }
 
     fn target(&mut self, snapshot: &Snapshot, id: SplitId) -> Option<BackendId> {
@@ -250,13 +297,16 @@ impl Backend {
         let takes = |spec: &EndpointSpec| if spec.healthy { spec.weight } else { 0 };
         let takers = spec.endpoints.iter().filter(|endpoint| takes(endpoint) > 0).count();
         let care = spec.care.as_deref().unwrap_or(&DEFAULT_CARE);
-        let group = Group::new(care.outliers.as_ref(), takers);
+        let group = Group::new(spec, care, takers);
+        let watched = group.as_ref().is_some_and(|group| group.outliers.is_some());
         // Both lists are sorted by name, so that one walk over both finds what is still there.
         let mut rest = known.iter().peekable();
+        let limited = spec.limited.as_ref();
         let endpoints: Vec<Rc<Endpoint>> = spec
             .endpoints
             .iter()
-            .map(|spec| {
+            .enumerate()
+            .map(|(at, spec)| {
                 while rest.next_if(|endpoint| endpoint.spec.name < spec.name).is_some() {}
                 let same = rest.next_if(|endpoint| endpoint.spec.name == spec.name).filter(|endpoint| {
                     endpoint.spec.address == spec.address && endpoint.spec.transport == spec.transport
@@ -268,12 +318,13 @@ impl Backend {
                         (*next_key, Rc::<Live>::default())
                     }
                 };
-                if group.is_some() {
+                if watched {
                     live.tally.get_or_init(Box::default);
                 } else {
                     live.acquit();
                 }
-                Rc::new(Endpoint { spec: spec.clone(), key, live, group: group.clone() })
+                let counter = limited.and_then(|limited| limited.endpoints.get(at)).cloned();
+                Rc::new(Endpoint { spec: spec.clone(), key, live, group: group.clone(), counter })
             })
             .collect();
         let shares = Shares::new(endpoints.iter().map(|endpoint| takes(&endpoint.spec)));
@@ -288,6 +339,8 @@ impl Backend {
             shares,
             turns,
             endpoints,
+            choices: care.choices,
+            default_rtt: care.ewma.default_rtt.map_or(0, |rtt| rtt.as_micros() as u64),
             group,
             budget: before.map_or_else(Budget::default, |backend| backend.budget.clone()),
             without: if spec.by_names { NoEndpoint::Unresolved } else { NoEndpoint::Empty },
@@ -316,22 +369,65 @@ impl Backend {
         });
     }
 
+    /// True when a limit is set.
+    fn is_bounded(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.bounds.is_some())
+    }
+
+    /// Takes the places that the limits ask for, then one on an endpoint.
+    #[cold]
+    fn pick_bounded(
+        &mut self,
+        id: BackendId,
+        avoid: &[u64],
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Result<Permit, NoEndpoint> {
+        let Some(group) = self.group.clone() else { return Err(self.without) };
+        let Some(Bounds { limits, ledger }) = &group.bounds else { return Err(self.without) };
+        let refused = |by| NoEndpoint::Limit { by, backend: id };
+        let mut held = Held::enter(ledger, limits, !avoid.is_empty()).map_err(refused)?;
+        let max = limits.endpoint_requests.unwrap_or(u32::MAX);
+        let has_room = |endpoint: &Endpoint| endpoint.counter.as_ref().is_none_or(|it| it.taken() < max);
+        // Another worker may take the last place between the look and the grasp.
+        for _ in 0..=self.endpoints.len() {
+            match self.pick(avoid, now, rng, has_room) {
+                Ok((endpoint, chosen)) => {
+                    let counter = endpoint.counter.clone();
+                    if counter.is_none_or(|counter| held.enter_endpoint(&counter, max)) {
+                        return Ok(Permit::new(endpoint, id, chosen, held));
+                    }
+                }
+                Err(why) => {
+                    held.leave(ledger, None);
+                    // Somebody is left whom only the limit keeps.
+                    let full = |it: &Rc<Endpoint>| !avoid.contains(&it.key) && !has_room(it);
+                    let full = why == NoEndpoint::AllTried && self.endpoints.iter().any(full);
+                    return Err(if full { refused(Limit::EndpointRequests) } else { why });
+                }
+            }
+        }
+        held.leave(ledger, None);
+        Err(refused(Limit::EndpointRequests))
+    }
+
     fn pick(
         &mut self,
         avoid: &[u64],
         now: Instant,
         rng: &mut Rng,
+        has_room: impl Fn(&Endpoint) -> bool,
     ) -> Result<(Rc<Endpoint>, Chosen), NoEndpoint> {
         if self.shares.len() == 0 {
             return Err(if self.endpoints.is_empty() { self.without } else { NoEndpoint::Unhealthy });
         }
         let panic = self.group.as_ref().is_some_and(|group| group.panic.get());
-        let untried = |endpoint: &Endpoint| !avoid.contains(&endpoint.key);
-        let found = self.choose(rng, |endpoint| endpoint.takes(now, panic) && untried(endpoint));
+        let open = |endpoint: &Endpoint| !avoid.contains(&endpoint.key) && has_room(endpoint);
+        let found = self.choose(rng, |endpoint| endpoint.takes(now, panic) && open(endpoint));
         // One that is on probation already, or only put out, is better than none.
         let found = found.or_else(|| {
-            let tried = self.choose_again(rng, |endpoint| !endpoint.cooling(now) && untried(endpoint));
-            tried.or_else(|| self.choose_again(rng, untried))
+            let tried = self.choose_again(rng, |endpoint| !endpoint.cooling(now) && open(endpoint));
+            tried.or_else(|| self.choose_again(rng, open))
         });
         let endpoint = found.and_then(|at| self.endpoints.get(at)).ok_or(NoEndpoint::AllTried)?;
         Ok((endpoint.clone(), endpoint.chosen(now, panic)))
@@ -342,7 +438,7 @@ impl Backend {
         match self.balance {
             // The search has used up turns; what it left of the order would not be by weight.
             Balance::RoundRobin => self.draw(rng, fits),
-            Balance::Random | Balance::LeastRequest => self.choose(rng, fits),
+            Balance::Random | Balance::LeastRequest | Balance::PeakEwma => self.choose(rng, fits),
         }
     }
 
@@ -354,17 +450,45 @@ impl Backend {
             }
             Balance::Random => self.draw(rng, fits),
             Balance::LeastRequest => {
-                let fits = |at: usize| self.endpoints.get(at).is_some_and(|endpoint| fits(endpoint));
-                let first = self.shares.draw(rng, fits)?;
-                if self.shares.len() == 1 {
-                    return Some(first);
-                }
-                let second = self.shares.draw(rng, |at| at != first && fits(at));
-                let load = |at: usize| self.endpoints.get(at).map_or(0, |endpoint| endpoint.load());
                 // Equal load: the first, so that weights hold.
-                Some(second.filter(|second| load(*second) < load(first)).unwrap_or(first))
+                let prefers = |first: &Endpoint, second: &Endpoint| second.load() < first.load();
+                self.best_of_some(rng, fits, prefers)
+            }
+            Balance::PeakEwma => {
+                let default_rtt = self.default_rtt;
+                let prefers = |first: &Endpoint, second: &Endpoint| {
+                    second.live.cost(&first.live, default_rtt) < first.live.cost(&second.live, default_rtt)
+                };
+                self.best_of_some(rng, fits, prefers)
             }
         }
+    }
+
+    /// The best of some that are drawn by weight: the first, unless `prefers` says that another one is better.
+    fn best_of_some(
+        &self,
+        rng: &mut Rng,
+        fits: impl Fn(&Endpoint) -> bool,
+        prefers: impl Fn(&Endpoint, &Endpoint) -> bool,
+    ) -> Option<usize> {
+        let fits = |at: usize| self.endpoints.get(at).is_some_and(|endpoint| fits(endpoint));
+        let mut best = self.shares.draw(rng, fits)?;
+        if self.shares.len() == 1 {
+            return Some(best);
+        }
+        for _ in 1..self.choices {
+            let Some(other) = self.shares.draw(rng, |at| at != best && fits(at)) else { break };
+            let (Some(first), Some(second)) = (self.endpoints.get(best), self.endpoints.get(other)) else { break };
+            let better = if self.shares.is_even() {
+                prefers(first, second)
+            } else {
+                weighted::prefers(first, second, self.balance)
+            };
+            if better {
+                best = other;
+            }
+        }
+        Some(best)
     }
 
     /// One endpoint by weight among those that fit.

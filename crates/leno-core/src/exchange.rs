@@ -118,6 +118,8 @@ pub enum ConnectFailure {
     Tls,
     /// The endpoint is at one of its limits.
     Overload,
+    /// The service has as many connections as it may: another endpoint would not help.
+    Limit,
 }
 
 /// How an attempt ended.
@@ -436,6 +438,7 @@ impl Exchange {
             NoEndpoint::Empty => Reason::NoEndpoint,
             NoEndpoint::Unresolved => Reason::NameNotResolved,
             NoEndpoint::Unhealthy | NoEndpoint::AllTried => Reason::NoHealthyEndpoint,
+            NoEndpoint::Limit { .. } => Reason::ServiceLimit,
         }));
     }
 
@@ -445,6 +448,10 @@ impl Exchange {
             ConnectFailure::TimedOut => Reason::ConnectTimeout,
             ConnectFailure::Tls => Reason::TlsRefused,
             ConnectFailure::Overload => Reason::Overload,
+            ConnectFailure::Limit => {
+                self.fail_attempt(Reason::ServiceLimit);
+                return self.reply(Reason::ServiceLimit);
+            }
         };
         self.connect_deadline = None;
         if why != ConnectFailure::Overload {

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
+use crate::backend::{Ledgers, Limited};
 use crate::egress::{self, Destination, Verdict};
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
@@ -82,6 +83,8 @@ pub struct BackendSpec {
     pub balance: Balance,
     /// How endpoints are looked after; `None`: as [`Care::new`] says.
     pub care: Option<Arc<Care>>,
+    /// What is counted of it, if it has limits.
+    pub limited: Option<Limited>,
     /// What the endpoints speak.
     pub protocol: Protocol,
     /// Connections begin with a PROXY header.
@@ -134,12 +137,19 @@ impl Snapshot {
     /// names and the world lacks becomes an answer with a reason, never a failure of the whole. Virtual addresses are those
     /// of a process that has just started.
     pub fn build(world: &World, local: Option<&LocalApp>) -> Self {
-        Self::build_with(world, local, &mut Vips::new())
+        Self::build_with(world, local, &mut Vips::new(), &mut Ledgers::default())
     }
 
-    /// The same with the virtual addresses that this process has given out so far.
-    pub fn build_with(world: &World, local: Option<&LocalApp>, vips: &mut Vips) -> Self {
+    /// The same with the virtual addresses that this process has given out so far, and with what it has in use.
+    pub fn build_with(
+        world: &World,
+        local: Option<&LocalApp>,
+        vips: &mut Vips,
+        ledgers: &mut Ledgers,
+    ) -> Self {
+        ledgers.keep(&world.services.keys().collect());
         let mut build = Build {
+            ledgers,
             snapshot: Self::default(),
             backends: BTreeMap::new(),
             splits: BTreeMap::new(),
@@ -386,8 +396,10 @@ fn expected(spec: &ServiceSpec) -> Expected {
 }
 
 /// A snapshot under construction.
-struct Build {
+struct Build<'l> {
     snapshot: Snapshot,
+    /// What is in use of services with limits.
+    ledgers: &'l mut Ledgers,
     /// Backends made so far, so that two rules with one target share its live state.
     backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
     /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
@@ -417,7 +429,7 @@ impl Endpoints {
     }
 }
 
-impl Build {
+impl Build<'_> {
     fn add_list(&mut self, list: RuleList) -> ListId {
         self.snapshot.lists.push(list);
         ListId(self.snapshot.lists.len() as u32 - 1)
@@ -490,11 +502,13 @@ impl Build {
             Some(version) => known.of_version.get(version).cloned().unwrap_or_default(),
             None => known.all.clone(),
         };
+        let limited = self.limited(service, &endpoints);
         self.snapshot.backends.push(BackendSpec {
             name: name.into(),
             service: service.id.clone(),
             balance: service.balance,
             care: service.care.clone(),
+            limited,
             protocol: service.protocol,
             send_proxy: service.send_proxy,
             endpoints,
@@ -503,6 +517,14 @@ impl Build {
         let id = BackendId(self.snapshot.backends.len() as u32 - 1);
         self.backends.insert(key, id);
         id
+    }
+
+    /// What is counted of a service with limits.
+    fn limited(&mut self, service: &ServiceSpec, endpoints: &[Arc<EndpointSpec>]) -> Option<Limited> {
+        let care = service.care.as_ref().filter(|care| care.limits.is_some())?;
+        // Where there is no limit for each, nothing is counted of each.
+        let each = if care.limits.endpoint_requests.is_some() { endpoints } else { &[] };
+        Some(self.ledgers.of(&service.id, each.iter().map(|endpoint| &endpoint.name)))
     }
 
     /// Gives every service its virtual addresses, and each instance of a headless one its own.
@@ -521,14 +543,17 @@ impl Build {
         let name: Arc<str> = alloc::format!("{}#{}", service.id, endpoint.name).into();
         // Whoever names an instance means it, whatever its checks and weight say.
         let endpoint = Arc::new(EndpointSpec { weight: 1, healthy: true, ..endpoint.clone() });
+        let endpoints = alloc::vec![endpoint];
+        let limited = self.limited(service, &endpoints);
         self.snapshot.backends.push(BackendSpec {
             name: name.clone(),
             service: service.id.clone(),
             balance: Balance::RoundRobin,
-            care: None,
+            care: service.care.clone(),
+            limited,
             protocol: service.protocol,
             send_proxy: service.send_proxy,
-            endpoints: alloc::vec![endpoint],
+            endpoints,
             by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
@@ -549,6 +574,7 @@ impl Build {
             name: alloc::format!("{service} (egress)").into(),
             balance: Balance::RoundRobin,
             care: None,
+            limited: None,
             protocol: Protocol::Auto,
             send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
@@ -574,6 +600,7 @@ impl Build {
             service: app.service.clone(),
             balance: Balance::RoundRobin,
             care: None,
+            limited: None,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
             send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {

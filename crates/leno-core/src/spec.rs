@@ -15,7 +15,7 @@ mod cidr;
 mod gateway;
 mod outside;
 
-pub use care::{Care, Outliers};
+pub use care::{CHOICES, Care, Ewma, Limits, Outliers, PENDING_MAX, PENDING_TIMEOUT};
 pub use cidr::{Cidr, CidrError};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
@@ -100,6 +100,8 @@ pub enum Balance {
     /// Two by chance (by weight), the one with fewer requests under way.
     #[default]
     LeastRequest,
+    /// Two by chance (by weight), the one whose latency (peak EWMA) times its requests under way is less.
+    PeakEwma,
 }
 
 /// One rule of an ordered list.

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use leno_core::backend::{Backends, COOLING_MAX, Choice, NoEndpoint};
+use leno_core::backend::{Backends, COOLING_MAX, Choice, Ledgers, Limit, NoEndpoint, Place};
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::head::{Fields, RequestHead};
 use leno_core::name::{Label, ServiceId};
 use leno_core::reason::Reason;
 use leno_core::rng::Rng;
+use leno_core::route::BackendId;
 use leno_core::snapshot::{Entry, Snapshot};
 use leno_core::spec::{Balance, EndpointSpec, KnownService, World};
 use leno_core::time::{Duration, Instant};
+use leno_core::vip::Vips;
 
 use crate::agenda::Agenda;
 use crate::model::{Fact, Model, Must, TELLING};
@@ -38,6 +40,8 @@ pub struct Summary {
     pub retries: u64,
     /// Configuration changes.
     pub swaps: u64,
+    /// Looks for a place that met a limit.
+    pub limited: u64,
 }
 
 /// Runs the scenario of `seed` to its end.
@@ -64,6 +68,8 @@ enum Event {
     Leave(usize),
     /// The client of a request has been told.
     Told(usize),
+    /// A request that waits for a place looks again.
+    Look(usize),
     /// A configuration change arrives.
     Swap(usize),
 }
@@ -96,6 +102,8 @@ struct Run {
     attempts: usize,
     /// Where the current attempt goes, and the mood it met there.
     target: Option<(SocketAddr, usize)>,
+    /// It waits for a place in this backend until then.
+    waits: Option<(Place, BackendId, Instant)>,
     /// When the pending timer event fires.
     timer: Option<Instant>,
     client: Client,
@@ -121,6 +129,8 @@ struct Mesh {
     rng: Rng,
     world: World,
     snapshot: Rc<Snapshot>,
+    vips: Vips,
+    ledgers: Ledgers,
     backends: Backends,
     runs: Vec<Option<Run>>,
     /// Requests that are not over.
@@ -144,7 +154,8 @@ impl Mesh {
             agenda.plan_at(swap.at, Event::Swap(at));
         }
         let world = scenario.world.clone();
-        let snapshot = Rc::new(Snapshot::build(&world, None));
+        let (mut vips, mut ledgers) = (Vips::new(), Ledgers::default());
+        let snapshot = Rc::new(Snapshot::build_with(&world, None, &mut vips, &mut ledgers));
         let mut backends = Backends::default();
         backends.adopt(&snapshot);
         Self {
@@ -152,6 +163,8 @@ impl Mesh {
             rng: Rng::new(!scenario.seed),
             world,
             snapshot,
+            vips,
+            ledgers,
             backends,
             runs: scenario.requests.iter().map(|_| None).collect(),
             active: Vec::new(),
@@ -178,6 +191,7 @@ impl Mesh {
             if self.agenda.planned().is_multiple_of(4) {
                 self.check_places()?;
             }
+            self.check_limits()?;
         }
         self.check_places()
     }
@@ -189,6 +203,7 @@ impl Mesh {
             Event::Attempt(at, attempt, happening) => self.attempt(at, attempt, happening),
             Event::Leave(at) => self.feed(at, Input::DownstreamGone, Fact::Left),
             Event::Told(at) => self.told(at),
+            Event::Look(at) => self.look(at),
             Event::Timer(at) => {
                 let now = self.agenda.now();
                 let Some(run) = self.runs[at].as_mut() else { return Ok(()) };
@@ -249,6 +264,7 @@ impl Mesh {
             version: None,
             attempts: 0,
             target: None,
+            waits: None,
             timer: None,
             client: Client::Waits,
             effects: 0,
@@ -264,6 +280,9 @@ impl Mesh {
         let late = run.exchange.deadline().is_some_and(|deadline| now > deadline);
         let must = run.model.after(fact, now);
         run.exchange.handle(input, now);
+        if !matches!(must, Must::Nothing) {
+            run.waits = None;
+        }
         let action = run.exchange.poll_action();
         ensure(must.is(action), || format!("after {fact:?} {must:?} must follow, not {action:?}"))?;
         let more = run.exchange.poll_action();
@@ -330,15 +349,55 @@ impl Mesh {
                 self.summary.retries += u64::from(count > 0);
                 self.feed(at, Input::Picked(permit), Fact::Found)
             }
+            Err(NoEndpoint::Limit { by, backend }) => {
+                self.check_limit(by, backend)?;
+                self.limited(at, by, backend)
+            }
             Err(why) => {
                 self.check_none(at, &tried[..count], why)?;
                 let reason = match why {
                     NoEndpoint::Empty => Reason::NoEndpoint,
                     NoEndpoint::Unresolved => Reason::NameNotResolved,
                     NoEndpoint::Unhealthy | NoEndpoint::AllTried => Reason::NoHealthyEndpoint,
+                    NoEndpoint::Limit { .. } => Reason::ServiceLimit,
                 };
                 self.feed(at, Input::NoEndpoint(why), Fact::NotFound(reason))
             }
+        }
+    }
+
+    /// There is no room: the request waits for some, or is told.
+    fn limited(&mut self, at: usize, by: Limit, backend: BackendId) -> Result<(), String> {
+        let now = self.agenda.now();
+        self.summary.limited += 1;
+        let Some(run) = self.runs[at].as_mut() else { return Ok(()) };
+        if run.waits.is_none()
+            && by.is_worth_a_wait()
+            && let Some((place, wait)) = self.backends.wait(&run.snapshot, backend)
+        {
+            run.waits = Some((place, backend, now.after(wait)));
+        }
+        match &run.waits {
+            Some((_, _, until)) if now < *until => {
+                let wait = Duration::from_micros(1 + self.rng.below(20_000));
+                self.agenda.plan_at(now.after(wait).min(*until), Event::Look(at));
+                self.plan_timer(at);
+                Ok(())
+            }
+            _ => {
+                run.waits = None;
+                let why = NoEndpoint::Limit { by, backend };
+                self.feed(at, Input::NoEndpoint(why), Fact::NotFound(Reason::ServiceLimit))
+            }
+        }
+    }
+
+    fn look(&mut self, at: usize) -> Result<(), String> {
+        let Some(run) = self.runs[at].as_ref() else { return Ok(()) };
+        match &run.waits {
+            // The budget was asked before the wait.
+            Some((_, backend, _)) => self.pick(at, Choice::Backend(*backend), false),
+            None => Ok(()),
         }
     }
 
@@ -391,6 +450,7 @@ impl Mesh {
                     ConnectFailure::TimedOut => Reason::ConnectTimeout,
                     ConnectFailure::Tls => Reason::TlsRefused,
                     ConnectFailure::Overload => Reason::Overload,
+                    ConnectFailure::Limit => Reason::ServiceLimit,
                 };
                 self.feed(at, Input::ConnectFailed(why), Fact::NotConnected(reason))
             }
@@ -499,7 +559,8 @@ impl Mesh {
         let before = live_state(&self.backends, now);
         let newest = before.values().map(|live| live.0).max().unwrap_or(0);
         self.world = self.scenario.swaps[at].world.clone();
-        self.snapshot = Rc::new(Snapshot::build(&self.world, None));
+        let snapshot = Snapshot::build_with(&self.world, None, &mut self.vips, &mut self.ledgers);
+        self.snapshot = Rc::new(snapshot);
         self.backends.adopt(&self.snapshot);
         self.summary.swaps += 1;
         for (name, live) in live_state(&self.backends, now) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use leno_core::name::{Label, ServiceId};
 use leno_core::rng::Rng;
 use leno_core::spec::{
-    ActionSpec, Balance, EndpointSpec, KnownService, MatchSpec, PathMatch, Protocol, RuleSpec, ServiceSpec,
+    ActionSpec, Balance, Care, EndpointSpec, KnownService, Limits, MatchSpec, PathMatch, Protocol, RuleSpec, ServiceSpec,
     TargetSpec, Transport, World,
 };
 use leno_core::time::{Duration, Instant};
@@ -129,15 +129,17 @@ impl Make {
     fn service(&mut self, name: &str) -> KnownService {
         let id = ServiceId::parse(name).expect("s0 to s2 are names");
         let balance =
-            [Balance::RoundRobin, Balance::Random, Balance::LeastRequest][self.rng.below(3) as usize];
+            [Balance::RoundRobin, Balance::Random, Balance::LeastRequest, Balance::PeakEwma]
+                [self.rng.below(4) as usize];
         let timeout = self.rng.one_in(2).then(|| Duration::from_millis(50 + self.rng.below(3000)));
         let endpoints = (0..1 + self.rng.below(5)).map(|at| self.endpoint(name, at)).collect();
         let rules = if self.rng.one_in(2) { self.rules(&id) } else { Vec::new() };
+        let care = self.care();
         let spec = ServiceSpec {
             id,
             protocol: Protocol::Http1,
             balance,
-            care: None,
+            care,
             rules,
             calls: Vec::new(),
             health: None,
@@ -148,6 +150,24 @@ impl Make {
             external: None,
         };
         KnownService { spec, endpoints }
+    }
+
+    /// In a third of the services, limits that a few requests at a time reach.
+    fn care(&mut self) -> Option<Arc<Care>> {
+        let rng = &mut self.rng;
+        if !rng.one_in(3) {
+            return None;
+        }
+        let mut some = |below: u64| rng.one_in(2).then(|| 1 + rng.below(below) as u32);
+        let limits = Limits {
+            requests: some(4),
+            endpoint_requests: some(2),
+            connections: None,
+            pending: some(3).map(|most| most - 1),
+            pending_timeout: some(100).map(|millis| Duration::from_millis(millis.into())),
+            retries: some(2),
+        };
+        Some(Arc::new(Care { limits, ..Care::default() }))
     }
 
     /// `/v2` goes to version 2, the rest is split by weight.

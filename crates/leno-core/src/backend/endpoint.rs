@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use core::cell::{Cell, OnceCell};
 
 use super::group::Group;
+use super::limit::{Counter, Held};
 use super::outlier::{News, Tally, ejection};
 use crate::route::BackendId;
 use crate::spec::{EndpointSpec, Outliers};
@@ -30,6 +31,8 @@ pub struct Endpoint {
     pub(super) live: Rc<Live>,
     /// What it has in common with its peers, where there is something to count.
     pub(super) group: Option<Rc<Group>>,
+    /// Its requests under way over all workers, where they have a limit.
+    pub(super) counter: Option<Arc<Counter>>,
 }
 
 /// What one worker knows of an endpoint; survives swaps.
@@ -43,6 +46,10 @@ pub(super) struct Live {
     pub(super) out_until: Cell<Option<Instant>>,
     /// It is out because of its answers, not because nobody was there.
     pub(super) judged: Cell<bool>,
+    /// Its latency in microseconds as a peak EWMA, where the policy goes by it; 0: it has not answered yet.
+    pub(super) rtt: Cell<u64>,
+    /// When the latency was last heard of.
+    pub(super) heard: Cell<Instant>,
     /// What is counted where outliers are looked for.
     pub(super) tally: OnceCell<Box<Tally>>,
 }
@@ -53,6 +60,7 @@ pub struct Permit {
     pub(super) endpoint: Rc<Endpoint>,
     pub(super) backend: BackendId,
     pub(super) chosen: Chosen,
+    pub(super) held: Held,
 }
 
 /// How it came that an endpoint was picked.
@@ -104,6 +112,11 @@ impl Endpoint {
         self.live.in_flight.get()
     }
 
+    /// Its requests under way over all workers, where they have a limit.
+    pub fn counter(&self) -> Option<&Counter> {
+        self.counter.as_deref()
+    }
+
     /// True while it is left alone: it could not be reached, or its answers were worse than its peers'.
     pub fn cooling(&self, now: Instant) -> bool {
         self.live.out_until.get().is_some_and(|until| now < until)
@@ -145,9 +158,9 @@ impl Endpoint {
 }
 
 impl Permit {
-    pub(super) fn new(endpoint: Rc<Endpoint>, backend: BackendId, chosen: Chosen) -> Self {
+    pub(super) fn new(endpoint: Rc<Endpoint>, backend: BackendId, chosen: Chosen, held: Held) -> Self {
         endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
-        Self { endpoint, backend, chosen }
+        Self { endpoint, backend, chosen, held }
     }
 
     /// The endpoint that it is a place on.
@@ -246,5 +259,10 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let in_flight = &self.endpoint.live.in_flight;
         in_flight.set(in_flight.get().saturating_sub(1));
+        if self.held != Held::NOTHING
+            && let Some(bounds) = self.endpoint.group.as_ref().and_then(|group| group.bounds.as_ref())
+        {
+            self.held.leave(&bounds.ledger, self.endpoint.counter.as_deref());
+        }
     }
 }

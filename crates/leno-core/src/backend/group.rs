@@ -6,15 +6,24 @@ use core::cell::Cell;
 
 use super::endpoint::{Endpoint, Live, Outcome};
 use super::outlier::{Count, Detector, LOOKS_APART, Lesson, News, step};
+use super::limit::Ledger;
 use super::shares::Shares;
-use crate::spec::Outliers;
+use crate::snapshot::BackendSpec;
+use crate::spec::{Balance, Care, Ewma, Limits, Outliers};
 use crate::time::{Duration, Instant};
+
+/// How often a backend is looked over that looks for no outliers.
+const LOOKED_AFTER: Duration = Duration::from_secs(2);
 
 /// What the endpoints of a backend have in common. Made when the backend is, only where there is something to count.
 #[derive(Debug)]
 pub(super) struct Group {
     /// How outliers are found; `None` where nobody could be put out.
     pub(super) outliers: Option<Outliers>,
+    /// How much of the service may be used at a time, and how much is; `None` where there is no limit.
+    pub(super) bounds: Option<Bounds>,
+    /// How latencies are remembered; `None` where nobody goes by them.
+    pub(super) ewma: Option<Ewma>,
     /// When the endpoints are compared next. A failure brings it forward.
     due: Cell<Instant>,
     /// When they were compared last, and when the current step of the window began.
@@ -22,6 +31,13 @@ pub(super) struct Group {
     stepped: Cell<Option<Instant>>,
     /// Too few endpoints are in: those that are out are asked too.
     pub(super) panic: Cell<bool>,
+}
+
+/// How much of a service may be used, and how much is.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    pub(super) limits: Limits,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 /// An endpoint was put out, or came back: facts for logs and metrics.
@@ -57,11 +73,18 @@ pub enum What {
 
 impl Group {
     /// What is needed to look after `endpoints` endpoints; `None` when nothing is.
-    pub(super) fn new(outliers: Option<&Outliers>, endpoints: usize) -> Option<Rc<Self>> {
-        let outliers = outliers.filter(|spec| spec.ejected_max(endpoints) > 0).cloned();
-        outliers.is_some().then(|| {
+    pub(super) fn new(spec: &BackendSpec, care: &Care, endpoints: usize) -> Option<Rc<Self>> {
+        let outliers = care.outliers.as_ref().filter(|spec| spec.ejected_max(endpoints) > 0).cloned();
+        let ewma = (spec.balance == Balance::PeakEwma && endpoints > 1).then(|| care.ewma.clone());
+        let bounds = spec.limited.as_ref().map(|limited| {
+            let (limits, ledger) = (care.limits.clone(), limited.ledger.clone());
+            Bounds { limits, ledger }
+        });
+        (outliers.is_some() || ewma.is_some() || bounds.is_some()).then(|| {
             Rc::new(Self {
                 outliers,
+                bounds,
+                ewma,
                 due: Cell::default(),
                 looked: Cell::default(),
                 stepped: Cell::new(None),
@@ -77,6 +100,9 @@ impl Group {
 
     /// One of the endpoints had this outcome.
     pub(super) fn learn(&self, live: &Live, outcome: Outcome, took: Duration, now: Instant) {
+        if let Some(ewma) = &self.ewma {
+            live.hear(outcome, took, ewma, now);
+        }
         let (Some(spec), Some(tally)) = (&self.outliers, live.tally.get()) else { return };
         let lesson = match outcome {
             Outcome::Reached => return tally.learn_latency(took),
@@ -106,13 +132,16 @@ impl Group {
         now: Instant,
         mut tell: impl FnMut(&Endpoint, What),
     ) {
+        let (looked, length) = (self.looked.get(), self.outliers.as_ref().map_or(LOOKED_AFTER, step));
+        self.looked.set(now);
+        self.due.set(now.after(length));
+        if let Some(ewma) = &self.ewma {
+            endpoints.iter().for_each(|endpoint| endpoint.live.fade(looked, ewma, now));
+        }
         let Some(spec) = &self.outliers else { return };
-        let length = step(spec);
         let stepped = self.stepped.get().unwrap_or(now);
         let steps = now.since(stepped).as_nanos() / length.as_nanos().max(1);
         self.stepped.set(Some(stepped.after(length.saturating_mul(steps.min(u128::from(u32::MAX)) as u32))));
-        self.looked.set(now);
-        self.due.set(now.after(length));
 
         let members = || shares.members().filter_map(|at| endpoints.get(at));
         let (mut all, mut out, mut judged, mut sum) = (0_usize, 0, 0, Count::default());

@@ -53,6 +53,11 @@ impl Shares {
         self.members.len()
     }
 
+    /// True when all have the same weight.
+    pub(super) fn is_even(&self) -> bool {
+        self.classes.len() <= 1
+    }
+
     /// Everybody who takes part, class after class.
     pub(super) fn members(&self) -> impl Iterator<Item = usize> {
         self.members.iter().map(|member| *member as usize)

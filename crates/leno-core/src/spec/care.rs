@@ -1,4 +1,4 @@
-//! What a proxy does for a service's endpoints beside choosing one: it puts out those that fail.
+//! What a proxy does for a service's endpoints beside choosing one: it puts out those that fail, and bounds what it uses.
 //!
 //! Nothing here has to be written: [`Care::default`] is what holds for a service of which nothing is said.
 
@@ -9,6 +9,71 @@ use crate::time::Duration;
 pub struct Care {
     /// When an endpoint is put out because its answers are worse than its peers'; `None`: never.
     pub outliers: Option<Outliers>,
+    /// How much of the service a proxy uses at a time.
+    pub limits: Limits,
+    /// Endpoints that are compared for one request, where the policy compares them.
+    pub choices: u32,
+    /// How latencies are remembered, where the policy goes by them.
+    pub ewma: Ewma,
+}
+
+/// Of how many endpoints the best is taken: of two nearly as good as of all, and without everybody choosing the same.
+pub const CHOICES: u32 = 2;
+
+/// How latencies are remembered: a slow answer counts at once, and is forgotten within [`Self::decay`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ewma {
+    /// In this time the past loses two thirds of its weight.
+    pub decay: Duration,
+    /// What an endpoint is taken for that has not answered yet; `None`: it is as fast as the one that it is compared with.
+    pub default_rtt: Option<Duration>,
+}
+
+impl Ewma {
+    /// The defaults.
+    pub const fn new() -> Self {
+        // Linkerd's decay. Its first guess of 30 ms keeps new endpoints without work where answers take 1 ms.
+        Self { decay: Duration::from_secs(10), default_rtt: None }
+    }
+}
+
+/// How much of a service one proxy uses at a time. `None` is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests under way.
+    pub requests: Option<u32>,
+    /// Requests under way on each endpoint.
+    pub endpoint_requests: Option<u32>,
+    /// Connections for TCP and HTTP/1.1, idle ones included. Requests between sidecars need none of their own.
+    pub connections: Option<u32>,
+    /// Requests that wait for a place; more are refused at once. 0: nobody waits.
+    pub pending: Option<u32>,
+    /// How long each of them waits.
+    pub pending_timeout: Option<Duration>,
+    /// Retries under way.
+    pub retries: Option<u32>,
+}
+
+/// Requests that wait for a place, where a limit is set and nothing else is said: a burst's worth.
+pub const PENDING_MAX: u32 = 128;
+/// How long each waits. Whoever has waited longer than most answers take is better told.
+pub const PENDING_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Limits {
+    /// No limits.
+    pub const NONE: Self = Self {
+        requests: None,
+        endpoint_requests: None,
+        connections: None,
+        pending: None,
+        pending_timeout: None,
+        retries: None,
+    };
+
+    /// True when there is one.
+    pub fn is_some(&self) -> bool {
+        [self.requests, self.endpoint_requests, self.connections, self.retries].iter().any(Option::is_some)
+    }
 }
 
 impl Care {
@@ -16,7 +81,12 @@ impl Care {
     /// endpoint (docs/resilience.md), and without it one failing instance of ten costs every tenth request for as long
     /// as it is there.
     pub const fn new() -> Self {
-        Self { outliers: Some(Outliers::new()) }
+        Self {
+            outliers: Some(Outliers::new()),
+            limits: Limits::NONE,
+            choices: CHOICES,
+            ewma: Ewma::new(),
+        }
     }
 }
 
