@@ -150,6 +150,8 @@ const PLACES: &[(&str, &str)] = &[
     ("path", "mesh: m\ngateway: {routes: [{to: web, path: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("target", "mesh: m\ngateway: {routes: [{to: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("health", "mesh: m\nservices: {web: {run: ./web, health: {FIELD}}}\n"),
+    ("balance", "mesh: m\nservices: {web: {run: ./web, balance: {FIELD}}}\n"),
+    ("limits", "mesh: m\nservices: {web: {run: ./web, limits: {FIELD}}}\n"),
     ("outliers", "mesh: m\nservices: {web: {run: ./web, outliers: {FIELD}}}\n"),
     ("instance", "mesh: m\nservices: {web: {instances: [{FIELD}]}}\n"),
     ("endpoint", "mesh: m\nservices: {web: {endpoints: [{FIELD}]}}\n"),

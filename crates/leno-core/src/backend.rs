@@ -32,8 +32,8 @@ mod turns;
 mod weighted;
 
 pub use budget::{Budget, RETRIES_PER_REQUEST, RETRIES_PER_SECOND_MIN};
-pub use endpoint::{COOLING_MAX, COOLING_MIN, Chosen, Endpoint, Outcome, Permit};
 use endpoint::Live;
+pub use endpoint::{COOLING_MAX, COOLING_MIN, Chosen, Endpoint, Outcome, Permit};
 use group::{Bounds, Group};
 pub use group::{Event, What};
 use limit::Held;
@@ -252,7 +252,13 @@ impl Backends {
                 weight: 1,
                 healthy: true,
             };
-            Rc::new(Endpoint { spec: Arc::new(spec), key: *next_key, live: Rc::default(), group: None, counter: None })
+            Rc::new(Endpoint {
+                spec: Arc::new(spec),
+                key: *next_key,
+                live: Rc::default(),
+                group: None,
+                counter: None,
+            })
         });
         if avoid.contains(&endpoint.key) {
             return Err(NoEndpoint::AllTried);
@@ -478,7 +484,9 @@ impl Backend {
         }
         for _ in 1..self.choices {
             let Some(other) = self.shares.draw(rng, |at| at != best && fits(at)) else { break };
-            let (Some(first), Some(second)) = (self.endpoints.get(best), self.endpoints.get(other)) else { break };
+            let (Some(first), Some(second)) = (self.endpoints.get(best), self.endpoints.get(other)) else {
+                break;
+            };
             let better = if self.shares.is_even() {
                 prefers(first, second)
             } else {
@@ -497,5 +505,7 @@ impl Backend {
     }
 }
 
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod tests;

@@ -16,8 +16,8 @@ use crate::route::{
     decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, Care, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
-    ServiceSpec, TargetSpec, Transport, Via, World,
+    ActionSpec, Balance, Care, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol,
+    RuleSpec, ServiceSpec, TargetSpec, Transport, Via, World,
 };
 use crate::time::Duration;
 use crate::vip::{Vips, is_virtual};

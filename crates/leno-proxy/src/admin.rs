@@ -122,10 +122,8 @@ impl Admin {
                 out.push_str(",\"endpoint\":");
                 json_string(&mut out, endpoint.as_bytes());
                 // Writing to a String cannot fail.
-                let _ = write!(
-                    out,
-                    ",\"in_flight\":{in_flight},\"cooling\":{cooling},\"ejected\":{ejected}}}"
-                );
+                let _ =
+                    write!(out, ",\"in_flight\":{in_flight},\"cooling\":{cooling},\"ejected\":{ejected}}}");
             }
         }
         out.push_str("]\n");

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
 
-use leno_core::backend::Endpoint;
+use leno_core::backend::{Endpoint, Place};
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::grpc::{self, Status};
@@ -17,7 +17,7 @@ use leno_core::proxy_protocol::{self, Ends};
 use leno_core::reason::{Reason, phrase};
 use leno_core::route::{BackendId, Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::Protocol;
+use leno_core::spec::{Protocol, Transport};
 use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
@@ -37,6 +37,7 @@ mod leave;
 mod reach;
 mod record;
 mod upload;
+mod wait;
 
 use reach::{Upstream, connect, ready};
 use upload::{Upload, upload};
@@ -107,6 +108,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         received: Moved::default(),
         leaving: leaving.as_ref(),
         why: leaving.as_ref().and_then(|leaving| leaving.why.clone()),
+        place: None,
     };
     if call {
         drive.exchange.begin_call();
@@ -114,7 +116,11 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let mut upstream = None;
     while let Some(action) = drive.exchange.poll_action() {
         match action {
-            Action::Pick { choice, budget } => drive.pick(choice, budget),
+            Action::Pick { choice, budget } => {
+                if let Some(waiting) = drive.pick(choice, budget) {
+                    Box::pin(drive.wait_to_pick(waiting, source)).await;
+                }
+            }
             Action::Dial => upstream = pin!(drive.dial(source)).await,
             Action::Send => match upstream.take() {
                 // Pinned where they stand: an awaited future is moved first, and these are large.
@@ -162,6 +168,8 @@ struct Drive<'a> {
     leaving: Option<&'a leave::Leave>,
     /// Why it is refused, in words, where there are more to say than the reason has.
     why: Option<String>,
+    /// The place of a connection that is this request's alone, where connections have a limit.
+    place: Option<Box<Place>>,
 }
 
 /// What a conversation with an upstream left behind.
@@ -186,13 +194,27 @@ impl Drive<'_> {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
+        // A connection for HTTP/1.1 or TCP counts, also where the mesh transport carries it; many share the others.
+        let counts = match (how, &endpoint.spec.transport) {
+            (Speak::Opaque, _) | (Speak::Http1, Transport::Plain) | (_, Transport::Tls(_)) => true,
+            (_, Transport::Plain | Transport::Mesh(_)) => false,
+        };
+        if counts && self.snapshot.backend(backend).is_some_and(|backend| backend.limited.is_some()) {
+            self.place = Box::pin(self.reserve(backend, source)).await.ok()?;
+        }
         let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol, upgrading));
         let mut gone = pin!(source.gone());
         let due = self.due();
         let input = tokio::select! {
             biased;
             connected = &mut connecting => match connected {
-                Ok(upstream) if self.begin(&upstream, backend).is_ok() => {
+                Ok(mut upstream) if self.begin(&upstream, backend).is_ok() => {
+                    // Those that are kept for others keep their place; those that others share need none.
+                    match &mut upstream {
+                        Upstream::H1(connection) => connection.place = self.place.take(),
+                        Upstream::H2(_) => self.place = None,
+                        Upstream::Mux(_) | Upstream::Opaque(_) => {}
+                    }
                     self.handle(Input::Connected { reused: false });
                     return Some(upstream);
                 }
@@ -205,6 +227,7 @@ impl Drive<'_> {
             () = &mut gone => Input::DownstreamGone,
             () = self.alarm.until(due) => Input::Timeout,
         };
+        self.place = None;
         self.handle(input);
         None
     }
@@ -255,7 +278,7 @@ impl Drive<'_> {
                     return self.handle(Input::UpstreamEnded(early(broken)));
                 }
                 let key = self.exchange.endpoint().map(|endpoint| endpoint.key);
-                let h1::client::Connection { source: responses, sink: requests } = &mut *connection;
+                let h1::client::Connection { source: responses, sink: requests, .. } = &mut *connection;
                 let conversed = pin!(self.converse(source, sink, responses, requests)).await;
                 if let Some(why) = responses.reader.refused.take() {
                     self.why = Some(why);

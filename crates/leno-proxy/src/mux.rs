@@ -457,7 +457,7 @@ const fn code_of(reason: Reason) -> Code {
         Reason::UpstreamClosed | Reason::ResponseCut => Code::AppClosed,
         Reason::UpstreamMalformed => Code::AppProtocol,
         Reason::RequestTimeout | Reason::IdleTimeout => Code::Deadline,
-        Reason::Overload => Code::Overload,
+        Reason::Overload | Reason::ServiceLimit => Code::Overload,
         Reason::DownstreamGone => Code::Cancel,
         Reason::NoRoute
         | Reason::NoSuchService

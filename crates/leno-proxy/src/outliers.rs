@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leno_core::backend::{Event, What};
+use leno_core::backend::{Detector, Event, What};
 
 use crate::telemetry::{PAIRS_MAX, bump};
 use crate::worker::Worker;
@@ -12,6 +12,15 @@ use crate::worker::Worker;
 pub(crate) fn tell(worker: &Worker, events: Vec<Event>) {
     for Event { backend, endpoint, what } in events {
         let (event, detector) = match what {
+            What::Ejected { by: by @ Detector::Probation, wait, .. } => {
+                tracing::warn!(
+                    service = &*backend,
+                    endpoint = &*endpoint,
+                    seconds = wait.as_secs_f64(),
+                    "an endpoint is put out again: it failed on probation"
+                );
+                ("ejected", by.word())
+            }
             What::Ejected { by, own, peers, wait } => {
                 tracing::warn!(
                     service = &*backend,
@@ -28,7 +37,11 @@ pub(crate) fn tell(worker: &Worker, events: Vec<Event>) {
             }
             What::Held(by) => ("held", by.word()),
             What::Returned => {
-                tracing::info!(service = &*backend, endpoint = &*endpoint, "an endpoint that was put out is back");
+                tracing::info!(
+                    service = &*backend,
+                    endpoint = &*endpoint,
+                    "an endpoint that was put out is back"
+                );
                 ("returned", "")
             }
         };

@@ -135,6 +135,9 @@ pub(crate) struct Worker {
     demand: mpsc::Sender<ServiceId>,
     /// Rings when a snapshot was adopted.
     adopted: Notify,
+    /// Requests that wait for a place under a limit of their service, and what rings when one may be free.
+    pub(crate) waiting: Cell<usize>,
+    pub(crate) room: Notify,
     pub(crate) h1_pools: RefCell<H1Pools>,
     pub(crate) mux_pools: RefCell<MuxPools>,
     pub(crate) desks: RefCell<Desks>,
@@ -198,6 +201,8 @@ impl Worker {
             entering: Cell::new(0),
             demand: seat.demand.clone(),
             adopted: Notify::new(),
+            waiting: Cell::new(0),
+            room: Notify::new(),
             h1_pools: RefCell::default(),
             mux_pools: RefCell::default(),
             desks: RefCell::default(),

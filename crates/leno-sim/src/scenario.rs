@@ -7,8 +7,8 @@ use std::sync::Arc;
 use leno_core::name::{Label, ServiceId};
 use leno_core::rng::Rng;
 use leno_core::spec::{
-    ActionSpec, Balance, Care, EndpointSpec, KnownService, Limits, MatchSpec, PathMatch, Protocol, RuleSpec, ServiceSpec,
-    TargetSpec, Transport, World,
+    ActionSpec, Balance, Care, EndpointSpec, KnownService, Limits, MatchSpec, PathMatch, Protocol, RuleSpec,
+    ServiceSpec, TargetSpec, Transport, World,
 };
 use leno_core::time::{Duration, Instant};
 
@@ -128,9 +128,8 @@ struct Make {
 impl Make {
     fn service(&mut self, name: &str) -> KnownService {
         let id = ServiceId::parse(name).expect("s0 to s2 are names");
-        let balance =
-            [Balance::RoundRobin, Balance::Random, Balance::LeastRequest, Balance::PeakEwma]
-                [self.rng.below(4) as usize];
+        let balance = [Balance::RoundRobin, Balance::Random, Balance::LeastRequest, Balance::PeakEwma]
+            [self.rng.below(4) as usize];
         let timeout = self.rng.one_in(2).then(|| Duration::from_millis(50 + self.rng.below(3000)));
         let endpoints = (0..1 + self.rng.below(5)).map(|at| self.endpoint(name, at)).collect();
         let rules = if self.rng.one_in(2) { self.rules(&id) } else { Vec::new() };

@@ -141,6 +141,7 @@ impl From<&spec::ServiceSpec> for wire::Service {
                 spec::Balance::RoundRobin => wire::Balance::RoundRobin,
                 spec::Balance::Random => wire::Balance::Random,
                 spec::Balance::LeastRequest => wire::Balance::LeastRequest,
+                spec::Balance::PeakEwma => wire::Balance::PeakEwma,
             }
             .into(),
             care: spec.care.as_deref().map(proto::care::Care::from),
@@ -173,6 +174,7 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     Ok(wire::Balance::RoundRobin) => spec::Balance::RoundRobin,
                     Ok(wire::Balance::Random) => spec::Balance::Random,
                     Ok(wire::Balance::LeastRequest) => spec::Balance::LeastRequest,
+                    Ok(wire::Balance::PeakEwma) => spec::Balance::PeakEwma,
                     Ok(wire::Balance::Unspecified) | Err(_) => {
                         return Err(bad("balance", format!("{} is not known here", message.balance)));
                     }

@@ -2,32 +2,100 @@
 
 use std::time::Duration;
 
-use leno_core::spec::{Care, Outliers};
+use leno_core::spec::{Balance, CHOICES, Care, Limits, Outliers};
 
-use super::fields::{FAILURES_MAX, Kind, NONE, OUTLIER_WORDS, OUTLIERS};
+use super::fields::{BALANCE, FAILURES_MAX, Kind, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES};
 use super::read::{Fields, Reader};
 use super::value;
 use crate::diagnostic::Problem;
 use crate::yaml::{Node, Value};
 
-/// Reads what the service says; `None` when it says nothing.
-pub(crate) fn read(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<Care> {
-    let outliers = fields.get("outliers").map(|node| outliers(node, reader));
+/// How an endpoint is chosen, and what else is said of them; `None` when nothing is.
+pub(crate) fn read(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> (Balance, Option<Care>) {
     let mut care = Care::default();
-    let said = outliers.is_some();
-    if let Some(outliers) = outliers {
-        care.outliers = outliers;
+    let balance = fields.get("balance").map(|node| balance(node, &mut care, reader));
+    if let Some(node) = fields.get("outliers") {
+        care.outliers = outliers(node, reader);
     }
-    said.then_some(care)
+    if let Some(node) = fields.get("limits") {
+        care.limits = limits(node, reader).unwrap_or_default();
+    }
+    let said = care != Care::default();
+    (balance.unwrap_or_default(), said.then_some(care))
+}
+
+/// A word, or a map.
+fn balance(node: &Node, care: &mut Care, reader: &mut Reader<'_>) -> Balance {
+    if !matches!(node.value, Value::Map(_)) {
+        return policy(node, reader);
+    }
+    let Some(mut fields) = reader.fields(node, &BALANCE) else { return Balance::default() };
+    let balance = fields.get("policy").map_or_else(Balance::default, |node| policy(node, reader));
+    let compares = matches!(balance, Balance::LeastRequest | Balance::PeakEwma);
+    if let Some(node) = of_policy("choices", compares, &mut fields, reader) {
+        care.choices = count(node, 100, reader).unwrap_or(CHOICES);
+    }
+    let ewma = balance == Balance::PeakEwma;
+    if let Some(node) = of_policy("decay", ewma, &mut fields, reader) {
+        care.ewma.decay = duration(node, reader).unwrap_or(care.ewma.decay);
+    }
+    if let Some(node) = of_policy("default_rtt", ewma, &mut fields, reader) {
+        care.ewma.default_rtt = duration(node, reader);
+    }
+    fields.finish();
+    balance
+}
+
+/// A field that only some policies have.
+fn of_policy<'n>(
+    name: &'static str,
+    wanted: bool,
+    fields: &mut Fields<'n>,
+    reader: &mut Reader<'_>,
+) -> Option<&'n Node> {
+    let entry = fields.entry(name)?;
+    if !wanted {
+        let problem = Problem::error(entry.key_span, format!("`{name}` does not go with this policy"));
+        reader.error(problem.hint("remove it, or choose another policy"));
+    }
+    Some(&entry.value)
+}
+
+fn policy(node: &Node, reader: &mut Reader<'_>) -> Balance {
+    match reader.choice(node, POLICIES) {
+        Some("round-robin") => Balance::RoundRobin,
+        Some("random") => Balance::Random,
+        Some("least-request") => Balance::LeastRequest,
+        Some("peak-ewma") => Balance::PeakEwma,
+        _ => Balance::default(),
+    }
+}
+
+fn limits(node: &Node, reader: &mut Reader<'_>) -> Option<Limits> {
+    let mut fields = reader.fields(node, &LIMITS)?;
+    let mut some = |name| fields.get(name).and_then(|node| count(node, LIMIT_MAX, reader));
+    let requests = some("requests");
+    let endpoint_requests = some("instance_requests");
+    let connections = some("connections");
+    let mut or_none = |name| fields.get(name).map(|node| count_or_none(node, LIMIT_MAX, reader).unwrap_or(0));
+    let pending = or_none("pending");
+    let retries = or_none("retries");
+    let pending_timeout = fields.get("pending_timeout").and_then(|node| duration(node, reader));
+    let waits = fields.key("pending").or(fields.key("pending_timeout"));
+    fields.finish();
+    let limits = Limits { requests, endpoint_requests, connections, pending, pending_timeout, retries };
+    let nothing_to_wait_for = requests.or(endpoint_requests).or(connections).is_none();
+    if let Some(span) = waits.filter(|_| nothing_to_wait_for) {
+        let problem = Problem::error(span, "there is nothing to wait for");
+        reader.error(problem.hint("add `requests`, `instance_requests` or `connections`"));
+    }
+    Some(limits)
 }
 
 /// `none`, or a map.
 fn outliers(node: &Node, reader: &mut Reader<'_>) -> Option<Outliers> {
     match &node.value {
-        Value::Scalar(_) => {
-            reader.choice(node, OUTLIER_WORDS);
-            None
-        }
+        Value::Scalar(scalar) if scalar.text == "none" => None,
         Value::Map(_) => outlier_map(node, reader),
         _ => {
             reader.expected(node, "none, or a map");
@@ -40,7 +108,7 @@ fn outlier_map(node: &Node, reader: &mut Reader<'_>) -> Option<Outliers> {
     let default = Outliers::default();
     let mut fields = reader.fields(node, &OUTLIERS)?;
     let mut some = |name, max, otherwise: Option<u32>| {
-        fields.get(name).map_or(otherwise, |node| count_or_off(node, max, reader))
+        fields.get(name).map_or(otherwise, |node| count_or_none(node, max, reader))
     };
     let errors = some("errors", FAILURES_MAX, default.errors);
     let gateway_errors = some("gateway_errors", FAILURES_MAX, default.gateway_errors);
@@ -95,10 +163,11 @@ fn outlier_map(node: &Node, reader: &mut Reader<'_>) -> Option<Outliers> {
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 
 /// A number from 1, or `none`.
-fn count_or_off(node: &Node, max: u32, reader: &mut Reader<'_>) -> Option<u32> {
+fn count_or_none(node: &Node, max: u32, reader: &mut Reader<'_>) -> Option<u32> {
     match &node.value {
+        Value::Scalar(scalar) if scalar.text == "none" => None,
         Value::Scalar(scalar) if scalar.text.starts_with(|c: char| c.is_ascii_alphabetic()) => {
-            reader.choice(node, NONE);
+            reader.expected(node, &format!("a number from 1 to {max}, or none"));
             None
         }
         _ => count(node, max, reader),

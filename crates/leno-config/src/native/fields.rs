@@ -4,7 +4,7 @@ mod care;
 mod gateway;
 mod outside;
 
-pub(crate) use care::{FAILURES_MAX, NONE, OUTLIER_WORDS, OUTLIERS};
+pub(crate) use care::{BALANCE, FAILURES_MAX, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES};
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
 
@@ -123,7 +123,9 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &SERVICE_ROUTE,
     &PATH,
     &TARGET,
+    &BALANCE,
     &OUTLIERS,
+    &LIMITS,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -259,11 +261,7 @@ pub(crate) static SERVICE: Shape = Shape {
         ),
         field(
             "balance",
-            Kind::Choice(&[
-                ("least-request", "of two instances chosen by chance, the one with fewer requests under way"),
-                ("round-robin", "each in turn"),
-                ("random", "by chance"),
-            ]),
+            Kind::Either(&[Kind::Choice(care::POLICIES), Kind::Object(&BALANCE)]),
             Without::Value("least-request"),
             "How one of several instances is chosen. Each way respects weights.",
         ),
@@ -272,6 +270,12 @@ pub(crate) static SERVICE: Shape = Shape {
             Kind::Either(&[Kind::Choice(care::OUTLIER_WORDS), Kind::Object(&OUTLIERS)]),
             Without::Means("by the defaults"),
             "When a proxy puts an instance out because its answers are worse than those of the others.",
+        ),
+        field(
+            "limits",
+            Kind::Object(&LIMITS),
+            Without::Means("no limits"),
+            "How much of it one proxy uses at a time.",
         ),
         field(
             "health",

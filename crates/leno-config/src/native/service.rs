@@ -81,14 +81,8 @@ impl<'n> Draft<'n> {
                 _ => Protocol::Auto,
             };
         }
-        if let Some(node) = fields.get("balance") {
-            spec.balance = match reader.choice(node, choices("balance")) {
-                Some("round-robin") => Balance::RoundRobin,
-                Some("random") => Balance::Random,
-                _ => Balance::LeastRequest,
-            };
-        }
-        spec.care = care::read(&mut fields, reader).map(Arc::new);
+        let (balance, care) = care::read(&mut fields, reader);
+        (spec.balance, spec.care) = (balance, care.map(Arc::new));
         if let Some(node) = fields.get("health") {
             spec.health = health(node, reader);
         }

@@ -31,8 +31,6 @@ impl Live {
         } else if well {
             let (part, whole) = share(now.since(self.heard.get()), ewma.decay);
             self.rtt.set((known - (known - micros) * part / whole).max(1));
-        } else {
-            return;
         }
         self.heard.set(now);
     }
@@ -59,3 +57,6 @@ fn share(after: Duration, decay: Duration) -> (u64, u64) {
     let (after, decay) = (micros(after), micros(decay).max(1));
     (after, after + decay)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,8 @@ use alloc::sync::Arc;
 use core::cell::Cell;
 
 use super::endpoint::{Endpoint, Live, Outcome};
-use super::outlier::{Count, Detector, LOOKS_APART, Lesson, News, step};
 use super::limit::Ledger;
+use super::outlier::{Count, Detector, LOOKS_APART, Lesson, News, step};
 use super::shares::Shares;
 use crate::snapshot::BackendSpec;
 use crate::spec::{Balance, Care, Ewma, Limits, Outliers};

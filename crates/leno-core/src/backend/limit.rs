@@ -54,7 +54,9 @@ impl Counter {
 
     /// Takes a place if fewer than `max` are taken.
     fn enter(&self, max: u32) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < max).then_some(taken + 1)).is_ok()
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < max).then_some(taken + 1))
+            .is_ok()
     }
 
     fn leave(&self) {
@@ -102,7 +104,8 @@ impl Ledgers {
         endpoints: impl Iterator<Item = &'e Arc<str>>,
     ) -> Limited {
         let known = self.0.entry(service.clone()).or_default();
-        let endpoints = endpoints.map(|name| known.endpoints.entry(name.clone()).or_default().clone()).collect();
+        let endpoints =
+            endpoints.map(|name| known.endpoints.entry(name.clone()).or_default().clone()).collect();
         Limited { ledger: known.ledger.clone(), endpoints }
     }
 
@@ -204,3 +207,6 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

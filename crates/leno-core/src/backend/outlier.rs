@@ -30,6 +30,11 @@ const STEPS: usize = 5;
 /// worse one about once in ten million looks, and five failures out of five, where nine peers answered five each, are enough.
 const EVIDENCE_MIN: f64 = 14.0;
 
+/// The same for failures in a row, beside all that the peers did in the window. Rows begin with every request, so there are
+/// many more of them than looks: at 20, one of a service of which every twentieth request fails anyway is put out once in a
+/// thousand million requests.
+const ROW_EVIDENCE_MIN: f64 = 20.0;
+
 /// Who fails that much more often than its peers, in percent, is worth being put out. Small differences can be certain
 /// where there are many requests, and still be none that anybody wants to lose an instance for.
 const GAP_PERCENT_MIN: f64 = 10.0;
@@ -188,10 +193,11 @@ impl Tally {
             (Detector::LocalFailures, &self.local_failures, spec.local_failures),
         ];
         if let Some((detector, row, _)) = rows.into_iter().find(|(_, row, limit)| reached(row, *limit)) {
-            // A row may be longer than the window.
-            let row = row.get();
-            let own = Count { requests: own.requests.max(row), failures: own.failures.max(row), ..own };
-            if own.is_worse_than(peers) {
+            // The row alone shows what has begun just now, after a good time.
+            let alone = Count { requests: row.get(), failures: row.get(), ..own };
+            if alone.evidence(peers) >= ROW_EVIDENCE_MIN && alone.is_worse_than(peers)
+                || own.is_worse_than(peers)
+            {
                 return Some(detector);
             }
         }
@@ -199,9 +205,10 @@ impl Tally {
             return None;
         }
         let percent = |count: Count| count.rate() * 100.0;
-        let too_many = spec.failure_percent.map(f64::from).is_some_and(|limit| {
-            percent(own) >= limit && percent(peers) < limit && own.is_worse_than(peers)
-        });
+        let too_many = spec
+            .failure_percent
+            .map(f64::from)
+            .is_some_and(|limit| percent(own) >= limit && percent(peers) < limit && own.is_worse_than(peers));
         if too_many {
             return Some(Detector::FailurePercent);
         }

@@ -81,12 +81,7 @@ impl Care {
     /// endpoint (docs/resilience.md), and without it one failing instance of ten costs every tenth request for as long
     /// as it is there.
     pub const fn new() -> Self {
-        Self {
-            outliers: Some(Outliers::new()),
-            limits: Limits::NONE,
-            choices: CHOICES,
-            ewma: Ewma::new(),
-        }
+        Self { outliers: Some(Outliers::new()), limits: Limits::NONE, choices: CHOICES, ewma: Ewma::new() }
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::rc::Rc;
 
-use leno_core::backend::{Choice, Endpoint};
+use leno_core::backend::{Choice, Endpoint, NoEndpoint};
 use leno_core::exchange::{ConnectFailure, Input};
 use leno_core::route::Speak;
 use leno_core::spec::{Protocol, Transport};
 
 use super::Drive;
+use super::wait::Waiting;
 use crate::h1;
 use crate::h2;
 use crate::h2::client::NoStream;
@@ -27,8 +28,8 @@ pub(super) enum Upstream {
 }
 
 impl Drive<'_> {
-    /// Takes a place on an endpoint, if there is one and one more attempt is allowed.
-    pub(super) fn pick(&mut self, choice: Choice, budget: bool) {
+    /// Takes a place on an endpoint, if there is one and one more attempt is allowed. What comes back has to be waited for.
+    pub(super) fn pick(&mut self, choice: Choice, budget: bool) -> Option<Waiting> {
         let now = self.worker.now();
         let mut backends = self.worker.backends();
         let (tried, count) = self.exchange.tried();
@@ -45,7 +46,7 @@ impl Drive<'_> {
         };
         let mut pick = |choice| backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng());
         let picked = match self.leaving.map_or(&[][..], |leaving| &leaving.addresses) {
-            _ if !allowed => Err(leno_core::backend::NoEndpoint::AllTried),
+            _ if !allowed => Err(NoEndpoint::AllTried),
             [] => pick(choice),
             // One address after the other, as the name has them.
             [first, others @ ..] => others.iter().fold(pick(Choice::Direct(*first)), |picked, next| {
@@ -62,7 +63,11 @@ impl Drive<'_> {
             outliers::tell(self.worker, events);
         }
         drop(backends);
+        if let Err(NoEndpoint::Limit { by, backend }) = picked {
+            return self.limited(by, backend);
+        }
         self.exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
+        None
     }
 }
 

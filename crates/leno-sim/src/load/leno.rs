@@ -125,8 +125,7 @@ impl Caller for Leno {
     }
 
     fn arrives(&mut self, number: usize, deadline: Instant, now: Instant, rng: &mut Rng) -> Step {
-        let head =
-            RequestHead { method: b"GET", authority: b"shop", path: b"/", fields: Fields::default() };
+        let head = RequestHead { method: b"GET", authority: b"shop", path: b"/", fields: Fields::default() };
         let decision = self.snapshot.decide(Entry::Forward, &head);
         let exchange = Exchange::new(decision, head.is_idempotent(), Some(deadline), now);
         self.running.insert(number, (exchange, self.snapshot.clone()));
@@ -139,10 +138,9 @@ impl Caller for Leno {
             Back::Connected => Input::Connected { reused: false },
             Back::Refused => Input::ConnectFailed(ConnectFailure::Refused),
             Back::Answer(status) => Input::Response { status },
-            Back::Broke => Input::UpstreamEnded(Ending::Early {
-                app_saw: AppSaw::Maybe,
-                reason: Reason::UpstreamClosed,
-            }),
+            Back::Broke => {
+                Input::UpstreamEnded(Ending::Early { app_saw: AppSaw::Maybe, reason: Reason::UpstreamClosed })
+            }
             Back::TimedOut => Input::Timeout,
         };
         exchange.handle(input, now);

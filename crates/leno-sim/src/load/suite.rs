@@ -69,7 +69,9 @@ pub fn all(seconds: u64) -> Vec<Scenario> {
     let everybody: Vec<usize> = (0..HOSTS).collect();
     let without = |gone: usize| everybody.iter().copied().filter(|host| *host != gone).collect::<Vec<_>>();
     let halves = |even: Mood, odd: Mood| -> Vec<(Instant, Mood)> {
-        (1..2 * seconds).map(|at| (Instant::from_nanos(at * 500_000_000), if at % 2 == 1 { even } else { odd })).collect()
+        (1..2 * seconds)
+            .map(|at| (Instant::from_nanos(at * 500_000_000), if at % 2 == 1 { even } else { odd }))
+            .collect()
     };
     let mut overload = calm(seconds);
     overload.rates = vec![(Instant::ZERO, CAPACITY / 2), (second(1), 2 * CAPACITY)];

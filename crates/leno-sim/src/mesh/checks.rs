@@ -33,10 +33,9 @@ impl Mesh {
                 .iter()
                 .find(|backend| backend.endpoints().iter().any(|e| Rc::ptr_eq(e, endpoint)));
             let better = backend.is_some_and(|backend| {
-                backend
-                    .endpoints()
-                    .iter()
-                    .any(|e| usable(&e.spec) && !e.cooling(now) && !tried.contains(&e.key) && !self.is_full(e))
+                backend.endpoints().iter().any(|e| {
+                    usable(&e.spec) && !e.cooling(now) && !tried.contains(&e.key) && !self.is_full(e)
+                })
             });
             // In a panic those are asked too whose answers were bad, but not those that nobody reaches.
             let panic = permit.chosen() == Chosen::Panic && endpoint.ejected(now);
@@ -107,7 +106,9 @@ impl Mesh {
                 let Some(max) = max else { continue };
                 let taken = ledger.counter(limit).taken();
                 ensure(taken <= max, || format!("{limit:?}: {taken} of {max}"))?;
-                ensure(taken as usize == expected, || format!("{limit:?}: {taken} counted, {expected} there"))?;
+                ensure(taken as usize == expected, || {
+                    format!("{limit:?}: {taken} counted, {expected} there")
+                })?;
             }
             let Some(max) = limits.endpoint_requests else { continue };
             for endpoint in &spec.endpoints {

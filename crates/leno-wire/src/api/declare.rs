@@ -85,6 +85,8 @@ pub enum Balance {
     /// The less loaded of two picked by chance.
     #[default]
     LeastRequest,
+    /// Of two picked by chance the one with the smaller latency (peak EWMA) times load.
+    PeakEwma,
 }
 
 /// One rule.
@@ -200,6 +202,7 @@ impl ServiceDeclaration {
                 Balance::RoundRobin => wire::Balance::RoundRobin,
                 Balance::Random => wire::Balance::Random,
                 Balance::LeastRequest => wire::Balance::LeastRequest,
+                Balance::PeakEwma => wire::Balance::PeakEwma,
             }
             .into(),
             care: self.care,
@@ -282,6 +285,7 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
                 spec::Balance::RoundRobin => Balance::RoundRobin,
                 spec::Balance::Random => Balance::Random,
                 spec::Balance::LeastRequest => Balance::LeastRequest,
+                spec::Balance::PeakEwma => Balance::PeakEwma,
             },
             care: spec.care.as_deref().map(Care::from),
             rules: spec.rules.iter().map(Rule::from).collect(),

@@ -10,7 +10,13 @@ use crate::proto::care as wire;
 impl From<&spec::Care> for wire::Care {
     fn from(spec: &spec::Care) -> Self {
         let off = || wire::Outliers { off: true, ..wire::Outliers::default() };
-        Self { outliers: Some(spec.outliers.as_ref().map_or_else(off, wire::Outliers::from)) }
+        Self {
+            outliers: Some(spec.outliers.as_ref().map_or_else(off, wire::Outliers::from)),
+            limits: (spec.limits != spec::Limits::NONE).then(|| wire::Limits::from(&spec.limits)),
+            choices: Some(spec.choices),
+            decay_ms: Some(millis(spec.ewma.decay)),
+            default_rtt_ms: spec.ewma.default_rtt.map(millis),
+        }
     }
 }
 
@@ -24,6 +30,44 @@ impl TryFrom<wire::Care> for spec::Care {
                 Some(outliers) => Some(outliers.try_into().map_err(|e: WireError| e.below("outliers"))?),
                 None => Some(spec::Outliers::default()),
             },
+            limits: message
+                .limits
+                .map_or(Ok(spec::Limits::NONE), spec::Limits::try_from)
+                .map_err(|e| e.below("limits"))?,
+            choices: message.choices.map_or(Ok(spec::CHOICES), |n| at_least_one("choices", n))?,
+            ewma: spec::Ewma {
+                decay: period("decay_ms", message.decay_ms, spec::Ewma::new().decay)?,
+                default_rtt: some_period("default_rtt_ms", message.default_rtt_ms)?,
+            },
+        })
+    }
+}
+
+impl From<&spec::Limits> for wire::Limits {
+    fn from(spec: &spec::Limits) -> Self {
+        Self {
+            requests: spec.requests,
+            endpoint_requests: spec.endpoint_requests,
+            connections: spec.connections,
+            pending: spec.pending,
+            pending_timeout_ms: spec.pending_timeout.map(millis),
+            retries: spec.retries,
+        }
+    }
+}
+
+impl TryFrom<wire::Limits> for spec::Limits {
+    type Error = WireError;
+
+    fn try_from(message: wire::Limits) -> Result<Self, WireError> {
+        let some = |field: &str, set: Option<u32>| set.map(|n| at_least_one(field, n)).transpose();
+        Ok(Self {
+            requests: some("requests", message.requests)?,
+            endpoint_requests: some("endpoint_requests", message.endpoint_requests)?,
+            connections: some("connections", message.connections)?,
+            pending: message.pending,
+            pending_timeout: some_period("pending_timeout_ms", message.pending_timeout_ms)?,
+            retries: message.retries,
         })
     }
 }
@@ -64,7 +108,8 @@ impl TryFrom<wire::Outliers> for spec::Outliers {
             Some(percent) if percent > 100 => Err(bad(field, format!("{percent} % is more than all"))),
             percent => Ok(percent.unwrap_or(default)),
         };
-        let count = |field: &str, set: Option<u32>, default: u32| set.map_or(Ok(default), |n| at_least_one(field, n));
+        let count =
+            |field: &str, set: Option<u32>, default: u32| set.map_or(Ok(default), |n| at_least_one(field, n));
         let failure_percent = switch(message.failure_percent, default.failure_percent);
         let spec = Self {
             errors: switch(message.errors, default.errors),
@@ -94,6 +139,11 @@ fn period(field: &str, set: Option<u64>, default: Duration) -> Result<Duration, 
         Some(millis) => Ok(Duration::from_millis(millis)),
         None => Ok(default),
     }
+}
+
+/// Milliseconds that are not 0, if they are set.
+fn some_period(field: &str, set: Option<u64>) -> Result<Option<Duration>, WireError> {
+    set.map(|millis| period(field, Some(millis), Duration::ZERO)).transpose()
 }
 
 /// Whole milliseconds, at least 1 so that a short time does not read as none.

@@ -77,22 +77,34 @@ fn full_care() -> spec::Care {
         panic_percent: 0,
         probation: 1,
     };
-    spec::Care { outliers: Some(outliers) }
+    let limits = spec::Limits {
+        requests: Some(1),
+        endpoint_requests: Some(2),
+        connections: Some(3),
+        pending: Some(0),
+        pending_timeout: Some(Duration::from_millis(250)),
+        retries: Some(0),
+    };
+    let ewma = spec::Ewma { decay: Duration::from_secs(3), default_rtt: Some(Duration::from_millis(30)) };
+    spec::Care { outliers: Some(outliers), limits, choices: 3, ewma }
 }
 
 #[test]
 fn what_is_unset_of_the_care_is_the_default_and_off_is_off() {
     let parse = |care: proto::care::Care| spec::Care::try_from(care);
     assert_eq!(parse(proto::care::Care::default()), Ok(spec::Care::default()));
-    let outliers = |outliers| proto::care::Care { outliers: Some(outliers) };
+    let outliers = |outliers| proto::care::Care { outliers: Some(outliers), ..proto::care::Care::default() };
+    let none = spec::Care { outliers: None, ..spec::Care::default() };
+    let bad = proto::care::Limits { requests: Some(0), ..proto::care::Limits::default() };
+    let bad = proto::care::Care { limits: Some(bad), ..proto::care::Care::default() };
+    assert_eq!(parse(bad).unwrap_err().field, "limits.requests");
     let message = proto::care::Outliers::default;
     assert_eq!(parse(outliers(message())), Ok(spec::Care::default()));
-    assert_eq!(parse(outliers(proto::care::Outliers { off: true, ..message() })), Ok(spec::Care { outliers: None }));
+    assert_eq!(parse(outliers(proto::care::Outliers { off: true, ..message() })), Ok(none.clone()));
     let bad = proto::care::Outliers { ejected_percent: Some(101), ..message() };
     assert_eq!(parse(outliers(bad)).unwrap_err().field, "outliers.ejected_percent");
     let bad = proto::care::Outliers { window_ms: Some(0), ..message() };
     assert_eq!(parse(outliers(bad)).unwrap_err().field, "outliers.window_ms");
-    let none = spec::Care { outliers: None };
     assert_eq!(parse(proto::care::Care::from(&none)), Ok(none));
 }
 

@@ -72,6 +72,8 @@ pub enum Balance {
     Random = 2,
     /// The less loaded of two.
     LeastRequest = 3,
+    /// Of two the one with the smaller latency times load.
+    PeakEwma = 4,
 }
 
 /// One rule: `RuleSpec`.

@@ -6,10 +6,88 @@ use super::{Kind, Shape, Without, field};
 pub(crate) const FAILURES_MAX: u32 = 10_000;
 
 /// What is not wanted. Not `off`, which many programs read as `false`.
-pub(crate) const NONE: &[(&str, &str)] = &[("none", "not looked at")];
+const NONE: &[(&str, &str)] = &[("none", "not looked at")];
 
 /// What `outliers` can be besides a map.
-pub(crate) const OUTLIER_WORDS: &[(&str, &str)] = &[("none", "nobody is put out because of its answers")];
+pub(super) const OUTLIER_WORDS: &[(&str, &str)] = &[("none", "nobody is put out because of its answers")];
+
+/// Most that a limit can be; more is none.
+pub(crate) const LIMIT_MAX: u32 = 1_000_000;
+
+/// The ways to choose, in both forms of `balance`.
+pub(crate) const POLICIES: &[(&str, &str)] = &[
+    ("least-request", "of two instances chosen by chance, the one with fewer requests under way"),
+    (
+        "peak-ewma",
+        "of two instances chosen by chance, the one whose latency times its requests under way is less",
+    ),
+    ("round-robin", "each in turn"),
+    ("random", "by chance"),
+];
+
+/// How an instance is chosen, in the long form.
+pub(crate) static BALANCE: Shape = Shape {
+    name: "balance",
+    doc: "How one of several instances is chosen, with what the policy can be told.",
+    fields: &[
+        field("policy", Kind::Choice(POLICIES), Without::Value("least-request"), "The policy."),
+        field(
+            "choices",
+            Kind::Count(100),
+            Without::Value("2"),
+            "Of so many instances chosen by chance the best is taken; for `least-request` and `peak-ewma`.",
+        ),
+        field(
+            "decay",
+            Kind::Duration,
+            Without::Value("10s"),
+            "How soon a latency is forgotten; for `peak-ewma`.",
+        ),
+        field(
+            "default_rtt",
+            Kind::Duration,
+            Without::Means("that of the instance it is compared with"),
+            "The latency that an instance is taken for before its first answer; for `peak-ewma`.",
+        ),
+    ],
+};
+
+/// How much of a service may be used.
+pub(crate) static LIMITS: Shape = Shape {
+    name: "limits",
+    doc: "How much of a service one proxy uses at a time, over all its workers. What is over it waits, or is answered 503 with the reason `service_limit`.",
+    fields: &[
+        field("requests", Kind::Count(LIMIT_MAX), Without::Means("no limit"), "Requests under way."),
+        field(
+            "instance_requests",
+            Kind::Count(LIMIT_MAX),
+            Without::Means("no limit"),
+            "Requests under way on each instance.",
+        ),
+        field(
+            "connections",
+            Kind::Count(LIMIT_MAX),
+            Without::Means("no limit"),
+            "Connections for TCP and HTTP/1.1, idle ones included. Requests between sidecars share a few.",
+        ),
+        field(
+            "pending",
+            Kind::Either(&[Kind::Choice(NONE_WAITS), Kind::Count(LIMIT_MAX)]),
+            Without::Value("128"),
+            "So many requests wait for a place; more are refused at once.",
+        ),
+        field("pending_timeout", Kind::Duration, Without::Value("1s"), "How long each of them waits."),
+        field(
+            "retries",
+            Kind::Either(&[Kind::Choice(NO_RETRIES), Kind::Count(LIMIT_MAX)]),
+            Without::Means("the retry budget alone"),
+            "Retries under way.",
+        ),
+    ],
+};
+
+const NONE_WAITS: &[(&str, &str)] = &[("none", "nobody waits")];
+const NO_RETRIES: &[(&str, &str)] = &[("none", "no retries")];
 
 const FAILURES: Kind = Kind::Either(&[Kind::Choice(NONE), Kind::Count(FAILURES_MAX)]);
 

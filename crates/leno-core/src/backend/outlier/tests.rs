@@ -1,86 +1,15 @@
 use alloc::boxed::Box;
-use alloc::rc::Rc;
 use alloc::string::ToString;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::*;
-use crate::backend::{Backends, Choice, Chosen, Endpoint, Outcome, Permit, What};
-use crate::name::ServiceId;
+use crate::backend::bench::Bench;
+use crate::backend::{Chosen, Outcome, Permit, What};
 use crate::rng::Rng;
-use crate::route::SplitId;
-use crate::snapshot::Snapshot;
-use crate::spec::{Balance, Care, EndpointSpec, KnownService, Protocol, ServiceSpec, Transport, World};
+use crate::spec::{Balance, Care};
 
-/// A backend of `count` endpoints `e0`, `e1`, …, and the time.
-struct Bench {
-    snapshot: Snapshot,
-    backends: Backends,
-    rng: Rng,
-    now: Instant,
-    events: Vec<(Arc<str>, What)>,
-}
-
-impl Bench {
-    fn new(count: usize, outliers: Outliers, balance: Balance) -> Self {
-        let endpoints = (0..count).map(|at| EndpointSpec {
-            name: alloc::format!("e{at}").into(),
-            address: ([127, 0, 0, 1], 1000 + at as u16).into(),
-            transport: Transport::Plain,
-            version: None,
-            weight: 1,
-            healthy: true,
-        });
-        let spec = ServiceSpec {
-            id: ServiceId::parse("shop").unwrap(),
-            protocol: Protocol::Http1,
-            balance,
-            care: Some(Arc::new(Care { outliers: Some(outliers), ..Care::default() })),
-            rules: Vec::new(),
-            calls: Vec::new(),
-            health: None,
-            timeout: None,
-            external: None,
-            send_proxy: None,
-            headless: false,
-            srv_port: 80,
-        };
-        let mut world = World { generation: 1, ..World::default() };
-        world.services.insert(spec.id.clone(), KnownService { spec, endpoints: endpoints.collect() });
-        let snapshot = Snapshot::build(&world, None);
-        let mut backends = Backends::default();
-        backends.adopt(&snapshot);
-        Self { snapshot, backends, rng: Rng::new(5), now: Instant::ZERO, events: Vec::new() }
-    }
-
-    fn pick(&mut self) -> Permit {
-        let choice = Choice::Split(SplitId(0));
-        let permit = self.backends.pick(&self.snapshot, choice, &[], self.now, &mut self.rng).unwrap();
-        self.events.extend(self.backends.events().map(|event| (event.endpoint, event.what)));
-        permit
-    }
-
-    /// `times` requests, 10 ms apart, each with the outcome that `outcome` says for the endpoint's number.
-    fn run(&mut self, times: usize, mut outcome: impl FnMut(usize) -> Outcome) -> Vec<usize> {
-        let mut served = Vec::new();
-        for _ in 0..times {
-            self.now = self.now.after(Duration::from_millis(10));
-            let permit = self.pick();
-            let number: usize = permit.endpoint().spec.name[1..].parse().unwrap();
-            permit.report(outcome(number), self.now);
-            served.push(number);
-        }
-        served
-    }
-
-    fn endpoint(&self, number: usize) -> Rc<Endpoint> {
-        self.backends.iter().next().unwrap().endpoints()[number].clone()
-    }
-
-    fn ejected(&self) -> Vec<&str> {
-        let ejected = self.events.iter().filter(|(_, what)| matches!(what, What::Ejected { .. }));
-        ejected.map(|(name, _)| &**name).collect()
-    }
+fn bench(count: usize, outliers: Outliers, balance: Balance) -> Bench {
+    Bench::new(&alloc::vec![1; count], balance, Care { outliers: Some(outliers), ..Care::default() })
 }
 
 const FINE: Outcome = Outcome::Answered(200);
@@ -130,7 +59,7 @@ fn who_is_worse_is_not_a_matter_of_chance() {
 #[test]
 fn who_answers_500_is_put_out_and_its_requests_go_elsewhere() {
     for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastRequest] {
-        let mut bench = Bench::new(10, Outliers::default(), balance);
+        let mut bench = bench(10, Outliers::default(), balance);
         bench.run(200, |number| if number == 3 { BAD } else { FINE });
         assert_eq!(bench.ejected(), ["e3"], "{balance:?} {:?}", bench.events);
         assert!(bench.endpoint(3).ejected(bench.now));
@@ -144,7 +73,7 @@ fn who_answers_500_is_put_out_and_its_requests_go_elsewhere() {
 #[test]
 fn nobody_is_put_out_when_all_fail_alike() {
     for share in [3, 10, 30, 60, 100] {
-        let mut bench = Bench::new(10, Outliers::default(), Balance::LeastRequest);
+        let mut bench = bench(10, Outliers::default(), Balance::LeastRequest);
         let mut rng = Rng::new(share);
         bench.run(5_000, |_| if rng.below(100) < share { BAD } else { FINE });
         assert!(bench.events.is_empty(), "{share}: {:?}", bench.events);
@@ -153,7 +82,7 @@ fn nobody_is_put_out_when_all_fail_alike() {
 
 #[test]
 fn it_comes_back_after_a_probation_and_a_failure_in_it_is_punished_longer() {
-    let mut bench = Bench::new(10, Outliers::default(), Balance::RoundRobin);
+    let mut bench = bench(10, Outliers::default(), Balance::RoundRobin);
     bench.run(200, |number| if number == 3 { BAD } else { FINE });
     let mut waits = Vec::new();
     // It goes on failing: each time its probation is one request.
@@ -176,16 +105,13 @@ fn it_comes_back_after_a_probation_and_a_failure_in_it_is_punished_longer() {
 #[test]
 fn on_probation_it_gets_one_request_at_a_time() {
     for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastRequest] {
-        let mut bench = Bench::new(5, Outliers::default(), balance);
+        let mut bench = bench(5, Outliers::default(), balance);
         bench.run(100, |number| if number == 3 { BAD } else { FINE });
         assert_eq!(bench.ejected(), ["e3"]);
         bench.now = bench.now.after(Duration::from_secs(6));
         let held: Vec<Permit> = (0..100).map(|_| bench.pick()).collect();
-        let tried: Vec<Chosen> = held
-            .iter()
-            .filter(|permit| &*permit.endpoint().spec.name == "e3")
-            .map(Permit::chosen)
-            .collect();
+        let tried: Vec<Chosen> =
+            held.iter().filter(|permit| &*permit.endpoint().spec.name == "e3").map(Permit::chosen).collect();
         assert_eq!(tried, [Chosen::Probation], "{balance:?}");
     }
 }
@@ -197,7 +123,7 @@ fn no_more_than_the_share_is_out_and_at_least_one_of_three() {
     {
         let outliers = Outliers { ejected_percent: percent, ..Outliers::default() };
         assert_eq!(outliers.ejected_max(endpoints), most, "{percent} % of {endpoints}");
-        let mut bench = Bench::new(endpoints, outliers, Balance::RoundRobin);
+        let mut bench = bench(endpoints, outliers, Balance::RoundRobin);
         let failing = (endpoints / 2).max(1);
         let mut now_out = 0;
         for _ in 0..300 {
@@ -213,7 +139,7 @@ fn no_more_than_the_share_is_out_and_at_least_one_of_three() {
 fn with_too_few_left_everybody_is_asked() {
     let ejection = Duration::from_secs(60);
     let outliers = Outliers { ejected_percent: 100, panic_percent: 50, ejection, ..Outliers::default() };
-    let mut bench = Bench::new(4, outliers, Balance::RoundRobin);
+    let mut bench = bench(4, outliers, Balance::RoundRobin);
     // One after the other fails, each while the others are well.
     for bad in 0..3 {
         bench.run(200, |number| if number <= bad { BAD } else { FINE });
@@ -229,7 +155,7 @@ fn with_too_few_left_everybody_is_asked() {
 #[test]
 fn who_cannot_be_reached_is_not_asked_in_a_panic() {
     let outliers = Outliers { panic_percent: 100, ..Outliers::default() };
-    let mut bench = Bench::new(4, outliers, Balance::RoundRobin);
+    let mut bench = bench(4, outliers, Balance::RoundRobin);
     let served = bench.run(40, |number| if number == 1 { Outcome::Unreachable } else { FINE });
     assert_eq!(served.iter().filter(|number| **number == 1).count(), 1, "{served:?}");
 }
@@ -263,11 +189,7 @@ fn each_detector_finds_its_kind_of_failure() {
             Box::new(some(Outcome::NoAnswer)),
             Some(Detector::LocalFailures),
         ),
-        (
-            Outliers { success_rate: true, ..off.clone() },
-            Box::new(every_third),
-            Some(Detector::SuccessRate),
-        ),
+        (Outliers { success_rate: true, ..off.clone() }, Box::new(every_third), Some(Detector::SuccessRate)),
         (
             Outliers { failure_percent: Some(30), ..off.clone() },
             Box::new(every_third),
@@ -277,7 +199,7 @@ fn each_detector_finds_its_kind_of_failure() {
     ];
     for (outliers, happens, expected) in cases {
         let shown = alloc::format!("{outliers:?}");
-        let mut bench = Bench::new(10, outliers, Balance::RoundRobin);
+        let mut bench = bench(10, outliers, Balance::RoundRobin);
         let mut turn = 0;
         bench.run(900, |number| {
             turn += u64::from(number == 3);
@@ -289,7 +211,7 @@ fn each_detector_finds_its_kind_of_failure() {
         });
         assert_eq!(by, expected.map(|by| ("e3".to_string(), by)), "{shown}");
     }
-    let mut bench = Bench::new(10, slow, Balance::RoundRobin);
+    let mut bench = self::bench(10, slow, Balance::RoundRobin);
     for _ in 0..900 {
         bench.now = bench.now.after(Duration::from_millis(10));
         let permit = bench.pick();
@@ -302,7 +224,7 @@ fn each_detector_finds_its_kind_of_failure() {
 
 #[test]
 fn a_call_is_judged_by_how_it_ends_and_a_cut_answer_is_a_failure() {
-    let mut bench = Bench::new(10, Outliers::default(), Balance::RoundRobin);
+    let mut bench = bench(10, Outliers::default(), Balance::RoundRobin);
     for _ in 0..900 {
         bench.now = bench.now.after(Duration::from_millis(10));
         let permit = bench.pick();
@@ -311,7 +233,7 @@ fn a_call_is_judged_by_how_it_ends_and_a_cut_answer_is_a_failure() {
         permit.report(Outcome::Ended(status), bench.now);
     }
     assert_eq!(bench.ejected()[0], "e3");
-    let mut bench = Bench::new(10, Outliers::default(), Balance::RoundRobin);
+    let mut bench = self::bench(10, Outliers::default(), Balance::RoundRobin);
     for _ in 0..900 {
         bench.now = bench.now.after(Duration::from_millis(10));
         let permit = bench.pick();
@@ -325,7 +247,7 @@ fn a_call_is_judged_by_how_it_ends_and_a_cut_answer_is_a_failure() {
 
 #[test]
 fn old_failures_are_forgotten_with_the_window() {
-    let mut bench = Bench::new(10, Outliers { errors: None, ..Outliers::default() }, Balance::RoundRobin);
+    let mut bench = bench(10, Outliers { errors: None, ..Outliers::default() }, Balance::RoundRobin);
     let mut turn = 0;
     // A fifth fails, but in bursts further apart than the window and too small for it.
     for _ in 0..20 {
