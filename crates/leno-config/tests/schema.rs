@@ -151,6 +151,7 @@ const PLACES: &[(&str, &str)] = &[
     ("target", "mesh: m\ngateway: {routes: [{to: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("health", "mesh: m\nservices: {web: {run: ./web, health: {FIELD}}}\n"),
     ("balance", "mesh: m\nservices: {web: {run: ./web, balance: {FIELD}}}\n"),
+    ("key", "mesh: m\nservices: {web: {run: ./web, balance: {policy: maglev, by: {FIELD}}}}\n"),
     ("limits", "mesh: m\nservices: {web: {run: ./web, limits: {FIELD}}}\n"),
     ("outliers", "mesh: m\nservices: {web: {run: ./web, outliers: {FIELD}}}\n"),
     ("instance", "mesh: m\nservices: {web: {instances: [{FIELD}]}}\n"),

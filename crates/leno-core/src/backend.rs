@@ -18,17 +18,20 @@ use core::net::SocketAddr;
 use crate::rng::Rng;
 use crate::route::{BackendId, SplitId};
 use crate::snapshot::{BackendSpec, Snapshot};
-use crate::spec::{Balance, Care, EndpointSpec, PENDING_MAX, PENDING_TIMEOUT, Transport};
+use crate::spec::{Affinity, Balance, Care, EndpointSpec, PENDING_MAX, PENDING_TIMEOUT, Transport};
 use crate::time::{Duration, Instant};
 
 mod budget;
 mod endpoint;
 mod ewma;
 mod group;
+mod hash;
 mod limit;
 mod outlier;
 mod shares;
+mod special;
 mod turns;
+mod warming;
 mod weighted;
 
 pub use budget::{Budget, RETRIES_PER_REQUEST, RETRIES_PER_SECOND_MIN};
@@ -36,11 +39,15 @@ use endpoint::Live;
 pub use endpoint::{COOLING_MAX, COOLING_MIN, Chosen, Endpoint, Outcome, Permit};
 use group::{Bounds, Group};
 pub use group::{Event, What};
+use hash::Hashing;
+pub use hash::of_bytes as hash_of;
 use limit::Held;
 pub use limit::{Counter, Ledger, Ledgers, Limit, Limited, Place};
 pub use outlier::{Count, Detector};
 use shares::Shares;
+use special::Special;
 use turns::Turns;
+use warming::Warm;
 
 /// Every backend of the current snapshot with its live state, in the snapshot's order.
 #[derive(Debug, Default)]
@@ -65,7 +72,7 @@ const EVENTS_MAX: usize = 256;
 pub const DIRECT_MAX: usize = 4096;
 
 /// How endpoints are looked after where nothing is said.
-const DEFAULT_CARE: Care = Care::new();
+static DEFAULT_CARE: Care = Care::new();
 
 /// The backend of addresses that are in none.
 const NO_BACKEND: BackendId = BackendId(u32::MAX);
@@ -86,6 +93,8 @@ pub struct Backend {
     default_rtt: u64,
     /// What the endpoints have in common, where something is counted of them.
     group: Option<Rc<Group>>,
+    /// What a pick has to heed beside health and load; `None` nearly everywhere.
+    special: Option<Box<Special>>,
     /// Retries allowed beside ordinary requests.
     budget: Budget,
     /// What there is when it has no endpoints.
@@ -158,6 +167,19 @@ impl Backends {
         now: Instant,
         rng: &mut Rng,
     ) -> Result<Permit, NoEndpoint> {
+        self.pick_by(snapshot, choice, avoid, now, rng, |_, _| None)
+    }
+
+    /// The same for a request that may have a key, which `key` finds where the backend asks for one.
+    pub fn pick_by(
+        &mut self,
+        snapshot: &Snapshot,
+        choice: Choice,
+        avoid: &[u64],
+        now: Instant,
+        rng: &mut Rng,
+        key: impl FnMut(&Affinity, &mut Rng) -> Option<u64>,
+    ) -> Result<Permit, NoEndpoint> {
         let backend = match choice {
             Choice::Direct(address) => return self.direct(address, avoid),
             Choice::Backend(id) => id,
@@ -168,10 +190,10 @@ impl Backends {
         if live.group.as_ref().is_some_and(|group| group.is_due(now)) {
             live.look(now, &mut self.events);
         }
-        if live.is_bounded() {
-            return live.pick_bounded(backend, avoid, now, rng);
+        if live.special.is_some() {
+            return live.pick_special(backend, avoid, now, rng, key);
         }
-        let (endpoint, chosen) = live.pick(avoid, now, rng, |_| true)?;
+        let (endpoint, chosen) = live.pick(avoid, now, rng, |_| true, |_| true)?;
         Ok(Permit::new(endpoint, backend, chosen, Held::NOTHING))
     }
 
@@ -303,11 +325,13 @@ impl Backend {
         let takes = |spec: &EndpointSpec| if spec.healthy { spec.weight } else { 0 };
         let takers = spec.endpoints.iter().filter(|endpoint| takes(endpoint) > 0).count();
         let care = spec.care.as_deref().unwrap_or(&DEFAULT_CARE);
-        let group = Group::new(spec, care, takers);
+        let group = Group::new(spec, care, takers, before.and_then(|before| before.group.as_deref()));
         let watched = group.as_ref().is_some_and(|group| group.outliers.is_some());
         // Both lists are sorted by name, so that one walk over both finds what is still there.
         let mut rest = known.iter().peekable();
         let limited = spec.limited.as_ref();
+        // Among those who all come at a time nobody has to wait for the others.
+        let comes_late = care.slow_start.is_some() && before.is_some_and(|before| before.shares.len() > 0);
         let endpoints: Vec<Rc<Endpoint>> = spec
             .endpoints
             .iter()
@@ -324,6 +348,9 @@ impl Backend {
                         (*next_key, Rc::<Live>::default())
                     }
                 };
+                if comes_late && same.is_none_or(|before| takes(&before.spec) == 0) && takes(spec) > 0 {
+                    live.warm.set(Warm::New);
+                }
                 if watched {
                     live.tally.get_or_init(Box::default);
                 } else {
@@ -344,6 +371,13 @@ impl Backend {
             balance: spec.balance,
             shares,
             turns,
+            special: Special::new(
+                spec,
+                care,
+                before.and_then(|before| before.special.as_deref()),
+                comes_late,
+            )
+            .map(Box::new),
             endpoints,
             choices: care.choices,
             default_rtt: care.ewma.default_rtt.map_or(0, |rtt| rtt.as_micros() as u64),
@@ -375,64 +409,25 @@ impl Backend {
         });
     }
 
-    /// True when a limit is set.
-    fn is_bounded(&self) -> bool {
-        self.group.as_ref().is_some_and(|group| group.bounds.is_some())
-    }
-
-    /// Takes the places that the limits ask for, then one on an endpoint.
-    #[cold]
-    fn pick_bounded(
-        &mut self,
-        id: BackendId,
-        avoid: &[u64],
-        now: Instant,
-        rng: &mut Rng,
-    ) -> Result<Permit, NoEndpoint> {
-        let Some(group) = self.group.clone() else { return Err(self.without) };
-        let Some(Bounds { limits, ledger }) = &group.bounds else { return Err(self.without) };
-        let refused = |by| NoEndpoint::Limit { by, backend: id };
-        let mut held = Held::enter(ledger, limits, !avoid.is_empty()).map_err(refused)?;
-        let max = limits.endpoint_requests.unwrap_or(u32::MAX);
-        let has_room = |endpoint: &Endpoint| endpoint.counter.as_ref().is_none_or(|it| it.taken() < max);
-        // Another worker may take the last place between the look and the grasp.
-        for _ in 0..=self.endpoints.len() {
-            match self.pick(avoid, now, rng, has_room) {
-                Ok((endpoint, chosen)) => {
-                    let counter = endpoint.counter.clone();
-                    if counter.is_none_or(|counter| held.enter_endpoint(&counter, max)) {
-                        return Ok(Permit::new(endpoint, id, chosen, held));
-                    }
-                }
-                Err(why) => {
-                    held.leave(ledger, None);
-                    // Somebody is left whom only the limit keeps.
-                    let full = |it: &Rc<Endpoint>| !avoid.contains(&it.key) && !has_room(it);
-                    let full = why == NoEndpoint::AllTried && self.endpoints.iter().any(full);
-                    return Err(if full { refused(Limit::EndpointRequests) } else { why });
-                }
-            }
-        }
-        held.leave(ledger, None);
-        Err(refused(Limit::EndpointRequests))
-    }
-
     fn pick(
         &mut self,
         avoid: &[u64],
         now: Instant,
         rng: &mut Rng,
         has_room: impl Fn(&Endpoint) -> bool,
+        is_wanted: impl Fn(&Endpoint) -> bool,
     ) -> Result<(Rc<Endpoint>, Chosen), NoEndpoint> {
         if self.shares.len() == 0 {
             return Err(if self.endpoints.is_empty() { self.without } else { NoEndpoint::Unhealthy });
         }
         let panic = self.group.as_ref().is_some_and(|group| group.panic.get());
         let open = |endpoint: &Endpoint| !avoid.contains(&endpoint.key) && has_room(endpoint);
-        let found = self.choose(rng, |endpoint| endpoint.takes(now, panic) && open(endpoint));
-        // One that is on probation already, or only put out, is better than none.
+        let found = self.choose(rng, |it| it.takes(now, panic) && open(it) && is_wanted(it));
+        // One that is not wanted, that is on probation already, or only put out, is better than none.
         let found = found.or_else(|| {
-            let tried = self.choose_again(rng, |endpoint| !endpoint.cooling(now) && open(endpoint));
+            let tried = self.choose_again(rng, |endpoint| endpoint.takes(now, panic) && open(endpoint));
+            let tried =
+                tried.or_else(|| self.choose_again(rng, |endpoint| !endpoint.cooling(now) && open(endpoint)));
             tried.or_else(|| self.choose_again(rng, open))
         });
         let endpoint = found.and_then(|at| self.endpoints.get(at)).ok_or(NoEndpoint::AllTried)?;
@@ -444,7 +439,7 @@ impl Backend {
         match self.balance {
             // The search has used up turns; what it left of the order would not be by weight.
             Balance::RoundRobin => self.draw(rng, fits),
-            Balance::Random | Balance::LeastRequest | Balance::PeakEwma => self.choose(rng, fits),
+            _ => self.choose(rng, fits),
         }
     }
 
@@ -455,7 +450,13 @@ impl Backend {
                 self.turns.next(&self.shares, |at| endpoints.get(at).is_some_and(|endpoint| fits(endpoint)))
             }
             Balance::Random => self.draw(rng, fits),
-            Balance::LeastRequest => {
+            Balance::RingHash | Balance::Maglev if let Some((hashing, key)) = self.hashed() => {
+                hashing.pick(key, |at| {
+                    let endpoint = self.endpoints.get(at);
+                    endpoint.is_some_and(|endpoint| endpoint.spec.healthy && fits(endpoint))
+                })
+            }
+            Balance::LeastRequest | Balance::RingHash | Balance::Maglev => {
                 // Equal load: the first, so that weights hold.
                 let prefers = |first: &Endpoint, second: &Endpoint| second.load() < first.load();
                 self.best_of_some(rng, fits, prefers)
@@ -468,6 +469,12 @@ impl Backend {
                 self.best_of_some(rng, fits, prefers)
             }
         }
+    }
+
+    /// Where the request's key leads, if it has one.
+    fn hashed(&self) -> Option<(&Hashing, u64)> {
+        let special = self.special.as_ref()?;
+        Some((special.hashing.as_ref()?, special.key?))
     }
 
     /// The best of some that are drawn by weight: the first, unless `prefers` says that another one is better.

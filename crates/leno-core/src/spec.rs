@@ -15,7 +15,10 @@ mod cidr;
 mod gateway;
 mod outside;
 
-pub use care::{CHOICES, Care, Ewma, Limits, Outliers, PENDING_MAX, PENDING_TIMEOUT};
+pub use care::{
+    Affinity, CHOICES, Care, CookieSpec, Ewma, KeySpec, Limits, Outliers, PENDING_MAX, PENDING_TIMEOUT,
+    SLOW_START_FROM, SlowStart,
+};
 pub use cidr::{Cidr, CidrError};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
@@ -102,6 +105,10 @@ pub enum Balance {
     LeastRequest,
     /// Two by chance (by weight), the one whose latency (peak EWMA) times its requests under way is less.
     PeakEwma,
+    /// The same for the same key ([`Care::affinity`]), by points on a ring.
+    RingHash,
+    /// The same for the same key ([`Care::affinity`]), by Maglev's table.
+    Maglev,
 }
 
 /// One rule of an ordered list.

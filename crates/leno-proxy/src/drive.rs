@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
 
+use leno_core::affinity::NewCookie;
 use leno_core::backend::{Endpoint, Place};
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
@@ -109,6 +110,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         leaving: leaving.as_ref(),
         why: leaving.as_ref().and_then(|leaving| leaving.why.clone()),
         place: None,
+        cookie: None,
     };
     if call {
         drive.exchange.begin_call();
@@ -170,6 +172,8 @@ struct Drive<'a> {
     why: Option<String>,
     /// The place of a connection that is this request's alone, where connections have a limit.
     place: Option<Box<Place>>,
+    /// The cookie that the client gets so that it finds the same instance again.
+    cookie: Option<Box<NewCookie>>,
 }
 
 /// What a conversation with an upstream left behind.
@@ -421,7 +425,8 @@ impl Drive<'_> {
                 {
                     self.exchange.allow_silence();
                 }
-                let relayed = sink.head(&responses.view(), &NO_EDITS, framing, responses.upgrade()).await;
+                let edits = self.cookie.as_ref().map_or(&NO_EDITS, |cookie| &cookie.edits);
+                let relayed = sink.head(&responses.view(), edits, framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
                     let input = match broken.reason {
                         Reason::UpstreamMalformed => Input::UpstreamEnded(early(broken)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use leno_core::backend::{Backends, COOLING_MAX, Choice, Ledgers, Limit, NoEndpoint, Place};
+use leno_core::backend::{Backends, COOLING_MAX, Choice, Ledgers, Limit, NoEndpoint, Place, hash_of};
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::head::{Fields, RequestHead};
 use leno_core::name::{Label, ServiceId};
@@ -334,7 +334,10 @@ impl Mesh {
             self.budgeted += 1;
         }
         let (tried, count) = run.exchange.tried();
-        match self.backends.pick(&snapshot, choice, &tried[..count], now, &mut self.rng) {
+        // Few clients, some of which have no key.
+        let key = (at % 6 > 0).then(|| hash_of(&[(at % 6) as u8]));
+        let rng = &mut self.rng;
+        match self.backends.pick_by(&snapshot, choice, &tried[..count], now, rng, |_, _| key) {
             Ok(permit) => {
                 self.check_pick(at, &permit, &tried[..count])?;
                 if count == 0 {
@@ -350,7 +353,7 @@ impl Mesh {
                 self.feed(at, Input::Picked(permit), Fact::Found)
             }
             Err(NoEndpoint::Limit { by, backend }) => {
-                self.check_limit(by, backend)?;
+                self.check_limit(at, by, backend)?;
                 self.limited(at, by, backend)
             }
             Err(why) => {
@@ -621,7 +624,9 @@ impl Mesh {
             ensure(answered == u64::from(2 * turns), || {
                 format!("{answered} of {} answered in the calm", 2 * turns)
             })?;
-            if service.spec.balance == Balance::RoundRobin {
+            // Whoever has just come gets less than its share, where that is asked for.
+            let warms_up = service.spec.care.as_ref().is_some_and(|care| care.slow_start.is_some());
+            if service.spec.balance == Balance::RoundRobin && !warms_up {
                 for endpoint in usable {
                     let served = self.served.get(&*endpoint.name).copied().unwrap_or(0);
                     ensure(served.abs_diff(2 * endpoint.weight) <= 1, || {

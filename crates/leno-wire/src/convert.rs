@@ -142,6 +142,8 @@ impl From<&spec::ServiceSpec> for wire::Service {
                 spec::Balance::Random => wire::Balance::Random,
                 spec::Balance::LeastRequest => wire::Balance::LeastRequest,
                 spec::Balance::PeakEwma => wire::Balance::PeakEwma,
+                spec::Balance::RingHash => wire::Balance::RingHash,
+                spec::Balance::Maglev => wire::Balance::Maglev,
             }
             .into(),
             care: spec.care.as_deref().map(proto::care::Care::from),
@@ -166,6 +168,11 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
 
     fn try_from(message: wire::Service) -> Result<Self, WireError> {
         let id = id("name", &message.name)?;
+        let hashes = [wire::Balance::RingHash, wire::Balance::Maglev].map(i32::from);
+        let keyless = message.care.as_ref().is_none_or(|care| care.keys.is_empty());
+        if keyless && hashes.contains(&message.balance) {
+            return Err(WireError { resource: message.name, ..bad("care.keys", "this policy needs a key") });
+        }
         let parse = move || {
             Ok(Self {
                 id,
@@ -175,6 +182,8 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     Ok(wire::Balance::Random) => spec::Balance::Random,
                     Ok(wire::Balance::LeastRequest) => spec::Balance::LeastRequest,
                     Ok(wire::Balance::PeakEwma) => spec::Balance::PeakEwma,
+                    Ok(wire::Balance::RingHash) => spec::Balance::RingHash,
+                    Ok(wire::Balance::Maglev) => spec::Balance::Maglev,
                     Ok(wire::Balance::Unspecified) | Err(_) => {
                         return Err(bad("balance", format!("{} is not known here", message.balance)));
                     }

@@ -52,8 +52,7 @@ impl App {
 
     fn serve(&self, mut stream: TcpStream, name: &str) {
         let mut buffer = [0; 4096];
-        while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
-            let _ = bytes;
+        while matches!(stream.read(&mut buffer), Ok(1..)) {
             self.waiting.fetch_add(1, Ordering::SeqCst);
             while self.held.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(2));
@@ -224,4 +223,47 @@ fn who_waits_in_vain_is_told_in_time_and_connections_have_a_limit_too() {
     app.held.store(false, Ordering::SeqCst);
     assert_eq!(first.join().unwrap(), (200, "a".into()));
     assert_eq!(gateway.ask(), (200, "a".into()), "the connection is free again");
+}
+
+#[test]
+fn a_client_without_the_cookie_gets_one_and_stays_where_it_leads() {
+    let apps = [App::start("a"), App::start("b"), App::start("c")];
+    let affinity = "    balance: {policy: ring-hash, by: {cookie: sticky, ttl: 1h}}\n";
+    let gateway = Gateway::start(&apps, affinity);
+    let ask = |cookie: Option<&str>| {
+        let mut request = common::agent().get(gateway.url());
+        if let Some(cookie) = cookie {
+            request = request.header("cookie", format!("other=1; {cookie}"));
+        }
+        let mut answer = request.call().unwrap();
+        let set = answer.headers().get("set-cookie").map(|it| it.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap(), set)
+    };
+    let mut homes = BTreeMap::new();
+    for _ in 0..20 {
+        let (status, home, set) = ask(None);
+        let set = set.unwrap();
+        let (cookie, rest) = set.split_once(';').unwrap();
+        assert_eq!((status, rest), (200, " Path=/; HttpOnly; Max-Age=3600"));
+        assert!(cookie.starts_with("sticky="), "{cookie}");
+        for _ in 0..5 {
+            assert_eq!(ask(Some(cookie)), (200, home.clone(), None), "{cookie}");
+        }
+        homes.insert(cookie.to_owned(), home);
+    }
+    let used: std::collections::BTreeSet<&String> = homes.values().collect();
+    assert_eq!(used.len(), 3, "clients are spread: {homes:?}");
+    // One instance fails: its clients go elsewhere, everybody else stays.
+    apps[0].broken.store(true, Ordering::SeqCst);
+    let (lost, kept): (Vec<_>, Vec<_>) = homes.iter().partition(|(_, home)| *home == "a");
+    until("its clients are served by others", SOON, || {
+        let healthy = kept.iter().chain(&lost).filter(|(cookie, _)| ask(Some(cookie)).0 == 200).count();
+        healthy == homes.len()
+    });
+    for (cookie, home) in kept {
+        assert_eq!(ask(Some(cookie)).1, *home, "{cookie}");
+    }
+    until("the log says why", SOON, || {
+        gateway.log().iter().any(|line| line["attempts"][0]["chosen"] == "affinity")
+    });
 }

@@ -1,10 +1,13 @@
 //! How the endpoints of a service are looked after.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use leno_core::spec::{Balance, CHOICES, Care, Limits, Outliers};
+use leno_core::spec::{
+    Affinity, Balance, CHOICES, Care, CookieSpec, KeySpec, Limits, Outliers, SLOW_START_FROM, SlowStart,
+};
 
-use super::fields::{BALANCE, FAILURES_MAX, Kind, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES};
+use super::fields::{BALANCE, FAILURES_MAX, KEY, Kind, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
 use super::read::{Fields, Reader};
 use super::value;
 use crate::diagnostic::Problem;
@@ -27,7 +30,11 @@ pub(crate) fn read(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> (Balance
 /// A word, or a map.
 fn balance(node: &Node, care: &mut Care, reader: &mut Reader<'_>) -> Balance {
     if !matches!(node.value, Value::Map(_)) {
-        return policy(node, reader);
+        let balance = policy(node, reader);
+        if matches!(balance, Balance::RingHash | Balance::Maglev) {
+            needs_key(node, reader);
+        }
+        return balance;
     }
     let Some(mut fields) = reader.fields(node, &BALANCE) else { return Balance::default() };
     let balance = fields.get("policy").map_or_else(Balance::default, |node| policy(node, reader));
@@ -42,9 +49,114 @@ fn balance(node: &Node, care: &mut Care, reader: &mut Reader<'_>) -> Balance {
     if let Some(node) = of_policy("default_rtt", ewma, &mut fields, reader) {
         care.ewma.default_rtt = duration(node, reader);
     }
+    let hashes = matches!(balance, Balance::RingHash | Balance::Maglev);
+    let keys = of_policy("by", hashes, &mut fields, reader).map(|node| keys(node, reader));
+    let bound = of_policy("bound_percent", hashes, &mut fields, reader)
+        .and_then(|node| Some((count(node, 10_000, reader)?, node.span)));
+    if let Some((_, span)) = bound.filter(|(percent, _)| *percent < 100) {
+        let problem = Problem::error(span, "a bound below 100 would leave requests without a place");
+        reader.error(problem.hint("from 100, such as 125"));
+    }
+    let slow_start = of_policy("slow_start", !hashes, &mut fields, reader);
+    let from = fields.get("slow_start_percent").map(|node| (count(node, 100, reader), node.span));
+    if let Some((_, span)) = from.filter(|_| slow_start.is_none()) {
+        reader.error(Problem::error(span, "there is no slow start").hint("add `slow_start: 30s`"));
+    }
+    care.slow_start = slow_start.and_then(|node| duration(node, reader)).map(|duration| {
+        let from_percent = from.and_then(|(from, _)| from).unwrap_or(SLOW_START_FROM);
+        SlowStart { duration, from_percent }
+    });
     fields.finish();
+    match keys {
+        Some(keys) if !keys.is_empty() => {
+            let bound_percent = bound.map(|(percent, _)| percent);
+            care.affinity = Some(Arc::new(Affinity { keys, bound_percent }));
+        }
+        None if hashes => needs_key(node, reader),
+        _ => {}
+    }
     balance
 }
+
+fn needs_key(node: &Node, reader: &mut Reader<'_>) {
+    let problem = Problem::error(node.span, "this policy needs a key");
+    reader.error(problem.hint("such as `{policy: ring-hash, by: {cookie: session}}`"));
+}
+
+/// What a key is made of, in order.
+fn keys(node: &Node, reader: &mut Reader<'_>) -> Vec<KeySpec> {
+    let mut keys: Vec<KeySpec> = Vec::new();
+    let items = match &node.value {
+        Value::Map(_) => std::slice::from_ref(node),
+        _ => reader.one_or_more(node, "source, or a map with header, cookie or query", KEYS_MAX),
+    };
+    for item in items {
+        if matches!(keys.last(), Some(KeySpec::Cookie(_) | KeySpec::Source)) {
+            let problem = Problem::error(item.span, "this key is never looked at");
+            reader.error(problem.hint("every request has the one before; put that one last"));
+            break;
+        }
+        keys.extend(self::key(item, reader));
+    }
+    keys
+}
+
+fn key(node: &Node, reader: &mut Reader<'_>) -> Option<KeySpec> {
+    if !matches!(node.value, Value::Map(_)) {
+        return reader.choice(node, SOURCE).map(|_| KeySpec::Source);
+    }
+    let mut fields = reader.fields(node, &KEY)?;
+    let mut name = |name| fields.get(name).map(|node| (node, reader.text(node, Kind::Text)));
+    let (header, cookie, query) = (name("header"), name("cookie"), name("query"));
+    let (path, ttl) = (fields.entry("path"), fields.entry("ttl"));
+    fields.finish();
+    if let Some(entry) = path.or(ttl).filter(|_| cookie.is_none()) {
+        reader.error(Problem::error(entry.key_span, "this goes with `cookie` alone").hint("remove it"));
+    }
+    match (header, cookie, query) {
+        (Some((node, text)), None, None) => {
+            reader.checked(node.span, value::header_name(text?)).map(KeySpec::Header)
+        }
+        (None, Some((node, text)), None) => {
+            // A cookie's name is a token, as a header's is, and its case counts.
+            let text = text?;
+            reader.checked(node.span, value::header_name(text))?;
+            let path = match path {
+                Some(entry) => reader.parsed(&entry.value, Kind::Path, value::path)?,
+                None => "/",
+            };
+            if path.contains(';') {
+                reader.error(Problem::error(node.span, "a cookie's path has no semicolon").hint("remove it"));
+            }
+            let ttl = ttl.map(|entry| (duration(&entry.value, reader), entry.value.span));
+            if let Some((Some(short), span)) = ttl
+                && short < Duration::from_secs(1)
+            {
+                reader.error(Problem::error(span, "a cookie lives for whole seconds").hint("at least 1s"));
+            }
+            let ttl = ttl.and_then(|(ttl, _)| ttl);
+            Some(KeySpec::Cookie(CookieSpec { name: text.into(), path: path.into(), ttl }))
+        }
+        (None, None, Some((node, text))) => {
+            let text = text?;
+            let fits = |b: u8| b.is_ascii_graphic() && !b"&=#?".contains(&b);
+            if text.is_empty() || !text.bytes().all(fits) {
+                let problem = Problem::error(node.span, "this is no parameter's name");
+                reader.error(problem.hint("as it stands in the URL, such as user"));
+                return None;
+            }
+            Some(KeySpec::Query(text.into()))
+        }
+        _ => {
+            let problem = Problem::error(node.span, "a key is one of `header`, `cookie` and `query`");
+            reader.error(problem.hint("several keys are a list, the first that a request has counts"));
+            None
+        }
+    }
+}
+
+/// Most keys of one service.
+const KEYS_MAX: usize = 16;
 
 /// A field that only some policies have.
 fn of_policy<'n>(
@@ -67,6 +179,8 @@ fn policy(node: &Node, reader: &mut Reader<'_>) -> Balance {
         Some("random") => Balance::Random,
         Some("least-request") => Balance::LeastRequest,
         Some("peak-ewma") => Balance::PeakEwma,
+        Some("ring-hash") => Balance::RingHash,
+        Some("maglev") => Balance::Maglev,
         _ => Balance::default(),
     }
 }

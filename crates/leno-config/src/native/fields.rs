@@ -4,7 +4,7 @@ mod care;
 mod gateway;
 mod outside;
 
-pub(crate) use care::{BALANCE, FAILURES_MAX, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES};
+pub(crate) use care::{BALANCE, FAILURES_MAX, KEY, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
 
@@ -124,6 +124,7 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &PATH,
     &TARGET,
     &BALANCE,
+    &KEY,
     &OUTLIERS,
     &LIMITS,
     &HEALTH,

@@ -8,6 +8,7 @@ use core::cell::{Cell, OnceCell};
 use super::group::Group;
 use super::limit::{Counter, Held};
 use super::outlier::{News, Tally, ejection};
+use super::warming::Warm;
 use crate::route::BackendId;
 use crate::spec::{EndpointSpec, Outliers};
 use crate::time::{Duration, Instant};
@@ -50,6 +51,8 @@ pub(super) struct Live {
     pub(super) rtt: Cell<u64>,
     /// When the latency was last heard of.
     pub(super) heard: Cell<Instant>,
+    /// Since when it takes requests, where that matters.
+    pub(super) warm: Cell<Warm>,
     /// What is counted where outliers are looked for.
     pub(super) tally: OnceCell<Box<Tally>>,
 }
@@ -69,6 +72,8 @@ pub enum Chosen {
     /// By the balance policy.
     #[default]
     Balanced,
+    /// By the request's key.
+    Affinity,
     /// It had been put out, and this request shows whether it works again.
     Probation,
     /// It is put out, but too few others are left.
@@ -82,6 +87,7 @@ impl Chosen {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Balanced => "balanced",
+            Self::Affinity => "affinity",
             Self::Probation => "probation",
             Self::Panic => "panic",
             Self::LastResort => "last_resort",
@@ -260,9 +266,9 @@ impl Drop for Permit {
         let in_flight = &self.endpoint.live.in_flight;
         in_flight.set(in_flight.get().saturating_sub(1));
         if self.held != Held::NOTHING
-            && let Some(bounds) = self.endpoint.group.as_ref().and_then(|group| group.bounds.as_ref())
+            && let Some(group) = &self.endpoint.group
         {
-            self.held.leave(&bounds.ledger, self.endpoint.counter.as_deref());
+            group.leave(self.held, &self.endpoint);
         }
     }
 }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use core::cell::Cell;
 
 use super::endpoint::{Endpoint, Live, Outcome};
-use super::limit::Ledger;
+use super::limit::{Held, Ledger};
 use super::outlier::{Count, Detector, LOOKS_APART, Lesson, News, step};
 use super::shares::Shares;
 use crate::snapshot::BackendSpec;
@@ -22,6 +22,8 @@ pub(super) struct Group {
     pub(super) outliers: Option<Outliers>,
     /// How much of the service may be used at a time, and how much is; `None` where there is no limit.
     pub(super) bounds: Option<Bounds>,
+    /// Requests under way on all endpoints together, from this worker, where that bounds each of them.
+    pub(super) crowd: Option<Rc<Cell<u32>>>,
     /// How latencies are remembered; `None` where nobody goes by them.
     pub(super) ewma: Option<Ewma>,
     /// When the endpoints are compared next. A failure brings it forward.
@@ -73,17 +75,26 @@ pub enum What {
 
 impl Group {
     /// What is needed to look after `endpoints` endpoints; `None` when nothing is.
-    pub(super) fn new(spec: &BackendSpec, care: &Care, endpoints: usize) -> Option<Rc<Self>> {
+    pub(super) fn new(
+        spec: &BackendSpec,
+        care: &Care,
+        endpoints: usize,
+        before: Option<&Self>,
+    ) -> Option<Rc<Self>> {
         let outliers = care.outliers.as_ref().filter(|spec| spec.ejected_max(endpoints) > 0).cloned();
         let ewma = (spec.balance == Balance::PeakEwma && endpoints > 1).then(|| care.ewma.clone());
         let bounds = spec.limited.as_ref().map(|limited| {
             let (limits, ledger) = (care.limits.clone(), limited.ledger.clone());
             Bounds { limits, ledger }
         });
-        (outliers.is_some() || ewma.is_some() || bounds.is_some()).then(|| {
+        let hashes = matches!(spec.balance, Balance::RingHash | Balance::Maglev);
+        let bound = care.affinity.as_ref().filter(|_| hashes).and_then(|affinity| affinity.bound_percent);
+        let crowd = bound.map(|_| before.and_then(|before| before.crowd.clone()).unwrap_or_default());
+        (outliers.is_some() || ewma.is_some() || bounds.is_some() || crowd.is_some()).then(|| {
             Rc::new(Self {
                 outliers,
                 bounds,
+                crowd,
                 ewma,
                 due: Cell::default(),
                 looked: Cell::default(),
@@ -91,6 +102,17 @@ impl Group {
                 panic: Cell::new(false),
             })
         })
+    }
+
+    /// A request gives back what it held.
+    #[cold]
+    pub(super) fn leave(&self, held: Held, endpoint: &Endpoint) {
+        if let Some(bounds) = &self.bounds {
+            held.leave(&bounds.ledger, endpoint.counter());
+        }
+        if let Some(crowd) = self.crowd.as_ref().filter(|_| held.crowd) {
+            crowd.set(crowd.get().saturating_sub(1));
+        }
     }
 
     /// True when it is time to compare the endpoints.

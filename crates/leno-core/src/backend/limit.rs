@@ -163,11 +163,13 @@ pub(super) struct Held {
     request: bool,
     retry: bool,
     endpoint: bool,
+    /// It counts among those under way on all endpoints of its worker.
+    pub(super) crowd: bool,
 }
 
 impl Held {
     /// Nothing.
-    pub(super) const NOTHING: Self = Self { request: false, retry: false, endpoint: false };
+    pub(super) const NOTHING: Self = Self { request: false, retry: false, endpoint: false, crowd: false };
 
     /// Takes a request's places, or says which limit is in the way.
     pub(super) fn enter(ledger: &Ledger, limits: &Limits, retry: bool) -> Result<Self, Limit> {

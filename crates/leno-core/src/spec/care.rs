@@ -2,6 +2,9 @@
 //!
 //! Nothing here has to be written: [`Care::default`] is what holds for a service of which nothing is said.
 
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
 use crate::time::Duration;
 
 /// How a proxy looks after the endpoints of one service.
@@ -15,7 +18,57 @@ pub struct Care {
     pub choices: u32,
     /// How latencies are remembered, where the policy goes by them.
     pub ewma: Ewma,
+    /// What keeps a client at an endpoint, where the policy hashes.
+    pub affinity: Option<Arc<Affinity>>,
+    /// How an endpoint that comes gets its share; `None`: at once.
+    pub slow_start: Option<SlowStart>,
 }
+
+/// What a request's key is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// The first one that the request has; without any, it is balanced by least request. At least one.
+    pub keys: Vec<KeySpec>,
+    /// No endpoint has more requests under way than this share of the mean, in percent of it; what is over goes to the
+    /// next endpoint. `None`: however many there are. At least 100.
+    pub bound_percent: Option<u32>,
+}
+
+/// One source of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySpec {
+    /// A header, by its name in lower case.
+    Header(Arc<str>),
+    /// A cookie, which the client gets if it has none.
+    Cookie(CookieSpec),
+    /// The client's address.
+    Source,
+    /// A parameter of the query.
+    Query(Arc<str>),
+}
+
+/// A cookie that keeps a client at an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieSpec {
+    /// Its name: a token.
+    pub name: Arc<str>,
+    /// Where the client sends it.
+    pub path: Arc<str>,
+    /// How long it does; `None`: until it forgets its session.
+    pub ttl: Option<Duration>,
+}
+
+/// How an endpoint that comes gets its share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowStart {
+    /// Until it has its full share; the share grows evenly.
+    pub duration: Duration,
+    /// What it begins with, in percent of its share.
+    pub from_percent: u32,
+}
+
+/// What an endpoint begins with (Envoy's and Istio's minimum).
+pub const SLOW_START_FROM: u32 = 10;
 
 /// Of how many endpoints the best is taken: of two nearly as good as of all, and without everybody choosing the same.
 pub const CHOICES: u32 = 2;
@@ -81,7 +134,14 @@ impl Care {
     /// endpoint (docs/resilience.md), and without it one failing instance of ten costs every tenth request for as long
     /// as it is there.
     pub const fn new() -> Self {
-        Self { outliers: Some(Outliers::new()), limits: Limits::NONE, choices: CHOICES, ewma: Ewma::new() }
+        Self {
+            outliers: Some(Outliers::new()),
+            limits: Limits::NONE,
+            choices: CHOICES,
+            ewma: Ewma::new(),
+            affinity: None,
+            slow_start: None,
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::rc::Rc;
 
+use leno_core::affinity;
 use leno_core::backend::{Choice, Endpoint, NoEndpoint};
 use leno_core::exchange::{ConnectFailure, Input};
+use leno_core::rng::Rng;
 use leno_core::route::Speak;
-use leno_core::spec::{Protocol, Transport};
+use leno_core::spec::{Affinity, Protocol, Transport};
 
 use super::Drive;
 use super::wait::Waiting;
@@ -44,7 +46,11 @@ impl Drive<'_> {
             }
             _ => true,
         };
-        let mut pick = |choice| backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng());
+        let (head, source, cookie) = (&self.head, self.client.address.ip(), &mut self.cookie);
+        let mut pick = |choice| {
+            let key = |affinity: &Affinity, rng: &mut Rng| affinity::key(affinity, head, source, cookie, rng);
+            backends.pick_by(self.snapshot, choice, tried, now, &mut self.worker.rng(), key)
+        };
         let picked = match self.leaving.map_or(&[][..], |leaving| &leaving.addresses) {
             _ if !allowed => Err(NoEndpoint::AllTried),
             [] => pick(choice),

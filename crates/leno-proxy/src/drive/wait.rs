@@ -4,10 +4,13 @@
 use std::pin::pin;
 use std::rc::Rc;
 
+use leno_core::affinity;
 use leno_core::backend::{Choice, Endpoint, Limit, NoEndpoint, Place};
 use leno_core::exchange::{ConnectFailure, Input};
 use leno_core::reason::Reason;
+use leno_core::rng::Rng;
 use leno_core::route::BackendId;
+use leno_core::spec::Affinity;
 use leno_core::time::{Duration, Instant};
 
 use super::Drive;
@@ -88,7 +91,9 @@ impl Drive<'_> {
             let tried = tried.get(..count).unwrap_or(&[]);
             let choice = Choice::Backend(waiting.backend);
             let (mut backends, mut rng) = (self.worker.backends(), self.worker.rng());
-            let picked = backends.pick(self.snapshot, choice, tried, now, &mut rng);
+            let (head, source, cookie) = (&self.head, self.client.address.ip(), &mut self.cookie);
+            let key = |affinity: &Affinity, rng: &mut Rng| affinity::key(affinity, head, source, cookie, rng);
+            let picked = backends.pick_by(self.snapshot, choice, tried, now, &mut rng, key);
             if let Ok(permit) = &picked
                 && count == 0
             {

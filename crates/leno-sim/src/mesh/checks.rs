@@ -6,6 +6,7 @@ use leno_core::backend::{Chosen, Endpoint, Ledger, Limit, NoEndpoint, Permit};
 use leno_core::exchange::AppSaw;
 use leno_core::name::Label;
 use leno_core::route::{BackendId, Then};
+use leno_core::snapshot::Snapshot;
 use leno_core::spec::{EndpointSpec, KnownService, Limits};
 
 use super::{Client, Mesh, ensure, method, usable};
@@ -65,8 +66,9 @@ impl Mesh {
     }
 
     /// A limit that is in the way must have been reached.
-    pub(super) fn check_limit(&self, by: Limit, backend: BackendId) -> Result<(), String> {
-        let Some((limits, ledger)) = self.limits_of(backend) else { return Ok(()) };
+    pub(super) fn check_limit(&self, at: usize, by: Limit, backend: BackendId) -> Result<(), String> {
+        let Some(run) = self.runs[at].as_ref() else { return Ok(()) };
+        let Some((limits, ledger)) = limits_of(&run.snapshot, backend) else { return Ok(()) };
         let max = match by {
             Limit::Requests => limits.requests,
             Limit::Retries => limits.retries,
@@ -74,11 +76,6 @@ impl Mesh {
         };
         let taken = ledger.counter(by).taken();
         ensure(Some(taken) == max, || format!("{by:?} of {max:?} is in the way with {taken} places taken"))
-    }
-
-    fn limits_of(&self, backend: BackendId) -> Option<(&Limits, &Ledger)> {
-        let spec = self.snapshot.backend(backend)?;
-        Some((&spec.care.as_ref()?.limits, &spec.limited.as_ref()?.ledger))
     }
 
     /// True for an endpoint that takes no more because of its limit.
@@ -92,7 +89,7 @@ impl Mesh {
     /// No limit is passed, at any moment, and what is counted is what is there.
     pub(super) fn check_limits(&self) -> Result<(), String> {
         for at in 0..self.snapshot.backends.len() {
-            let Some((limits, ledger)) = self.limits_of(BackendId(at as u32)) else { continue };
+            let Some((limits, ledger)) = limits_of(&self.snapshot, BackendId(at as u32)) else { continue };
             let Some(spec) = self.snapshot.backends.get(at) else { continue };
             let runs = || self.active.iter().filter_map(|at| self.runs[*at].as_ref());
             let here = || runs().filter(|run| run.plan.service == spec.service.name.as_str());
@@ -167,4 +164,9 @@ impl Mesh {
         let most = (100 + 10 * seconds) * backends + self.runs.len() as u64 / 5;
         ensure(self.budgeted <= most, || format!("{} retries from budgets", self.budgeted))
     }
+}
+
+fn limits_of(snapshot: &Snapshot, backend: BackendId) -> Option<(&Limits, &Ledger)> {
+    let spec = snapshot.backend(backend)?;
+    Some((&spec.care.as_ref()?.limits, &spec.limited.as_ref()?.ledger))
 }

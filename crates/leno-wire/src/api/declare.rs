@@ -87,6 +87,10 @@ pub enum Balance {
     LeastRequest,
     /// Of two picked by chance the one with the smaller latency (peak EWMA) times load.
     PeakEwma,
+    /// The same for the same key (`care.keys`), on a ring.
+    RingHash,
+    /// The same for the same key (`care.keys`), in Maglev's table.
+    Maglev,
 }
 
 /// One rule.
@@ -203,6 +207,8 @@ impl ServiceDeclaration {
                 Balance::Random => wire::Balance::Random,
                 Balance::LeastRequest => wire::Balance::LeastRequest,
                 Balance::PeakEwma => wire::Balance::PeakEwma,
+                Balance::RingHash => wire::Balance::RingHash,
+                Balance::Maglev => wire::Balance::Maglev,
             }
             .into(),
             care: self.care,
@@ -286,6 +292,8 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
                 spec::Balance::Random => Balance::Random,
                 spec::Balance::LeastRequest => Balance::LeastRequest,
                 spec::Balance::PeakEwma => Balance::PeakEwma,
+                spec::Balance::RingHash => Balance::RingHash,
+                spec::Balance::Maglev => Balance::Maglev,
             },
             care: spec.care.as_deref().map(Care::from),
             rules: spec.rules.iter().map(Rule::from).collect(),

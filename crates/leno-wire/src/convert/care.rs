@@ -1,10 +1,11 @@
 //! How endpoints are looked after.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use leno_core::spec;
 
-use super::{WireError, at_least_one, bad};
+use super::{WireError, at_least_one, bad, check_path, list};
 use crate::proto::care as wire;
 
 impl From<&spec::Care> for wire::Care {
@@ -16,6 +17,10 @@ impl From<&spec::Care> for wire::Care {
             choices: Some(spec.choices),
             decay_ms: Some(millis(spec.ewma.decay)),
             default_rtt_ms: spec.ewma.default_rtt.map(millis),
+            keys: spec.affinity.iter().flat_map(|affinity| &affinity.keys).map(wire::Key::from).collect(),
+            bound_percent: spec.affinity.as_ref().and_then(|affinity| affinity.bound_percent),
+            slow_start_ms: spec.slow_start.as_ref().map(|it| millis(it.duration)),
+            slow_start_percent: spec.slow_start.as_ref().map(|it| it.from_percent),
         }
     }
 }
@@ -39,7 +44,87 @@ impl TryFrom<wire::Care> for spec::Care {
                 decay: period("decay_ms", message.decay_ms, spec::Ewma::new().decay)?,
                 default_rtt: some_period("default_rtt_ms", message.default_rtt_ms)?,
             },
+            affinity: affinity(message.keys, message.bound_percent)?.map(Arc::new),
+            slow_start: some_period("slow_start_ms", message.slow_start_ms)?
+                .map(|duration| match message.slow_start_percent {
+                    Some(percent) if percent > 100 => {
+                        Err(bad("slow_start_percent", format!("{percent} % is more than all")))
+                    }
+                    percent => {
+                        let from_percent = percent.unwrap_or(spec::SLOW_START_FROM);
+                        Ok(spec::SlowStart { duration, from_percent })
+                    }
+                })
+                .transpose()?,
         })
+    }
+}
+
+fn affinity(keys: Vec<wire::Key>, bound: Option<u32>) -> Result<Option<spec::Affinity>, WireError> {
+    if keys.is_empty() {
+        return match bound {
+            None => Ok(None),
+            Some(_) => Err(bad("bound_percent", "goes with `keys` alone")),
+        };
+    }
+    if let Some(percent) = bound.filter(|percent| *percent < 100) {
+        return Err(bad("bound_percent", format!("{percent} % leaves requests without a place")));
+    }
+    Ok(Some(spec::Affinity { keys: list("keys", keys, spec::KeySpec::try_from)?, bound_percent: bound }))
+}
+
+impl From<&spec::KeySpec> for wire::Key {
+    fn from(spec: &spec::KeySpec) -> Self {
+        let none = Self::default();
+        match spec {
+            spec::KeySpec::Header(name) => Self { header: Some(name.to_string()), ..none },
+            spec::KeySpec::Query(name) => Self { query: Some(name.to_string()), ..none },
+            spec::KeySpec::Source => Self { source: true, ..none },
+            spec::KeySpec::Cookie(cookie) => Self {
+                cookie: Some(cookie.name.to_string()),
+                path: Some(cookie.path.to_string()),
+                ttl_ms: cookie.ttl.map(millis),
+                ..none
+            },
+        }
+    }
+}
+
+impl TryFrom<wire::Key> for spec::KeySpec {
+    type Error = WireError;
+
+    fn try_from(message: wire::Key) -> Result<Self, WireError> {
+        let token = |field: &str, name: String, extra: fn(u8) -> bool| {
+            let fits = |b: u8| b.is_ascii_alphanumeric() || extra(b);
+            if name.is_empty() || !name.bytes().all(fits) {
+                return Err(bad(field, format!("{name:?} is no name")));
+            }
+            Ok(Arc::from(name))
+        };
+        let of_token = |b: u8| b"!#$%&'*+-.^_`|~".contains(&b);
+        let cookie_only = message.path.is_some() || message.ttl_ms.is_some();
+        match (message.header, message.query, message.source, message.cookie) {
+            (Some(name), None, false, None) if !cookie_only => {
+                Ok(Self::Header(token("header", name.to_ascii_lowercase(), of_token)?))
+            }
+            (None, Some(name), false, None) if !cookie_only => {
+                Ok(Self::Query(token("query", name, |b| b.is_ascii_graphic() && !b"&=#?".contains(&b))?))
+            }
+            (None, None, true, None) if !cookie_only => Ok(Self::Source),
+            (None, None, false, Some(name)) => {
+                let path = message.path.unwrap_or_else(|| "/".into());
+                check_path("path", &path)?;
+                if path.contains(';') {
+                    return Err(bad("path", "has a semicolon"));
+                }
+                Ok(Self::Cookie(spec::CookieSpec {
+                    name: token("cookie", name, of_token)?,
+                    path: path.into(),
+                    ttl: some_period("ttl_ms", message.ttl_ms)?,
+                }))
+            }
+            _ => Err(bad("", "is not one of a header, a query parameter, a cookie and the source")),
+        }
     }
 }
 

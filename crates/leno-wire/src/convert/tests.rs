@@ -86,7 +86,18 @@ fn full_care() -> spec::Care {
         retries: Some(0),
     };
     let ewma = spec::Ewma { decay: Duration::from_secs(3), default_rtt: Some(Duration::from_millis(30)) };
-    spec::Care { outliers: Some(outliers), limits, choices: 3, ewma }
+    let cookie =
+        spec::CookieSpec { name: "leno".into(), path: "/app".into(), ttl: Some(Duration::from_secs(3600)) };
+    let keys = vec![
+        spec::KeySpec::Header("x-user".into()),
+        spec::KeySpec::Query("user[id]".into()),
+        spec::KeySpec::Source,
+        spec::KeySpec::Cookie(spec::CookieSpec { ttl: None, ..cookie.clone() }),
+        spec::KeySpec::Cookie(cookie),
+    ];
+    let affinity = Some(Arc::new(spec::Affinity { keys, bound_percent: Some(125) }));
+    let slow_start = Some(spec::SlowStart { duration: Duration::from_secs(30), from_percent: 20 });
+    spec::Care { outliers: Some(outliers), limits, choices: 3, ewma, affinity, slow_start }
 }
 
 #[test]
@@ -98,6 +109,22 @@ fn what_is_unset_of_the_care_is_the_default_and_off_is_off() {
     let bad = proto::care::Limits { requests: Some(0), ..proto::care::Limits::default() };
     let bad = proto::care::Care { limits: Some(bad), ..proto::care::Care::default() };
     assert_eq!(parse(bad).unwrap_err().field, "limits.requests");
+    let keyed = |key, bound_percent| {
+        parse(proto::care::Care { keys: vec![key], bound_percent, ..proto::care::Care::default() })
+    };
+    let key = proto::care::Key::default;
+    let named = |text: &str| Some(text.to_owned());
+    for (wrong, bound, field) in [
+        (key(), None, "keys[0]"),
+        (proto::care::Key { header: named("a"), source: true, ..key() }, None, "keys[0]"),
+        (proto::care::Key { header: named("a b"), ..key() }, None, "keys[0].header"),
+        (proto::care::Key { cookie: named("a;b"), ..key() }, None, "keys[0].cookie"),
+        (proto::care::Key { cookie: named("a"), path: named("/;x"), ..key() }, None, "keys[0].path"),
+        (proto::care::Key { source: true, ttl_ms: Some(1), ..key() }, None, "keys[0]"),
+        (proto::care::Key { source: true, ..key() }, Some(99), "bound_percent"),
+    ] {
+        assert_eq!(keyed(wrong, bound).unwrap_err().field, field);
+    }
     let message = proto::care::Outliers::default;
     assert_eq!(parse(outliers(message())), Ok(spec::Care::default()));
     assert_eq!(parse(outliers(proto::care::Outliers { off: true, ..message() })), Ok(none.clone()));

@@ -28,6 +28,52 @@ pub struct Care {
     #[prost(uint64, optional, tag = "5")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_rtt_ms: Option<u64>,
+    /// What a request's key is made of: the first that it has. For the policies that hash.
+    #[prost(message, repeated, tag = "6")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Key>,
+    /// No endpoint has more under way than this share of the mean.
+    #[prost(uint32, optional, tag = "7")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bound_percent: Option<u32>,
+    /// In this time an endpoint that comes gets its full share; unset: at once.
+    #[prost(uint64, optional, tag = "8")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start_ms: Option<u64>,
+    /// The share that it begins with; unset: 10.
+    #[prost(uint32, optional, tag = "9")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start_percent: Option<u32>,
+}
+
+/// `KeySpec`: exactly one of `header`, `query`, `cookie` and `source`.
+#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Key {
+    /// A header's name.
+    #[prost(string, optional, tag = "1")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// A query parameter's name.
+    #[prost(string, optional, tag = "2")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// The client's address.
+    #[prost(bool, tag = "3")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub source: bool,
+    /// A cookie's name.
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
+    /// Of a cookie; unset: `/`.
+    #[prost(string, optional, tag = "5")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Of a cookie; unset: it ends with the client's session.
+    #[prost(uint64, optional, tag = "6")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
 }
 
 /// `Limits`: unset is no limit.

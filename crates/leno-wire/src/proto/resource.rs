@@ -74,6 +74,10 @@ pub enum Balance {
     LeastRequest = 3,
     /// Of two the one with the smaller latency times load.
     PeakEwma = 4,
+    /// By a key, on a ring.
+    RingHash = 5,
+    /// By a key, in Maglev's table.
+    Maglev = 6,
 }
 
 /// One rule: `RuleSpec`.

@@ -23,6 +23,8 @@ pub(crate) const POLICIES: &[(&str, &str)] = &[
     ),
     ("round-robin", "each in turn"),
     ("random", "by chance"),
+    ("ring-hash", "the same for the same key, as few keys as possible move when instances come and go"),
+    ("maglev", "the same for the same key, divided more evenly"),
 ];
 
 /// How an instance is chosen, in the long form.
@@ -48,6 +50,56 @@ pub(crate) static BALANCE: Shape = Shape {
             Kind::Duration,
             Without::Means("that of the instance it is compared with"),
             "The latency that an instance is taken for before its first answer; for `peak-ewma`.",
+        ),
+        field(
+            "by",
+            Kind::OneOrMore(&Kind::Either(&[Kind::Choice(SOURCE), Kind::Object(&KEY)])),
+            Without::Means("needed by `ring-hash` and `maglev`"),
+            "What the key of a request is: the first of these that it has. Without any it is balanced by `least-request`.",
+        ),
+        field(
+            "bound_percent",
+            Kind::Count(10_000),
+            Without::Means("no bound"),
+            "No instance has more requests under way than this share of the mean; what is over goes to the next one. For `ring-hash` and `maglev`; at least 100.",
+        ),
+        field(
+            "slow_start",
+            Kind::Duration,
+            Without::Means("the full share at once"),
+            "In this time an instance that comes to others gets its full share; not for `ring-hash` and `maglev`.",
+        ),
+        field(
+            "slow_start_percent",
+            Kind::Count(100),
+            Without::Value("10"),
+            "The part of its share that it begins with.",
+        ),
+    ],
+};
+
+/// The key that is no map.
+pub(crate) const SOURCE: &[(&str, &str)] = &[("source", "the client's address")];
+
+/// What a key is made of.
+pub(crate) static KEY: Shape = Shape {
+    name: "key",
+    doc: "What keeps a client at an instance: one of a header, a cookie and a parameter.",
+    fields: &[
+        field("header", Kind::Text, Without::Means("another one"), "The value of this header."),
+        field(
+            "cookie",
+            Kind::Text,
+            Without::Means("another one"),
+            "The value of this cookie. A client that has none gets one with its answer.",
+        ),
+        field("query", Kind::Text, Without::Means("another one"), "The value of this parameter of the URL."),
+        field("path", Kind::Path, Without::Value("/"), "Where the client sends the cookie."),
+        field(
+            "ttl",
+            Kind::Duration,
+            Without::Means("until the client forgets its session"),
+            "How long the client keeps the cookie; at least 1s.",
         ),
     ],
 };

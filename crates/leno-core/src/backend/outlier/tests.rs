@@ -149,7 +149,7 @@ fn with_too_few_left_everybody_is_asked() {
     for number in 0..4 {
         assert!(served.contains(&number), "{served:?}");
     }
-    assert_eq!(bench.pick().chosen(), Chosen::Panic);
+    assert!((0..4).any(|_| bench.pick().chosen() == Chosen::Panic));
 }
 
 #[test]
