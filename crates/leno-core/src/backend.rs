@@ -187,11 +187,11 @@ impl Backends {
         };
         let at = self.live(snapshot, backend).ok_or(NoEndpoint::Empty)?;
         let live = self.backends.get_mut(at).ok_or(NoEndpoint::Empty)?;
+        if live.special.is_some() {
+            return self.pick_or_back_up(snapshot, backend, avoid, now, rng, key);
+        }
         if live.group.as_ref().is_some_and(|group| group.is_due(now)) {
             live.look(now, &mut self.events);
-        }
-        if live.special.is_some() {
-            return live.pick_special(backend, avoid, now, rng, key);
         }
         let (endpoint, chosen) = live.pick(avoid, now, rng, |_| true, |_| true)?;
         Ok(Permit::new(endpoint, backend, chosen, Held::NOTHING))

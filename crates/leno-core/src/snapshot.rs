@@ -83,6 +83,8 @@ pub struct BackendSpec {
     pub balance: Balance,
     /// How endpoints are looked after; `None`: as [`Care::new`] says.
     pub care: Option<Arc<Care>>,
+    /// What takes its requests when none of its endpoints can.
+    pub backup: Option<BackendId>,
     /// What is counted of it, if it has limits.
     pub limited: Option<Limited>,
     /// What the endpoints speak.
@@ -463,10 +465,9 @@ impl Build<'_> {
             let Some(service) = world.services.get(&target.service) else {
                 return Then::NoSuchService;
             };
-            resolved.push((
-                self.backend(&service.spec, target.version.as_ref(), &service.endpoints),
-                target.weight,
-            ));
+            let backend = self.backend(&service.spec, target.version.as_ref(), &service.endpoints);
+            self.back_up(backend, &service.spec, world);
+            resolved.push((backend, target.weight));
         }
         if resolved.is_empty() {
             return Then::NoSuchService;
@@ -508,6 +509,7 @@ impl Build<'_> {
             service: service.id.clone(),
             balance: service.balance,
             care: service.care.clone(),
+            backup: None,
             limited,
             protocol: service.protocol,
             send_proxy: service.send_proxy,
@@ -517,6 +519,22 @@ impl Build<'_> {
         let id = BackendId(self.snapshot.backends.len() as u32 - 1);
         self.backends.insert(key, id);
         id
+    }
+
+    /// Gives a backend, and those that back it up, the one that does. Each is looked at once, so that two that back each
+    /// other up come to an end.
+    fn back_up(&mut self, backend: BackendId, service: &ServiceSpec, world: &World) {
+        let (mut backend, mut service) = (backend, service);
+        while let Some(known) = service.backup().and_then(|id| world.services.get(id)) {
+            if self.snapshot.backend(backend).is_none_or(|spec| spec.backup.is_some()) {
+                return;
+            }
+            let backup = self.backend(&known.spec, None, &known.endpoints);
+            let spec = self.snapshot.backends.get_mut(backend.0 as usize);
+            let Some(spec) = spec.filter(|_| backup != backend) else { return };
+            spec.backup = Some(backup);
+            (backend, service) = (backup, &known.spec);
+        }
     }
 
     /// What is counted of a service with limits.
@@ -550,6 +568,7 @@ impl Build<'_> {
             service: service.id.clone(),
             balance: Balance::RoundRobin,
             care: service.care.clone(),
+            backup: None,
             limited,
             protocol: service.protocol,
             send_proxy: service.send_proxy,
@@ -574,6 +593,7 @@ impl Build<'_> {
             name: alloc::format!("{service} (egress)").into(),
             balance: Balance::RoundRobin,
             care: None,
+            backup: None,
             limited: None,
             protocol: Protocol::Auto,
             send_proxy: None,
@@ -600,6 +620,7 @@ impl Build<'_> {
             service: app.service.clone(),
             balance: Balance::RoundRobin,
             care: None,
+            backup: None,
             limited: None,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
             send_proxy: None,

@@ -60,6 +60,13 @@ pub struct ServiceSpec {
     pub srv_port: u16,
 }
 
+impl ServiceSpec {
+    /// The service that takes its requests when none of its own endpoints can.
+    pub fn backup(&self) -> Option<&ServiceId> {
+        self.care.as_ref()?.backup.as_ref()
+    }
+}
+
 /// The port that SRV records name when nothing else is said: HTTP's.
 pub const SRV_PORT: u16 = 80;
 
@@ -101,9 +108,10 @@ pub enum Balance {
     /// By chance, by weight.
     Random,
     /// Two by chance (by weight), the one with fewer requests under way.
-    #[default]
     LeastRequest,
-    /// Two by chance (by weight), the one whose latency (peak EWMA) times its requests under way is less.
+    /// Two by chance (by weight), the one whose latency (peak EWMA) times its requests under way is less. The default: of
+    /// all it is the only one with which a slow endpoint does not show in the 99th percentile (docs/resilience.md).
+    #[default]
     PeakEwma,
     /// The same for the same key ([`Care::affinity`]), by points on a ring.
     RingHash,

@@ -69,6 +69,8 @@ pub enum Step {
     Dial(usize),
     /// Its answer.
     Send(usize),
+    /// A place under a limit: it looks again after so long.
+    Wait(Duration),
     /// It is over; true when it was answered well.
     Over(bool),
 }
@@ -94,6 +96,10 @@ pub trait Caller {
     fn told(&mut self, hosts: &[usize], now: Instant);
     /// A request, with its number.
     fn arrives(&mut self, number: usize, deadline: Instant, now: Instant, rng: &mut Rng) -> Step;
+    /// A request that waits looks again.
+    fn looks(&mut self, _number: usize, _now: Instant, _rng: &mut Rng) -> Step {
+        Step::Over(false)
+    }
     /// What came of the last step of a request.
     fn back(&mut self, number: usize, back: Back, now: Instant, rng: &mut Rng) -> Step;
     /// Instances put out since this was last asked.
@@ -118,6 +124,7 @@ enum Event {
     Served(usize, Served),
     Back(usize, u32, Back),
     Deadline(usize),
+    Look(usize),
 }
 
 struct Request {
@@ -211,6 +218,12 @@ impl Run<'_> {
                 }
             }
             Event::Back(number, attempt, back) => self.back(number, attempt, back),
+            Event::Look(number) if self.requests[number].over => {}
+            Event::Look(number) => {
+                let caller = self.requests[number].caller;
+                let step = self.callers[caller].looks(number, now, &mut self.rng);
+                self.step(number, step);
+            }
             Event::Deadline(number) => {
                 let attempt = self.requests[number].attempt;
                 self.back(number, attempt, Back::TimedOut);
@@ -252,6 +265,7 @@ impl Run<'_> {
                 debug_assert_eq!(host, request.host);
                 self.agenda.plan(HOP, Event::Reaches(number, request.attempt));
             }
+            Step::Wait(wait) => self.agenda.plan(wait, Event::Look(number)),
             Step::Over(good) => {
                 request.over = true;
                 if request.arrived >= self.plan.measured_from {
@@ -269,6 +283,16 @@ impl Run<'_> {
 }
 
 impl Figures {
+    /// Good answers per second of the part that was measured, in percent of `capacity`.
+    pub fn goodput(&self, capacity: u64, seconds: f64) -> f64 {
+        (self.requests - self.failed) as f64 / seconds / capacity as f64 * 100.0
+    }
+
+    /// The share of the requests that failed, in percent.
+    pub fn failed_percent(&self) -> f64 {
+        self.failed as f64 * 100.0 / (self.requests.max(1)) as f64
+    }
+
     /// The latency that this share of the good answers did not pass, in thousandths.
     pub fn quantile(&self, thousandths: usize) -> Duration {
         let at = (self.latencies.len() * thousandths / 1000).min(self.latencies.len().saturating_sub(1));

@@ -335,7 +335,7 @@ impl Mesh {
         }
         let (tried, count) = run.exchange.tried();
         // Few clients, some of which have no key.
-        let key = (at % 6 > 0).then(|| hash_of(&[(at % 6) as u8]));
+        let key = (!at.is_multiple_of(6)).then(|| hash_of(&[(at % 6) as u8]));
         let rng = &mut self.rng;
         match self.backends.pick_by(&snapshot, choice, &tried[..count], now, rng, |_, _| key) {
             Ok(permit) => {

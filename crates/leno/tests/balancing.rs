@@ -267,3 +267,32 @@ fn a_client_without_the_cookie_gets_one_and_stays_where_it_leads() {
         gateway.log().iter().any(|line| line["attempts"][0]["chosen"] == "affinity")
     });
 }
+
+#[test]
+fn a_backup_takes_over_and_gives_back() {
+    let (main, spare) = (App::start("main"), App::start("spare"));
+    let nobody = free_port();
+    let service = format!("    backup: spare\n  spare:\n    endpoints: [\"{}\"]\n", spare.address);
+    let listener = TcpListener::bind(("127.0.0.1", nobody)).unwrap();
+    let own = App { address: listener.local_addr().unwrap(), ..main };
+    drop(listener);
+    // Nobody listens there yet.
+    let gateway = Gateway::start(std::slice::from_ref(&own), &service);
+    assert_eq!(gateway.ask(), (200, "spare".into()), "the first request is not lost either");
+    assert_eq!(gateway.ask(), (200, "spare".into()));
+    let listener = TcpListener::bind(own.address).unwrap();
+    let this = own.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let this = this.clone();
+            thread::spawn(move || this.serve(stream, "main"));
+        }
+    });
+    until("its own instance serves again", SOON, || gateway.ask() == (200, "main".into()));
+    until("the log says which requests went to the backup", SOON, || {
+        let log = gateway.log();
+        log.iter().any(|line| {
+            line["attempts"].as_array().unwrap().iter().any(|attempt| attempt["chosen"] == "backup")
+        })
+    });
+}

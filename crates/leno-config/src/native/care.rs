@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use leno_core::name::ServiceId;
 use leno_core::spec::{
     Affinity, Balance, CHOICES, Care, CookieSpec, KeySpec, Limits, Outliers, SLOW_START_FROM, SlowStart,
 };
@@ -14,7 +15,11 @@ use crate::diagnostic::Problem;
 use crate::yaml::{Node, Value};
 
 /// How an endpoint is chosen, and what else is said of them; `None` when nothing is.
-pub(crate) fn read(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> (Balance, Option<Care>) {
+pub(crate) fn read(
+    own: &ServiceId,
+    fields: &mut Fields<'_>,
+    reader: &mut Reader<'_>,
+) -> (Balance, Option<Care>) {
     let mut care = Care::default();
     let balance = fields.get("balance").map(|node| balance(node, &mut care, reader));
     if let Some(node) = fields.get("outliers") {
@@ -22,6 +27,13 @@ pub(crate) fn read(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> (Balance
     }
     if let Some(node) = fields.get("limits") {
         care.limits = limits(node, reader).unwrap_or_default();
+    }
+    if let Some(node) = fields.get("backup") {
+        care.backup = reader.service(node);
+        if care.backup.as_ref() == Some(own) {
+            let problem = Problem::error(node.span, "a service cannot back itself up");
+            reader.error(problem.hint("name another service"));
+        }
     }
     let said = care != Care::default();
     (balance.unwrap_or_default(), said.then_some(care))

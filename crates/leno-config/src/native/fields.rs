@@ -263,7 +263,7 @@ pub(crate) static SERVICE: Shape = Shape {
         field(
             "balance",
             Kind::Either(&[Kind::Choice(care::POLICIES), Kind::Object(&BALANCE)]),
-            Without::Value("least-request"),
+            Without::Value("peak-ewma"),
             "How one of several instances is chosen. Each way respects weights.",
         ),
         field(
@@ -277,6 +277,12 @@ pub(crate) static SERVICE: Shape = Shape {
             Kind::Object(&LIMITS),
             Without::Means("no limits"),
             "How much of it one proxy uses at a time.",
+        ),
+        field(
+            "backup",
+            Kind::Service,
+            Without::Means("its requests fail"),
+            "The service that takes its requests when none of its instances can: none is there, healthy, reachable and not put out.",
         ),
         field(
             "health",

@@ -80,6 +80,8 @@ pub enum Chosen {
     Panic,
     /// It is put out, and there is no other.
     LastResort,
+    /// It is of the service that backs up the one asked for.
+    Backup,
 }
 
 impl Chosen {
@@ -91,6 +93,7 @@ impl Chosen {
             Self::Probation => "probation",
             Self::Panic => "panic",
             Self::LastResort => "last_resort",
+            Self::Backup => "backup",
         }
     }
 }

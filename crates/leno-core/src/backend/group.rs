@@ -110,7 +110,7 @@ impl Group {
         if let Some(bounds) = &self.bounds {
             held.leave(&bounds.ledger, endpoint.counter());
         }
-        if let Some(crowd) = self.crowd.as_ref().filter(|_| held.crowd) {
+        if let Some(crowd) = self.crowd.as_ref().filter(|_| held.is_in_crowd()) {
             crowd.set(crowd.get().saturating_sub(1));
         }
     }

@@ -157,54 +157,65 @@ impl Drop for Place {
     }
 }
 
-/// The places that a request holds beside the one on its endpoint.
+/// The places that a request holds beside the one on its endpoint: a set of flags, so that a permit stays small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Held {
-    request: bool,
-    retry: bool,
-    endpoint: bool,
-    /// It counts among those under way on all endpoints of its worker.
-    pub(super) crowd: bool,
-}
+pub(super) struct Held(u8);
 
 impl Held {
     /// Nothing.
-    pub(super) const NOTHING: Self = Self { request: false, retry: false, endpoint: false, crowd: false };
+    pub(super) const NOTHING: Self = Self(0);
+    const REQUEST: u8 = 1;
+    const RETRY: u8 = 2;
+    const ENDPOINT: u8 = 4;
+    /// It counts among those under way on all endpoints of its worker.
+    const CROWD: u8 = 8;
 
     /// Takes a request's places, or says which limit is in the way.
     pub(super) fn enter(ledger: &Ledger, limits: &Limits, retry: bool) -> Result<Self, Limit> {
         let mut held = Self::NOTHING;
         if let Some(max) = limits.requests {
-            held.request = ledger.requests.enter(max);
-            if !held.request {
+            if !ledger.requests.enter(max) {
                 return Err(Limit::Requests);
             }
+            held.0 |= Self::REQUEST;
         }
         if let Some(max) = limits.retries.filter(|_| retry) {
-            held.retry = ledger.retries.enter(max);
-            if !held.retry {
+            if !ledger.retries.enter(max) {
                 held.leave(ledger, None);
                 return Err(Limit::Retries);
             }
+            held.0 |= Self::RETRY;
         }
         Ok(held)
     }
 
     /// Takes a place on an endpoint.
     pub(super) fn enter_endpoint(&mut self, counter: &Counter, max: u32) -> bool {
-        self.endpoint = counter.enter(max);
-        self.endpoint
+        let entered = counter.enter(max);
+        if entered {
+            self.0 |= Self::ENDPOINT;
+        }
+        entered
+    }
+
+    /// It was counted among those under way.
+    pub(super) const fn join_crowd(&mut self) {
+        self.0 |= Self::CROWD;
+    }
+
+    pub(super) const fn is_in_crowd(self) -> bool {
+        self.0 & Self::CROWD != 0
     }
 
     /// Gives everything back.
     pub(super) fn leave(self, ledger: &Ledger, endpoint: Option<&Counter>) {
-        if self.request {
+        if self.0 & Self::REQUEST != 0 {
             ledger.requests.leave();
         }
-        if self.retry {
+        if self.0 & Self::RETRY != 0 {
             ledger.retries.leave();
         }
-        if let Some(counter) = endpoint.filter(|_| self.endpoint) {
+        if let Some(counter) = endpoint.filter(|_| self.0 & Self::ENDPOINT != 0) {
             counter.leave();
         }
     }

@@ -1,4 +1,4 @@
-//! Picks that have more to heed than health and load: limits, keys, endpoints that warm up. A backend that has none of
+//! Picks that have more to heed than health and load: limits, keys, endpoints that warm up, backups. A backend that has none of
 //! them does not come here.
 
 use alloc::rc::Rc;
@@ -9,10 +9,10 @@ use super::group::Bounds;
 use super::hash::Hashing;
 use super::limit::{Held, Limit};
 use super::warming::Luck;
-use super::{Backend, NoEndpoint};
+use super::{Backend, Backends, NoEndpoint};
 use crate::rng::Rng;
 use crate::route::BackendId;
-use crate::snapshot::BackendSpec;
+use crate::snapshot::{BackendSpec, Snapshot};
 use crate::spec::{Affinity, Balance, Care, SlowStart};
 use crate::time::Instant;
 
@@ -41,7 +41,7 @@ impl Special {
         let hashes = matches!(spec.balance, Balance::RingHash | Balance::Maglev);
         let affinity = care.affinity.clone().filter(|_| hashes);
         let slow_start = care.slow_start.clone();
-        if affinity.is_none() && spec.limited.is_none() && slow_start.is_none() {
+        if affinity.is_none() && spec.limited.is_none() && slow_start.is_none() && spec.backup.is_none() {
             return None;
         }
         let hashing = affinity.is_some().then(|| {
@@ -53,10 +53,57 @@ impl Special {
     }
 }
 
+/// Services that one request can be handed on to: a backup may have one itself.
+const BACKUPS_MAX: usize = 3;
+
+impl Backends {
+    /// Picks in a backend that is special, or in what backs it up.
+    #[cold]
+    pub(super) fn pick_or_back_up(
+        &mut self,
+        snapshot: &Snapshot,
+        first: BackendId,
+        avoid: &[u64],
+        now: Instant,
+        rng: &mut Rng,
+        mut key: impl FnMut(&Affinity, &mut Rng) -> Option<u64>,
+    ) -> Result<Permit, NoEndpoint> {
+        let (mut id, mut otherwise) = (first, None);
+        for _ in 0..=BACKUPS_MAX {
+            let Some(live) = self.live(snapshot, id).and_then(|at| self.backends.get_mut(at)) else { break };
+            if live.group.as_ref().is_some_and(|group| group.is_due(now)) {
+                live.look(now, &mut self.events);
+            }
+            let mut picked = if live.special.is_some() {
+                live.pick_special(id, avoid, now, rng, &mut key)
+            } else {
+                let picked = live.pick(avoid, now, rng, |_| true, |_| true);
+                picked.map(|(endpoint, chosen)| Permit::new(endpoint, id, chosen, Held::NOTHING))
+            };
+            match &mut picked {
+                Ok(permit) if permit.chosen != Chosen::LastResort => {
+                    if id != first {
+                        permit.chosen = Chosen::Backup;
+                    }
+                    return picked;
+                }
+                // What is full is not down.
+                Err(NoEndpoint::Limit { .. }) => return otherwise.unwrap_or(picked),
+                Ok(_) | Err(_) => {}
+            }
+            otherwise.get_or_insert(picked);
+            match snapshot.backend(id).and_then(|spec| spec.backup) {
+                Some(backup) => id = backup,
+                None => break,
+            }
+        }
+        otherwise.unwrap_or(Err(NoEndpoint::Empty))
+    }
+}
+
 impl Backend {
     /// Takes the places that the limits ask for, then one on an endpoint.
-    #[cold]
-    pub(super) fn pick_special(
+    fn pick_special(
         &mut self,
         id: BackendId,
         avoid: &[u64],
@@ -111,7 +158,7 @@ impl Backend {
                     if counter.is_none_or(|counter| held.enter_endpoint(&counter, max)) {
                         if let Some(crowd) = crowd {
                             crowd.set(crowd.get() + 1);
-                            held.crowd = true;
+                            held.join_crowd();
                         }
                         let by_key = chosen == Chosen::Balanced && self.hashed().is_some();
                         let chosen = if by_key { Chosen::Affinity } else { chosen };
@@ -131,3 +178,6 @@ impl Backend {
         Err(refused(Limit::EndpointRequests))
     }
 }
+
+#[cfg(test)]
+mod tests;

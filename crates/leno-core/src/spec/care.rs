@@ -5,6 +5,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::name::ServiceId;
 use crate::time::Duration;
 
 /// How a proxy looks after the endpoints of one service.
@@ -22,6 +23,8 @@ pub struct Care {
     pub affinity: Option<Arc<Affinity>>,
     /// How an endpoint that comes gets its share; `None`: at once.
     pub slow_start: Option<SlowStart>,
+    /// The service that takes the requests when no endpoint can: none is there, healthy, reachable and in.
+    pub backup: Option<ServiceId>,
 }
 
 /// What a request's key is made of.
@@ -90,6 +93,12 @@ impl Ewma {
     }
 }
 
+impl Default for Ewma {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// How much of a service one proxy uses at a time. `None` is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -141,6 +150,7 @@ impl Care {
             ewma: Ewma::new(),
             affinity: None,
             slow_start: None,
+            backup: None,
         }
     }
 }

@@ -4,17 +4,22 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use leno_core::backend::{Backends, NoEndpoint, What};
+use leno_core::backend::{Backends, Choice, Ledgers, NoEndpoint, Place, What};
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::head::{Fields, RequestHead};
 use leno_core::name::ServiceId;
 use leno_core::reason::Reason;
 use leno_core::rng::Rng;
+use leno_core::route::BackendId;
 use leno_core::snapshot::{Entry, Snapshot};
 use leno_core::spec::{Balance, Care, EndpointSpec, KnownService, Protocol, ServiceSpec, Transport, World};
-use leno_core::time::Instant;
+use leno_core::time::{Duration, Instant};
+use leno_core::vip::Vips;
 
 use super::{Back, Caller, Step, address};
+
+/// How often somebody who waits for a place looks for one.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A sidecar that calls the service.
 pub struct Leno {
@@ -23,6 +28,9 @@ pub struct Leno {
     snapshot: Rc<Snapshot>,
     backends: Backends,
     running: BTreeMap<usize, (Exchange, Rc<Snapshot>)>,
+    /// Those that wait for a place, where and until when.
+    waiting: BTreeMap<usize, (Place, BackendId, Instant)>,
+    ledgers: Ledgers,
     ejected: Vec<usize>,
 }
 
@@ -49,6 +57,8 @@ impl Leno {
             snapshot: Rc::default(),
             backends: Backends::default(),
             running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            ledgers: Ledgers::default(),
             ejected: Vec::new(),
         }
     }
@@ -63,9 +73,7 @@ impl Leno {
                 Some(Action::Pick { choice, budget }) => {
                     let allowed = match exchange.record().attempts().next() {
                         Some(_) if budget => match choice {
-                            leno_core::backend::Choice::Backend(backend) => {
-                                self.backends.try_retry(snapshot, backend, now)
-                            }
+                            Choice::Backend(backend) => self.backends.try_retry(snapshot, backend, now),
                             _ => true,
                         },
                         _ => true,
@@ -86,6 +94,13 @@ impl Leno {
                         What::Held(_) | What::Returned => None,
                     });
                     self.ejected.extend(put_out);
+                    if let Err(NoEndpoint::Limit { by, backend }) = picked
+                        && by.is_worth_a_wait()
+                        && let Some((place, wait)) = self.backends.wait(snapshot, backend)
+                    {
+                        self.waiting.insert(number, (place, backend, now.after(wait)));
+                        return Step::Wait(LOOK_AGAIN);
+                    }
                     exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
                 }
                 Some(Action::Dial) => return Step::Dial(host()),
@@ -120,7 +135,8 @@ impl Caller for Leno {
         self.world.generation += 1;
         let known = KnownService { spec: self.spec.clone(), endpoints };
         self.world.services.insert(self.spec.id.clone(), known);
-        self.snapshot = Rc::new(Snapshot::build(&self.world, None));
+        let snapshot = Snapshot::build_with(&self.world, None, &mut Vips::new(), &mut self.ledgers);
+        self.snapshot = Rc::new(snapshot);
         self.backends.adopt(&self.snapshot);
     }
 
@@ -130,6 +146,21 @@ impl Caller for Leno {
         let exchange = Exchange::new(decision, head.is_idempotent(), Some(deadline), now);
         self.running.insert(number, (exchange, self.snapshot.clone()));
         self.go_on(number, now, rng)
+    }
+
+    fn looks(&mut self, number: usize, now: Instant, rng: &mut Rng) -> Step {
+        let Some((_, backend, until)) = self.waiting.get(&number) else { return Step::Over(false) };
+        let Some((exchange, snapshot)) = self.running.get_mut(&number) else { return Step::Over(false) };
+        let (tried, count) = exchange.tried();
+        let choice = Choice::Backend(*backend);
+        match self.backends.pick(snapshot, choice, &tried[..count], now, rng) {
+            Err(NoEndpoint::Limit { .. }) if now < *until => Step::Wait(LOOK_AGAIN),
+            picked => {
+                exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
+                self.waiting.remove(&number);
+                self.go_on(number, now, rng)
+            }
+        }
     }
 
     fn back(&mut self, number: usize, back: Back, now: Instant, rng: &mut Rng) -> Step {
@@ -144,6 +175,7 @@ impl Caller for Leno {
             Back::TimedOut => Input::Timeout,
         };
         exchange.handle(input, now);
+        self.waiting.remove(&number);
         self.go_on(number, now, rng)
     }
 

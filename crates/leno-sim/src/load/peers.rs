@@ -3,7 +3,8 @@
 //!
 //! - Envoy: `ROUND_ROBIN`; 1,024 requests under way per cluster, more are answered 503; no outlier detection.
 //! - Linkerd: the lesser of two by peak EWMA (decay 10 s, first guess 30 ms) times requests under way; no failure
-//!   accrual. (Decay and guess as its proxy has them.)
+//!   accrual. It chooses among endpoints to which a connection stands, so that one that refuses connections fails nobody;
+//!   it is tried again after half a second.
 
 use std::collections::BTreeMap;
 
@@ -73,9 +74,32 @@ pub struct Linkerd {
     /// Seconds, when that was, and requests under way.
     known: BTreeMap<usize, (f64, Instant, u32)>,
     running: BTreeMap<usize, (usize, Instant)>,
+    /// Endpoints to which there is no connection, and when one is tried again.
+    down: BTreeMap<usize, Instant>,
 }
 
+/// The longest pause between two attempts to connect.
+const LINKERD_RECONNECT: Duration = Duration::from_millis(500);
+
 impl Linkerd {
+    fn choose(&mut self, number: usize, now: Instant, rng: &mut Rng) -> Step {
+        self.down.retain(|_, until| now < *until);
+        let ready: Vec<usize> = self.hosts.iter().copied().filter(|it| !self.down.contains_key(it)).collect();
+        let count = ready.len() as u64;
+        if count == 0 {
+            return Step::Over(false);
+        }
+        let first = rng.below(count) as usize;
+        let second = (first + 1 + rng.below(count.saturating_sub(1)) as usize) % count as usize;
+        let (a, b) = (ready[first], ready[second]);
+        let host = if self.cost(b, now) < self.cost(a, now) { b } else { a };
+        if let Some((_, _, in_flight)) = self.known.get_mut(&host) {
+            *in_flight += 1;
+        }
+        self.running.insert(number, (host, now));
+        Step::Dial(host)
+    }
+
     fn cost(&self, host: usize, now: Instant) -> f64 {
         let (rtt, at, in_flight) = self.known.get(&host).copied().unwrap_or_default();
         let decayed = rtt * (-now.since(at).as_secs_f64() / LINKERD_DECAY.as_secs_f64()).exp();
@@ -105,27 +129,23 @@ impl Caller for Linkerd {
     }
 
     fn arrives(&mut self, number: usize, _deadline: Instant, now: Instant, rng: &mut Rng) -> Step {
-        let count = self.hosts.len() as u64;
-        if count == 0 {
-            return Step::Over(false);
-        }
-        let first = rng.below(count) as usize;
-        let second = (first + 1 + rng.below(count.saturating_sub(1)) as usize) % count as usize;
-        let (a, b) = (self.hosts[first], self.hosts[second]);
-        let host = if self.cost(b, now) < self.cost(a, now) { b } else { a };
-        if let Some((_, _, in_flight)) = self.known.get_mut(&host) {
-            *in_flight += 1;
-        }
-        self.running.insert(number, (host, now));
-        Step::Dial(host)
+        self.choose(number, now, rng)
     }
 
-    fn back(&mut self, number: usize, back: Back, now: Instant, _rng: &mut Rng) -> Step {
+    fn back(&mut self, number: usize, back: Back, now: Instant, rng: &mut Rng) -> Step {
         let Some((host, _)) = self.running.get(&number).copied() else { return Step::Over(false) };
         match back {
             Back::Connected => Step::Send(host),
             Back::Answer(status) => self.over(number, now, status < 500),
-            Back::Refused | Back::Broke | Back::TimedOut => self.over(number, now, false),
+            Back::Refused => {
+                self.down.insert(host, now.after(LINKERD_RECONNECT));
+                if let Some((_, _, in_flight)) = self.known.get_mut(&host) {
+                    *in_flight -= 1;
+                }
+                self.running.remove(&number);
+                self.choose(number, now, rng)
+            }
+            Back::Broke | Back::TimedOut => self.over(number, now, false),
         }
     }
 }

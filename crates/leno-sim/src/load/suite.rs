@@ -1,5 +1,6 @@
 //! The scenarios, and who is put through them.
 
+use leno_core::rng::Rng;
 use leno_core::spec::{Balance, Care};
 use leno_core::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::{Caller, Figures, Plan, run};
 #[derive(Clone, Debug)]
 pub enum Who {
     /// Leno, balancing and looking after endpoints like this.
-    Leno(Balance, Option<Care>),
+    Leno(Balance, Option<Box<Care>>),
     /// The model of Envoy.
     Envoy,
     /// The model of Linkerd.
@@ -113,13 +114,30 @@ pub fn all(seconds: u64) -> Vec<Scenario> {
     ]
 }
 
+/// A service in which nothing is wrong with any instance, whatever its callers see: the same share of the requests fails
+/// everywhere, and instances are of one speed. What they are is drawn by the seed.
+pub fn innocent(seed: u64) -> Plan {
+    let mut rng = Rng::new(seed);
+    let mut plan = calm(20);
+    let hosts = 2 + rng.below(12) as usize;
+    let errors = [0, 0, 1, 2, 5, 10, 30, 60, 95, 100][rng.below(10) as usize];
+    let mean = Duration::from_micros(500 + rng.below(20_000));
+    let host = HostPlan { servers: SERVERS, mean, moods: vec![(Instant::ZERO, Mood::Errors(errors))] };
+    plan.hosts = vec![host; hosts];
+    let most = (hosts * SERVERS) as u64 * 1_000_000 / mean.as_micros() as u64;
+    // From a trickle to nearly all that they can do, but few enough requests for a debug build.
+    plan.rates = vec![(Instant::ZERO, (1 + rng.below(most * 9 / 10)).min(200))];
+    plan.callers = 1 + rng.below(4) as usize;
+    plan
+}
+
 /// Puts `who` through `plan`, once for each seed.
 pub fn figures(plan: &Plan, who: &Who, seeds: core::ops::Range<u64>) -> Figures {
     let mut sum = Figures::default();
     for seed in seeds {
         sum.add(&run(plan, seed, |caller| -> Box<dyn Caller> {
             match who {
-                Who::Leno(balance, care) => Box::new(Leno::new(*balance, care.clone())),
+                Who::Leno(balance, care) => Box::new(Leno::new(*balance, care.as_deref().cloned())),
                 Who::Envoy => Box::new(Envoy::new(caller)),
                 Who::Linkerd => Box::<Linkerd>::default(),
             }

@@ -19,7 +19,7 @@ use crate::proto::resource as wire;
 pub struct ServiceDeclaration {
     /// What instances speak. Default `auto`.
     pub protocol: Protocol,
-    /// How one of several endpoints is chosen. Default `least_request`.
+    /// How one of several endpoints is chosen. Default `peak_ewma`.
     pub balance: Balance,
     /// How endpoints are looked after: when one that fails is put out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,9 +83,9 @@ pub enum Balance {
     /// By chance, by weight.
     Random,
     /// The less loaded of two picked by chance.
-    #[default]
     LeastRequest,
     /// Of two picked by chance the one with the smaller latency (peak EWMA) times load.
+    #[default]
     PeakEwma,
     /// The same for the same key (`care.keys`), on a ring.
     RingHash,

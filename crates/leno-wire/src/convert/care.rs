@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leno_core::spec;
 
-use super::{WireError, at_least_one, bad, check_path, list};
+use super::{WireError, at_least_one, bad, check_path, full_name, id, list};
 use crate::proto::care as wire;
 
 impl From<&spec::Care> for wire::Care {
@@ -21,6 +21,7 @@ impl From<&spec::Care> for wire::Care {
             bound_percent: spec.affinity.as_ref().and_then(|affinity| affinity.bound_percent),
             slow_start_ms: spec.slow_start.as_ref().map(|it| millis(it.duration)),
             slow_start_percent: spec.slow_start.as_ref().map(|it| it.from_percent),
+            backup: spec.backup.as_ref().map(full_name),
         }
     }
 }
@@ -44,6 +45,7 @@ impl TryFrom<wire::Care> for spec::Care {
                 decay: period("decay_ms", message.decay_ms, spec::Ewma::new().decay)?,
                 default_rtt: some_period("default_rtt_ms", message.default_rtt_ms)?,
             },
+            backup: message.backup.map(|name| id("backup", &name)).transpose()?,
             affinity: affinity(message.keys, message.bound_percent)?.map(Arc::new),
             slow_start: some_period("slow_start_ms", message.slow_start_ms)?
                 .map(|duration| match message.slow_start_percent {

@@ -97,7 +97,15 @@ fn full_care() -> spec::Care {
     ];
     let affinity = Some(Arc::new(spec::Affinity { keys, bound_percent: Some(125) }));
     let slow_start = Some(spec::SlowStart { duration: Duration::from_secs(30), from_percent: 20 });
-    spec::Care { outliers: Some(outliers), limits, choices: 3, ewma, affinity, slow_start }
+    spec::Care {
+        outliers: Some(outliers),
+        limits,
+        choices: 3,
+        ewma,
+        affinity,
+        slow_start,
+        backup: Some(service("other/spare")),
+    }
 }
 
 #[test]

@@ -44,6 +44,10 @@ pub struct Care {
     #[prost(uint32, optional, tag = "9")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start_percent: Option<u32>,
+    /// `NAMESPACE/NAME` of the service that takes the requests when none of the endpoints can.
+    #[prost(string, optional, tag = "10")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
 }
 
 /// `KeySpec`: exactly one of `header`, `query`, `cookie` and `source`.

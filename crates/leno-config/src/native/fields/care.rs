@@ -16,11 +16,11 @@ pub(crate) const LIMIT_MAX: u32 = 1_000_000;
 
 /// The ways to choose, in both forms of `balance`.
 pub(crate) const POLICIES: &[(&str, &str)] = &[
-    ("least-request", "of two instances chosen by chance, the one with fewer requests under way"),
     (
         "peak-ewma",
         "of two instances chosen by chance, the one whose latency times its requests under way is less",
     ),
+    ("least-request", "of two instances chosen by chance, the one with fewer requests under way"),
     ("round-robin", "each in turn"),
     ("random", "by chance"),
     ("ring-hash", "the same for the same key, as few keys as possible move when instances come and go"),
@@ -32,7 +32,7 @@ pub(crate) static BALANCE: Shape = Shape {
     name: "balance",
     doc: "How one of several instances is chosen, with what the policy can be told.",
     fields: &[
-        field("policy", Kind::Choice(POLICIES), Without::Value("least-request"), "The policy."),
+        field("policy", Kind::Choice(POLICIES), Without::Value("peak-ewma"), "The policy."),
         field(
             "choices",
             Kind::Count(100),
