@@ -7,18 +7,16 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use leno_core::affinity::NewCookie;
-use leno_core::backend::{Endpoint, Place};
+use leno_core::backend::Place;
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::grpc::{self, Status};
 use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
-use leno_core::proxy_protocol::{self, Ends};
 use leno_core::reason::{Reason, phrase};
-use leno_core::route::{BackendId, Speak, Then, speak};
+use leno_core::route::Then;
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::{Protocol, Transport};
 use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
@@ -198,12 +196,7 @@ impl Drive<'_> {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
-        // A connection for HTTP/1.1 or TCP counts, also where the mesh transport carries it; many share the others.
-        let counts = match (how, &endpoint.spec.transport) {
-            (Speak::Opaque, _) | (Speak::Http1, Transport::Plain) | (_, Transport::Tls(_)) => true,
-            (_, Transport::Plain | Transport::Mesh(_)) => false,
-        };
-        if counts && self.snapshot.backend(backend).is_some_and(|backend| backend.limited.is_some()) {
+        if self.needs_place(backend, how, &endpoint) {
             self.place = Box::pin(self.reserve(backend, source)).await.ok()?;
         }
         let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol, upgrading));
@@ -213,12 +206,7 @@ impl Drive<'_> {
             biased;
             connected = &mut connecting => match connected {
                 Ok(mut upstream) if self.begin(&upstream, backend).is_ok() => {
-                    // Those that are kept for others keep their place; those that others share need none.
-                    match &mut upstream {
-                        Upstream::H1(connection) => connection.place = self.place.take(),
-                        Upstream::H2(_) => self.place = None,
-                        Upstream::Mux(_) | Upstream::Opaque(_) => {}
-                    }
+                    self.settle(&mut upstream);
                     self.handle(Input::Connected { reused: false });
                     return Some(upstream);
                 }
@@ -234,29 +222,6 @@ impl Drive<'_> {
         self.place = None;
         self.handle(input);
         None
-    }
-
-    /// What the endpoint is spoken to.
-    fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
-        let how = speak(self.request.kind, protocol);
-        if how != Speak::Http2 || protocol != Protocol::Auto {
-            return how;
-        }
-        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
-        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
-        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
-    }
-
-    /// What a new connection begins with before anybody's first byte: a header that names the client, where that is asked for.
-    fn begin(&self, upstream: &Upstream, backend: BackendId) -> std::io::Result<()> {
-        let version = self.snapshot.backend(backend).and_then(|backend| backend.send_proxy);
-        let (Upstream::Opaque(connection), Some(version)) = (upstream, version) else { return Ok(()) };
-        let endpoint = self.exchange.endpoint().map(|endpoint| endpoint.spec.address);
-        let source = self.client.address;
-        let destination = self.client.destination.or(endpoint).unwrap_or(source);
-        let mut header = Vec::new();
-        proxy_protocol::encode(version, &Ends { source, destination }, &mut header);
-        connection.begin_with(&header)
     }
 
     /// Sends the request, relays the response, and keeps the connection if it can be used again.

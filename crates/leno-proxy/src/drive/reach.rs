@@ -5,8 +5,9 @@ use std::rc::Rc;
 use leno_core::affinity;
 use leno_core::backend::{Choice, Endpoint, NoEndpoint};
 use leno_core::exchange::{ConnectFailure, Input};
+use leno_core::proxy_protocol::{self, Ends};
 use leno_core::rng::Rng;
-use leno_core::route::Speak;
+use leno_core::route::{BackendId, Speak, speak};
 use leno_core::spec::{Affinity, Protocol, Transport};
 
 use super::Drive;
@@ -30,6 +31,29 @@ pub(super) enum Upstream {
 }
 
 impl Drive<'_> {
+    /// What a new connection begins with before anybody's first byte: a header that names the client, where that is asked for.
+    pub(super) fn begin(&self, upstream: &Upstream, backend: BackendId) -> std::io::Result<()> {
+        let version = self.snapshot.backend(backend).and_then(|backend| backend.send_proxy);
+        let (Upstream::Opaque(connection), Some(version)) = (upstream, version) else { return Ok(()) };
+        let endpoint = self.exchange.endpoint().map(|endpoint| endpoint.spec.address);
+        let source = self.client.address;
+        let destination = self.client.destination.or(endpoint).unwrap_or(source);
+        let mut header = Vec::new();
+        proxy_protocol::encode(version, &Ends { source, destination }, &mut header);
+        connection.begin_with(&header)
+    }
+
+    /// What the endpoint is spoken to.
+    pub(super) fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
+        let how = speak(self.request.kind, protocol);
+        if how != Speak::Http2 || protocol != Protocol::Auto {
+            return how;
+        }
+        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
+        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
+        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
+    }
+
     /// Takes a place on an endpoint, if there is one and one more attempt is allowed. What comes back has to be waited for.
     pub(super) fn pick(&mut self, choice: Choice, budget: bool) -> Option<Waiting> {
         let now = self.worker.now();

@@ -9,11 +9,12 @@ use leno_core::backend::{Choice, Endpoint, Limit, NoEndpoint, Place};
 use leno_core::exchange::{ConnectFailure, Input};
 use leno_core::reason::Reason;
 use leno_core::rng::Rng;
-use leno_core::route::BackendId;
-use leno_core::spec::Affinity;
+use leno_core::route::{BackendId, Speak};
+use leno_core::spec::{Affinity, Transport};
 use leno_core::time::{Duration, Instant};
 
 use super::Drive;
+use super::reach::Upstream;
 use crate::body::Source;
 use crate::telemetry::{PAIRS_MAX, bump};
 use crate::worker::Worker;
@@ -110,6 +111,26 @@ impl Drive<'_> {
         let (by, backend) = (waiting.by, waiting.backend);
         self.refuse(by, backend);
         self.handle(Input::NoEndpoint(NoEndpoint::Limit { by, backend }));
+    }
+
+    /// True when a new connection needs a place: one for HTTP/1.1 or TCP does, also where the mesh transport carries it;
+    /// many requests share the others.
+    pub(super) fn needs_place(&self, backend: BackendId, how: Speak, endpoint: &Endpoint) -> bool {
+        let counts = match (how, &endpoint.spec.transport) {
+            (Speak::Opaque, _) | (Speak::Http1, Transport::Plain) | (_, Transport::Tls(_)) => true,
+            (_, Transport::Plain | Transport::Mesh(_)) => false,
+        };
+        counts && self.snapshot.backend(backend).is_some_and(|backend| backend.limited.is_some())
+    }
+
+    /// Gives the place to the connection that was made for it: one that is kept for others keeps it, one that others share
+    /// needs none.
+    pub(super) fn settle(&mut self, upstream: &mut Upstream) {
+        match upstream {
+            Upstream::H1(connection) => connection.place = self.place.take(),
+            Upstream::H2(_) => self.place = None,
+            Upstream::Mux(_) | Upstream::Opaque(_) => {}
+        }
     }
 
     /// Takes a connection's place, waiting for it if need be. `Err`: the exchange was told that there is none.

@@ -1,6 +1,6 @@
 //! The fields about endpoints: which one is chosen, which are put out.
 
-use super::{Kind, Shape, Without, field};
+use super::{Field, Kind, Shape, Without, field};
 
 /// Most failures in a row, and most requests, that a detector can ask for.
 pub(crate) const FAILURES_MAX: u32 = 10_000;
@@ -9,7 +9,7 @@ pub(crate) const FAILURES_MAX: u32 = 10_000;
 const NONE: &[(&str, &str)] = &[("none", "not looked at")];
 
 /// What `outliers` can be besides a map.
-pub(super) const OUTLIER_WORDS: &[(&str, &str)] = &[("none", "nobody is put out because of its answers")];
+const OUTLIER_WORDS: &[(&str, &str)] = &[("none", "nobody is put out because of its answers")];
 
 /// Most that a limit can be; more is none.
 pub(crate) const LIMIT_MAX: u32 = 1_000_000;
@@ -218,3 +218,33 @@ pub(crate) static OUTLIERS: Shape = Shape {
         ),
     ],
 };
+
+// What a service says of them.
+
+const BALANCE_FORMS: Kind = Kind::Either(&[Kind::Choice(POLICIES), Kind::Object(&BALANCE)]);
+const OUTLIER_FORMS: Kind = Kind::Either(&[Kind::Choice(OUTLIER_WORDS), Kind::Object(&OUTLIERS)]);
+
+pub(super) const BALANCE_FIELD: Field = field(
+    "balance",
+    BALANCE_FORMS,
+    Without::Value("peak-ewma"),
+    "How one of several instances is chosen. Each way respects weights.",
+);
+pub(super) const OUTLIERS_FIELD: Field = field(
+    "outliers",
+    OUTLIER_FORMS,
+    Without::Means("by the defaults"),
+    "When a proxy puts an instance out because its answers are worse than those of the others.",
+);
+pub(super) const LIMITS_FIELD: Field = field(
+    "limits",
+    Kind::Object(&LIMITS),
+    Without::Means("no limits"),
+    "How much of it one proxy uses at a time.",
+);
+pub(super) const BACKUP_FIELD: Field = field(
+    "backup",
+    Kind::Service,
+    Without::Means("its requests fail"),
+    "The service that takes its requests when none of its instances can: none is there, healthy, reachable and not put out.",
+);
