@@ -82,7 +82,12 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         snapshot = learn::learn(worker, caller, head.authority, service, alarm).await;
         decision = decide(&snapshot);
     }
-    let leaving = pin!(leave::leave(worker, &snapshot, caller, request.kind, &head, &decision)).await;
+    let leaving = match decision.then {
+        Then::NoSuchService | Then::Direct(_) => {
+            pin!(leave::leave(worker, &snapshot, caller, request.kind, &head, &decision)).await
+        }
+        _ => None,
+    };
     if let Some(leaving) = &leaving {
         decision.then = leaving.then;
         leaving.edit(edits);

@@ -28,7 +28,7 @@ use crate::gateway::certificates::Terminations;
 use crate::h1::client::Pools as H1Pools;
 use crate::h2;
 use crate::io::Stream;
-use crate::mux::Inputs;
+use crate::mux::Buffers;
 use crate::mux::accept::Desks;
 use crate::mux::pool::Pools as MuxPools;
 use crate::names::Lookups;
@@ -144,7 +144,7 @@ pub(crate) struct Worker {
     pub(crate) h2_pools: RefCell<h2::client::Pools>,
     pub(crate) h2_desks: RefCell<h2::Desks>,
     pub(crate) h2_heads: RefCell<h2::Heads>,
-    pub(crate) mux_inputs: Inputs,
+    pub(crate) mux_buffers: Buffers,
     /// What was found out about ports on which anything may be spoken.
     pub(crate) verdicts: RefCell<Verdicts>,
     /// Client connections by number, so that a drain can end the idle ones.
@@ -209,7 +209,7 @@ impl Worker {
             h2_pools: RefCell::default(),
             h2_desks: RefCell::default(),
             h2_heads: RefCell::default(),
-            mux_inputs: Inputs::default(),
+            mux_buffers: Buffers::default(),
             verdicts: RefCell::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
