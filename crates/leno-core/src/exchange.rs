@@ -192,12 +192,20 @@ impl Exchange {
                 if self.call && status != 200 {
                     self.record.grpc = Some(Status::of_http(status));
                 }
-                self.report(Outcome::Reached, now);
+                // What a call's answer is worth is said at its end.
+                let outcome =
+                    if self.call && status == 200 { Outcome::Reached } else { Outcome::Answered(status) };
+                self.report(outcome, now);
                 self.state = State::Streaming;
                 self.action = Some(Action::Relay);
             }
             (State::Waiting, Input::Withheld { status }) => {
-                self.report(Outcome::Reached, now);
+                let outcome = if self.call && status == 200 {
+                    Outcome::Ended(Status::UNAVAILABLE.as_http())
+                } else {
+                    Outcome::Answered(status)
+                };
+                self.report(outcome, now);
                 self.app_saw = AppSaw::Maybe;
                 if let Some(attempt) = self.record.last() {
                     (attempt.status, attempt.failed) = (status, Some(Reason::AnswerRetried));
@@ -212,7 +220,10 @@ impl Exchange {
                 self.ended_early(AppSaw::Maybe, Reason::UpstreamMalformed, now);
             }
             (State::Streaming, Input::UpstreamEnded(Ending::Complete)) => self.finish(now),
-            (State::Streaming, Input::UpstreamEnded(Ending::Early { .. })) => self.cut(Reason::ResponseCut),
+            (State::Streaming, Input::UpstreamEnded(Ending::Early { .. })) => {
+                self.report(Outcome::Cut, now);
+                self.cut(Reason::ResponseCut);
+            }
             (_, Input::DownstreamGone) => {
                 self.record.reason = Some(Reason::DownstreamGone);
                 if self.record.status == 0 {
@@ -343,8 +354,8 @@ impl Exchange {
     }
 
     fn picked(&mut self, permit: Permit, now: Instant) {
-        let endpoint = permit.endpoint().clone();
-        let attempt = Attempt { endpoint, started: now, status: 0, failed: None };
+        let (endpoint, chosen) = (permit.endpoint().clone(), permit.chosen());
+        let attempt = Attempt { endpoint, chosen, started: now, status: 0, failed: None };
         if !self.record.begin(attempt) {
             return self.reply(Reason::ConnectFailed);
         }
@@ -365,6 +376,7 @@ impl Exchange {
             NoEndpoint::Empty => Reason::NoEndpoint,
             NoEndpoint::Unresolved => Reason::NameNotResolved,
             NoEndpoint::Unhealthy | NoEndpoint::AllTried => Reason::NoHealthyEndpoint,
+            NoEndpoint::Limit { .. } => Reason::ServiceLimit,
         };
         self.no_attempt(NoRetry::NoEndpoint, none);
     }
@@ -392,6 +404,10 @@ impl Exchange {
             ConnectFailure::TimedOut => Reason::ConnectTimeout,
             ConnectFailure::Tls => Reason::TlsRefused,
             ConnectFailure::Overload => Reason::Overload,
+            ConnectFailure::Limit => {
+                self.fail_attempt(Reason::ServiceLimit, Some(NoRetry::NoEndpoint));
+                return self.reply(Reason::ServiceLimit);
+            }
         };
         self.connect_deadline = None;
         if why != ConnectFailure::Overload {
@@ -407,6 +423,8 @@ impl Exchange {
         // A peer that says that its application cannot be reached is as good as unreachable.
         if app_saw == AppSaw::Nothing && reason == Reason::ConnectFailed {
             self.report(Outcome::Unreachable, now);
+        } else if app_saw == AppSaw::Maybe {
+            self.report(Outcome::NoAnswer, now);
         }
         // The peer knows the attempt's deadline only; there may be time for another one.
         let of_attempt = self.plan.as_ref().is_some_and(|plan| plan.try_deadline.is_some());
@@ -518,6 +536,9 @@ impl Exchange {
                 if state == State::Waiting {
                     self.app_saw = AppSaw::Maybe;
                 }
+                if matches!(state, State::Waiting | State::Dialing) {
+                    self.report(Outcome::NoAnswer, now);
+                }
                 self.fail_attempt(reason, Some(NoRetry::Deadline));
                 self.reply(reason);
             }
@@ -542,11 +563,14 @@ impl Exchange {
     }
 
     fn finish(&mut self, now: Instant) {
-        self.permit = None;
         if self.call {
             let said = self.record.grpc.unwrap_or(Status::UNKNOWN);
+            if self.state == State::Streaming && self.record.status == 200 && self.record.reason.is_none() {
+                self.report(Outcome::Ended(said.as_http()), now);
+            }
             self.record.grpc = Some(self.record.reason.map_or(said, Status::of_reason));
         }
+        self.permit = None;
         self.record.finished = now;
         self.state = State::Done;
         self.action = Some(Action::Finish);
@@ -554,7 +578,8 @@ impl Exchange {
 
     fn report(&self, outcome: Outcome, now: Instant) {
         if let Some(permit) = &self.permit {
-            permit.report(outcome, now);
+            let started = || self.record.attempts().next_back().map_or(now, |attempt| attempt.started);
+            permit.report_since(outcome, started, now);
         }
     }
 

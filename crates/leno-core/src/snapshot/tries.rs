@@ -20,7 +20,7 @@ impl Snapshot {
     }
 }
 
-impl Build {
+impl Build<'_> {
     /// What holds for requests that a rule takes, whose service says `outer`. A gateway's rule that says something itself takes
     /// the rest from the service that it leads to; one that says nothing leaves all to that service's own rules.
     pub(super) fn tries_of_rule(
