@@ -525,10 +525,12 @@ impl Exchange {
             }
             (State::Dialing, Reason::ConnectTimeout) => self.connect_failed(ConnectFailure::TimedOut, now),
             (State::Dialing, Reason::TryTimeout) => {
+                self.report(Outcome::NoAnswer, now);
                 self.retry_or_reply(AppSaw::Nothing, reason, true, now);
             }
             (State::Waiting, Reason::TryTimeout) => {
                 self.app_saw = AppSaw::Maybe;
+                self.report(Outcome::NoAnswer, now);
                 self.retry_or_reply(AppSaw::Maybe, reason, true, now);
             }
             (State::Streaming | State::Ending, _) => self.cut(reason),

@@ -38,11 +38,14 @@ mod learn;
 mod leave;
 mod reach;
 mod record;
+mod silence;
 mod upload;
 mod wait;
 
 use kept::Kept;
 use reach::{Upstream, connect, ready};
+use record::{add, early};
+use silence::is_event_stream;
 use upload::{Upload, upload};
 
 /// How long a client may take to accept an answer made here.
@@ -592,21 +595,4 @@ impl Drive<'_> {
             self.received.bytes.set(body.len() as u64);
         }
     }
-}
-
-/// The media type of server-sent events.
-const EVENT_STREAM: &[u8] = b"text/event-stream";
-
-/// True for server-sent events, between which any time may pass.
-fn is_event_stream(head: &ResponseHead<'_>) -> bool {
-    let kind = head.fields.get_named(b"content-type").unwrap_or(&[]);
-    kind.get(..EVENT_STREAM.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
-}
-
-const fn early(broken: Broken) -> Ending {
-    Ending::Early { app_saw: broken.app_saw, reason: broken.reason }
-}
-
-fn add(total: &Moved, part: &Moved) {
-    total.bytes.set(total.bytes.get() + part.bytes.get());
 }
