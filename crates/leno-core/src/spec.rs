@@ -202,6 +202,10 @@ pub enum Probe {
     Tcp,
     /// `GET` this path answers 200 to 399.
     Http(String),
+    /// The same in HTTP/2.
+    Http2(String),
+    /// The health service of gRPC (`grpc.health.v1.Health/Check`) calls this one, or the server for an empty name, serving.
+    Grpc(String),
 }
 
 /// One place that can answer requests for a service.

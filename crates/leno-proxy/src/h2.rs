@@ -20,6 +20,7 @@ mod call;
 pub(crate) mod client;
 mod desk;
 mod head;
+pub(crate) mod probe;
 mod receiving;
 mod request;
 mod sending;

@@ -419,6 +419,7 @@ const fn reason_of(code: Code) -> Reason {
         Code::AppProtocol | Code::Protocol => Reason::UpstreamMalformed,
         Code::Deadline => Reason::RequestTimeout,
         Code::Refused | Code::Overload => Reason::Overload,
+        Code::Denied => Reason::EgressDenied,
         Code::Internal | Code::Cancel | Code::AppClosed | Code::Enough => Reason::UpstreamClosed,
     }
 }
@@ -440,8 +441,8 @@ const fn code_of(reason: Reason) -> Code {
         | Reason::NoSuchService
         | Reason::NoEndpoint
         | Reason::NoHealthyEndpoint
-        | Reason::EgressDenied
         | Reason::Draining => Code::Refused,
+        Reason::EgressDenied => Code::Denied,
         Reason::RequestMalformed
         | Reason::RequestHeadTimeout
         | Reason::Unsupported

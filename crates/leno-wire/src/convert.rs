@@ -310,8 +310,13 @@ impl From<&spec::HealthSpec> for wire::HealthCheck {
     fn from(spec: &spec::HealthSpec) -> Self {
         Self {
             http_path: match &spec.probe {
-                spec::Probe::Tcp => None,
-                spec::Probe::Http(path) => Some(path.clone()),
+                spec::Probe::Tcp | spec::Probe::Grpc(_) => None,
+                spec::Probe::Http(path) | spec::Probe::Http2(path) => Some(path.clone()),
+            },
+            http2: matches!(spec.probe, spec::Probe::Http2(_)),
+            grpc_service: match &spec.probe {
+                spec::Probe::Grpc(service) => Some(service.clone()),
+                _ => None,
             },
             interval_nanos: nanos(spec.interval),
             timeout_nanos: nanos(spec.timeout),
@@ -321,17 +326,27 @@ impl From<&spec::HealthSpec> for wire::HealthCheck {
     }
 }
 
+/// The longest name of a service of gRPC that a check asks for, in bytes.
+const GRPC_SERVICE_BYTES_MAX: usize = 255;
+
 impl TryFrom<wire::HealthCheck> for spec::HealthSpec {
     type Error = WireError;
 
     fn try_from(message: wire::HealthCheck) -> Result<Self, WireError> {
         Ok(Self {
-            probe: match message.http_path {
-                None => spec::Probe::Tcp,
-                Some(path) => {
+            probe: match (message.http_path, message.grpc_service) {
+                (None, None) => spec::Probe::Tcp,
+                (Some(path), None) => {
                     check_path("http_path", &path)?;
-                    spec::Probe::Http(path)
+                    if message.http2 { spec::Probe::Http2(path) } else { spec::Probe::Http(path) }
                 }
+                (None, Some(service)) => {
+                    if service.len() > GRPC_SERVICE_BYTES_MAX {
+                        return Err(bad("grpc_service", "is longer than 255 bytes"));
+                    }
+                    spec::Probe::Grpc(service)
+                }
+                (Some(_), Some(_)) => return Err(bad("grpc_service", "stands beside http_path")),
             },
             interval: positive("interval", message.interval_nanos)?,
             timeout: positive("timeout", message.timeout_nanos)?,

@@ -275,7 +275,7 @@ pub(crate) static SERVICE: Shape = Shape {
             "health",
             Kind::Either(&[Kind::Choice(HEALTH_WORDS), Kind::Path, Kind::Object(&HEALTH)]),
             Without::Means("`tcp`; `none` with `endpoints`"),
-            "How the sidecar beside an instance finds out whether it works: `tcp`, `none`, the path of an HTTP check, or a map.",
+            "How the sidecar beside an instance finds out whether it works: `tcp`, `none`, `grpc`, the path of an HTTP check, or a map.",
         ),
         tries::SERVICE_TIMEOUT,
         tries::SERVICE_RETRY,
@@ -425,8 +425,11 @@ pub(crate) static TARGET: Shape = Shape {
 };
 
 /// What `health` can be besides a path and a map.
-pub(crate) const HEALTH_WORDS: &[(&str, &str)] =
-    &[("tcp", "the instance accepts a connection"), ("none", "the instance is taken to work")];
+pub(crate) const HEALTH_WORDS: &[(&str, &str)] = &[
+    ("tcp", "the instance accepts a connection"),
+    ("grpc", "the health service of gRPC says that the server is serving"),
+    ("none", "the instance is taken to work"),
+];
 
 /// A health check.
 pub(crate) static HEALTH: Shape = Shape {
@@ -437,7 +440,13 @@ pub(crate) static HEALTH: Shape = Shape {
             "http",
             Kind::Path,
             Without::Means("a TCP connection is enough"),
-            "`GET` this path has to be answered with a status from 200 to 399.",
+            "`GET` this path has to be answered with a status from 200 to 399; in HTTP/2 when the service's `protocol` is `http2` or `grpc`.",
+        ),
+        field(
+            "grpc",
+            Kind::Text,
+            Without::Means("no question of gRPC"),
+            "The health service of gRPC (`grpc.health.v1.Health/Check`) has to call this service serving; `\"\"` is the whole server, as `health: grpc` is.",
         ),
         field(
             "interval",

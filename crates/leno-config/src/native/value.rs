@@ -323,6 +323,17 @@ pub(crate) fn spiffe(text: &str) -> Result<Arc<str>, Wrong> {
     }
 }
 
+/// The name of a service of gRPC, `package.Service`, or nothing.
+pub(crate) fn grpc_service(text: &str) -> Result<&str, Wrong> {
+    const BYTES_MAX: usize = 255;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+    if text.len() <= BYTES_MAX && text.bytes().all(plain) {
+        return Ok(text);
+    }
+    Err(wrong(format!("\"{}\" is not the name of a gRPC service", short(text)))
+        .hint("such as shop.v1.Cart, or \"\" for the whole server"))
+}
+
 /// A path of a URL: absolute, normal, without a query.
 pub(crate) fn path(text: &str) -> Result<&str, Wrong> {
     let invalid = |why: &str| wrong(format!("\"{}\" is not a path: {why}", short(text)));

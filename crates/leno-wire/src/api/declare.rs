@@ -169,6 +169,12 @@ pub struct HealthCheck {
     /// Path of a GET; unset: a TCP connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_path: Option<String>,
+    /// The GET is one of HTTP/2.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub http2: bool,
+    /// Set: the health service of gRPC is asked for this service, empty for the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_service: Option<String>,
     /// Between the starts of two checks. Default 1000.
     #[serde(default = "one_second")]
     pub interval_ms: u64,
@@ -209,6 +215,8 @@ impl ServiceDeclaration {
             calls: self.calls,
             health: self.health.map(|health| wire::HealthCheck {
                 http_path: health.http_path,
+                http2: health.http2,
+                grpc_service: health.grpc_service,
                 interval_nanos: nanos(health.interval_ms),
                 timeout_nanos: nanos(health.timeout_ms),
                 healthy_after: health.healthy_after,
@@ -289,15 +297,17 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
             },
             rules: spec.rules.iter().map(Rule::from).collect(),
             calls: spec.calls.iter().map(ToString::to_string).collect(),
-            health: spec.health.as_ref().map(|health| HealthCheck {
-                http_path: match &health.probe {
-                    spec::Probe::Tcp => None,
-                    spec::Probe::Http(path) => Some(path.clone()),
-                },
-                interval_ms: millis(health.interval),
-                timeout_ms: millis(health.timeout),
-                healthy_after: health.healthy_after,
-                unhealthy_after: health.unhealthy_after,
+            health: spec.health.as_ref().map(|health| {
+                let asked = wire::HealthCheck::from(health);
+                HealthCheck {
+                    http_path: asked.http_path,
+                    http2: asked.http2,
+                    grpc_service: asked.grpc_service,
+                    interval_ms: millis(health.interval),
+                    timeout_ms: millis(health.timeout),
+                    healthy_after: health.healthy_after,
+                    unhealthy_after: health.unhealthy_after,
+                }
             }),
             timeout_ms: spec.timeout.map(limit),
             tries: spec.tries.as_deref().map(|tries| crate::proto::tries::Tries::from(tries).into()),

@@ -184,6 +184,12 @@ pub struct HealthCheck {
     /// Bad answers in a row.
     #[prost(uint32, tag = "5")]
     pub unhealthy_after: u32,
+    /// The GET is one of HTTP/2.
+    #[prost(bool, tag = "6")]
+    pub http2: bool,
+    /// Set: the health service of gRPC is asked for this service, empty for the server.
+    #[prost(string, optional, tag = "7")]
+    pub grpc_service: Option<String>,
 }
 
 /// A gateway: `GatewaySpec`.

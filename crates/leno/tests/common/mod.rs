@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a module of several test crates")]
 
 pub mod anybody;
+pub mod cable;
 pub mod mesh;
 
 use std::fs;
