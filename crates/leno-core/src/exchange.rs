@@ -529,6 +529,7 @@ impl Exchange {
             }
             (State::Waiting, Reason::TryTimeout) => {
                 self.app_saw = AppSaw::Maybe;
+                self.report(Outcome::NoAnswer, now);
                 self.retry_or_reply(AppSaw::Maybe, reason, true, now);
             }
             (State::Streaming | State::Ending, _) => self.cut(reason),
