@@ -410,7 +410,7 @@ impl Drive<'_> {
                     && Status::of(responses.view().fields).is_none()
                 {
                     let held = self.hold(responses, upload.as_mut(), &mut uploading, sent);
-                    if !pin!(held).await {
+                    if !Box::pin(held).await {
                         break 'talk broken_off;
                     }
                 }
