@@ -327,6 +327,7 @@ fn world(tries: &TriesSpec, endpoints: usize) -> World {
         id: id.clone(),
         protocol: Protocol::Http1,
         balance: Balance::default(),
+        care: None,
         rules: Vec::new(),
         calls: Vec::new(),
         health: None,
