@@ -277,15 +277,19 @@ impl Exchange {
         if let Some(plan) = &self.plan {
             return self.poll_planned(plan);
         }
-        let idle =
-            (!self.silence_allowed).then_some((self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout));
-        let connect = self.connect_deadline.map(|at| (at, Reason::ConnectTimeout));
-        let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
+        let idle = !self.silence_allowed;
+        let mut next = idle.then(|| (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout));
         // On a tie the later one in this order is the reason; the whole exchange's deadline cannot be retried.
-        [idle, connect, whole]
-            .into_iter()
-            .flatten()
-            .reduce(|next, wait| if wait.0 <= next.0 { wait } else { next })
+        for (at, reason) in
+            [(self.connect_deadline, Reason::ConnectTimeout), (self.deadline, Reason::RequestTimeout)]
+        {
+            if let Some(at) = at
+                && next.is_none_or(|next| at <= next.0)
+            {
+                next = Some((at, reason));
+            }
+        }
+        next
     }
 
     /// The request is a call of gRPC: its streams may be silent for any time, but it may have a deadline.
@@ -337,6 +341,9 @@ impl Exchange {
     /// Keys of the endpoints tried so far, where nothing is configured about attempts.
     pub fn tried(&self) -> ([u64; ATTEMPTS], usize) {
         let mut keys = [0; ATTEMPTS];
+        if self.record.attempts_made() == 0 {
+            return (keys, 0);
+        }
         for (key, attempt) in keys.iter_mut().zip(self.record.attempts()) {
             *key = attempt.endpoint.key;
         }
@@ -578,10 +585,10 @@ impl Exchange {
         self.action = Some(Action::Finish);
     }
 
+    #[inline]
     fn report(&self, outcome: Outcome, now: Instant) {
         if let Some(permit) = &self.permit {
-            let started = || self.record.attempts().next_back().map_or(now, |attempt| attempt.started);
-            permit.report_since(outcome, started, now);
+            permit.report_since(outcome, || self.record.last_started().unwrap_or(now), now);
         }
     }
 

@@ -246,6 +246,7 @@ impl Snapshot {
         self.addresses.has_namespace(namespace)
     }
 
+    #[inline]
     fn list(&self, entry: Entry<'_>, authority: &[u8]) -> Option<ListId> {
         match entry {
             Entry::Forward => self.list_of_host(authority),

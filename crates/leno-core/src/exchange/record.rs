@@ -95,6 +95,7 @@ impl NoRetry {
 
 impl Record {
     /// Of a request that has just begun.
+    #[inline]
     pub(super) const fn new(decision: Decision, now: Instant) -> Self {
         Self {
             started: now,
@@ -127,6 +128,7 @@ impl Record {
     }
 
     /// Adds an attempt; false when there is no room for it.
+    #[inline]
     pub(super) fn begin(&mut self, attempt: Attempt) -> bool {
         let at = self.attempts_made();
         let slot = match self.attempts.get_mut(at) {
@@ -140,6 +142,17 @@ impl Record {
         *slot = Some(attempt);
         self.made += 1;
         true
+    }
+
+    /// When the attempt under way was picked.
+    #[inline]
+    pub(super) fn last_started(&self) -> Option<Instant> {
+        let at = self.attempts_made().checked_sub(1)?;
+        let attempt = match self.attempts.get(at) {
+            Some(slot) => slot,
+            None => self.more.as_ref()?.get(at - ATTEMPTS)?,
+        };
+        attempt.as_ref().map(|attempt| attempt.started)
     }
 
     /// The attempt under way.
