@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use leno_config::native::{self, MeshFile, Role};
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{ActionSpec, Balance, HostMatch, PathMatch, Probe, TargetSpec, Transport};
+use leno_core::spec::{ActionSpec, Balance, FieldMatch, HostMatch, PathMatch, Probe, TargetSpec, Transport};
 
 #[test]
 fn everything() {
@@ -27,8 +27,10 @@ fn everything() {
     let hosts = [HostMatch::Exact("shop.example.com".into()), HostMatch::Suffix(".shop.example.com".into())];
     assert_eq!(beta.when.hosts, hosts);
     assert_eq!(beta.when.path, Some(PathMatch::Prefix("/users".into())));
-    let headers: Vec<_> = beta.when.headers.iter().map(|h| (&*h.name, h.value.as_deref())).collect();
-    assert_eq!(headers, [("x-beta", Some("1")), ("x-debug", None)]);
+    assert_eq!(
+        beta.when.headers,
+        [FieldMatch::exact("x-beta", Some("1")), FieldMatch::exact("x-debug", None)]
+    );
     assert_eq!(
         (&beta.then, beta.timeout),
         (&ActionSpec::Service(id("prod/user")), Some(Duration::from_secs(90)))

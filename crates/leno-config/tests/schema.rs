@@ -148,6 +148,11 @@ const PLACES: &[(&str, &str)] = &[
     ("service", "mesh: m\nservices: {web: {FIELD}}\n"),
     ("service-route", "mesh: m\nservices: {web: {run: ./web, routes: [{FIELD}]}}\n"),
     ("path", "mesh: m\ngateway: {routes: [{to: web, path: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
+    (
+        "value",
+        "mesh: m\ngateway: {routes: [{to: web, headers: {x-a: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    ("grpc", "mesh: m\ngateway: {routes: [{to: web, grpc: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("target", "mesh: m\ngateway: {routes: [{to: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("health", "mesh: m\nservices: {web: {run: ./web, health: {FIELD}}}\n"),
     ("instance", "mesh: m\nservices: {web: {instances: [{FIELD}]}}\n"),

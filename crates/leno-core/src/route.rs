@@ -4,19 +4,21 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::OnceCell;
 use core::net::SocketAddr;
 use core::ops::Deref;
 
 use crate::head::RequestHead;
 use crate::mux::Kind;
 use crate::reason::Reason;
-use crate::spec::{HostMatch, MatchSpec, PathMatch, Protocol};
+use crate::spec::{MatchSpec, Protocol};
 use crate::time::Duration;
 
 mod index;
+mod matching;
 
 use index::RuleIndex;
+use matching::without_last_slashes;
+pub use matching::{Subject, matches};
 
 /// How many lists one request may be handed through; deeper is refused when the snapshot is built.
 pub const DELEGATION_MAX: usize = 4;
@@ -135,14 +137,6 @@ pub struct Decision {
     pub timeout: Option<Duration>,
 }
 
-/// A request head with the parts that rules look at most, each found once and not once per rule.
-#[derive(Clone, Debug)]
-pub struct Subject<'a> {
-    head: &'a RequestHead<'a>,
-    path: OnceCell<&'a [u8]>,
-    host: OnceCell<&'a [u8]>,
-}
-
 /// How an application is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speak {
@@ -226,67 +220,6 @@ impl Deref for Rules {
 
     fn deref(&self) -> &[Rule] {
         &self.rules
-    }
-}
-
-impl<'a> Subject<'a> {
-    /// What rules look at in `head`.
-    pub const fn new(head: &'a RequestHead<'a>) -> Self {
-        Self { head, path: OnceCell::new(), host: OnceCell::new() }
-    }
-
-    fn path(&self) -> &'a [u8] {
-        self.path.get_or_init(|| self.head.path_only())
-    }
-
-    fn host(&self) -> &'a [u8] {
-        self.host.get_or_init(|| self.head.host())
-    }
-}
-
-/// True when everything that `when` asks for holds.
-pub fn matches(when: &MatchSpec, subject: &Subject<'_>) -> bool {
-    when.path.as_ref().is_none_or(|wanted| path_matches(wanted, subject.path()))
-        && (when.methods.is_empty()
-            || when.methods.iter().any(|method| method.as_bytes() == subject.head.method))
-        && (when.hosts.is_empty() || when.hosts.iter().any(|wanted| host_matches(wanted, subject.host())))
-        && when.headers.iter().all(|header| {
-            let found = subject.head.fields.get_named(header.name.as_bytes());
-            match (&header.value, found) {
-                (_, None) => false,
-                (None, Some(_)) => true,
-                (Some(wanted), Some(value)) => wanted.as_bytes() == value,
-            }
-        })
-}
-
-fn path_matches(wanted: &PathMatch, path: &[u8]) -> bool {
-    match wanted {
-        PathMatch::Exact(wanted) => path == wanted.as_bytes(),
-        PathMatch::Prefix(prefix) => {
-            let rest = path.strip_prefix(without_last_slashes(prefix));
-            rest.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'/'))
-        }
-    }
-}
-
-/// `/a/` covers what `/a` does.
-fn without_last_slashes(prefix: &str) -> &[u8] {
-    let mut prefix = prefix.as_bytes();
-    while let [shorter @ .., b'/'] = prefix {
-        prefix = shorter;
-    }
-    prefix
-}
-
-/// Host names compare without case (RFC 9110 §4.2.3).
-fn host_matches(wanted: &HostMatch, host: &[u8]) -> bool {
-    match wanted {
-        HostMatch::Exact(name) => name.as_bytes().eq_ignore_ascii_case(host),
-        HostMatch::Suffix(suffix) => {
-            host.len() > suffix.len()
-                && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::route::{
     decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
+    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, Protocol, RuleSpec,
     ServiceSpec, TargetSpec, Transport, Via, World,
 };
 use crate::time::Duration;
@@ -142,6 +142,7 @@ impl Snapshot {
             backends: BTreeMap::new(),
             splits: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            own: local.map(|app| &app.service).or(world.gateway.as_ref().map(|gateway| &gateway.id)),
         };
         build.snapshot.generation = world.generation;
         build.snapshot.absent = world.absent.clone();
@@ -168,10 +169,10 @@ impl Snapshot {
         }
         build.publish(world, vips);
         if let Some(gateway) = &world.gateway {
-            let rules: Vec<Rule> = gateway.rules.iter().map(|rule| build.rule(rule, world)).collect();
+            let rules = build.rules(&gateway.rules, world);
             let list = build.add_list(RuleList {
                 name: gateway.id.name.as_str().into(),
-                rules: rules.into(),
+                rules,
                 otherwise: Then::NoRoute,
                 timeout: None,
                 expected: Expected::Http,
@@ -374,7 +375,7 @@ impl Places {
 
 /// What a service's declaration says about connections to it.
 fn expected(spec: &ServiceSpec) -> Expected {
-    let looks_at_requests = spec.rules.iter().any(|rule| rule.when != MatchSpec::default());
+    let looks_at_requests = spec.rules.iter().any(|rule| rule.when.looks_at_requests());
     match spec.protocol {
         Protocol::Tcp => Expected::Opaque,
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => Expected::Http,
@@ -384,7 +385,7 @@ fn expected(spec: &ServiceSpec) -> Expected {
 }
 
 /// A snapshot under construction.
-struct Build {
+struct Build<'a> {
     snapshot: Snapshot,
     /// Backends made so far, so that two rules with one target share its live state.
     backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
@@ -392,6 +393,8 @@ struct Build {
     splits: BTreeMap<Vec<(BackendId, u32)>, SplitId>,
     /// The endpoints of each service that a rule leads to.
     endpoints: BTreeMap<ServiceId, Endpoints>,
+    /// For whom this proxy sends; `None`: nobody says.
+    own: Option<&'a ServiceId>,
 }
 
 /// One service's endpoints, in the order of their names.
@@ -415,22 +418,32 @@ impl Endpoints {
     }
 }
 
-impl Build {
+impl Build<'_> {
     fn add_list(&mut self, list: RuleList) -> ListId {
         self.snapshot.lists.push(list);
         ListId(self.snapshot.lists.len() as u32 - 1)
     }
 
     fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
-        let rules: Vec<Rule> = service.spec.rules.iter().map(|rule| self.rule(rule, world)).collect();
+        let rules = self.rules(&service.spec.rules, world);
         let everyone = [TargetSpec { service: id.clone(), version: None, weight: 1 }];
         let otherwise = self.split(&everyone, world);
         if let Some(list) = self.snapshot.services.get(id)
             && let Some(list) = self.snapshot.lists.get_mut(list.0 as usize)
         {
-            list.rules = rules.into();
+            list.rules = rules;
             list.otherwise = otherwise;
         }
+    }
+
+    /// The rules of a list that are about what this proxy sends.
+    fn rules(&mut self, rules: &[RuleSpec], world: &World) -> Rules {
+        let about_us = |rule: &&RuleSpec| {
+            let sources = &rule.when.sources;
+            sources.is_empty() || self.own.is_some_and(|own| sources.iter().any(|it| it.covers(own)))
+        };
+        let ours: Vec<&RuleSpec> = rules.iter().filter(about_us).collect();
+        ours.into_iter().map(|rule| self.rule(rule, world)).collect::<Vec<Rule>>().into()
     }
 
     fn rule(&mut self, rule: &RuleSpec, world: &World) -> Rule {
@@ -440,7 +453,8 @@ impl Build {
                 self.snapshot.services.get(id).map_or(Then::NoSuchService, |list| Then::List(*list))
             }
         };
-        Rule { name: rule.name.clone(), when: rule.when.clone(), then, timeout: rule.timeout }
+        let when = rule.when.for_its_sources();
+        Rule { name: rule.name.clone(), when, then, timeout: rule.timeout }
     }
 
     fn split(&mut self, targets: &[TargetSpec], world: &World) -> Then {

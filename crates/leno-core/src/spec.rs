@@ -12,17 +12,23 @@ use crate::time::Duration;
 
 mod cidr;
 mod gateway;
+mod matching;
 mod outside;
+mod pattern;
+mod template;
 
 pub use cidr::{Cidr, CidrError};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
     TerminationSpec, TlsVersion,
 };
+pub use matching::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
 pub use outside::{
     Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
     Pinned, Roots, TlsSpec, Via,
 };
+pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
+pub use template::{Template, TemplateError};
 
 /// A service as its owner declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,46 +115,6 @@ pub struct RuleSpec {
     pub then: ActionSpec,
     /// Overrides the service's timeout.
     pub timeout: Option<Duration>,
-}
-
-/// What a request must look like; an empty one matches everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MatchSpec {
-    /// One of these; empty: any.
-    pub hosts: Vec<HostMatch>,
-    /// The path without its query.
-    pub path: Option<PathMatch>,
-    /// One of these; empty: any.
-    pub methods: Vec<Arc<str>>,
-    /// All of these.
-    pub headers: Vec<HeaderMatch>,
-}
-
-/// A host pattern, lower case, without a port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HostMatch {
-    /// This host.
-    Exact(Arc<str>),
-    /// Any host below this suffix: `*.example.com` is kept as `.example.com`.
-    Suffix(Arc<str>),
-}
-
-/// A path pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
-    /// This path.
-    Exact(Arc<str>),
-    /// This path and everything below it, by whole segments: `/a` covers `/a` and `/a/b`, never `/ab`.
-    Prefix(Arc<str>),
-}
-
-/// A header pattern; the name in lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeaderMatch {
-    /// The field's name.
-    pub name: Arc<str>,
-    /// What its value must be; `None`: it is enough that it is there.
-    pub value: Option<Arc<str>>,
 }
 
 /// What a rule does with a request.

@@ -7,7 +7,8 @@
 mod declare;
 
 pub use declare::{
-    Action, Balance, HealthCheck, Host, Match, Path, Protocol, Rule, ServiceDeclaration, Target,
+    Action, Balance, Call, FieldMatch, FieldTest, HealthCheck, Host, Match, Path, Protocol, Rule,
+    ServiceDeclaration, Target, TextTest,
 };
 
 use schemars::JsonSchema;

@@ -281,27 +281,6 @@ impl From<&spec::RuleSpec> for wire::Rule {
     }
 }
 
-impl From<&spec::MatchSpec> for wire::Match {
-    fn from(spec: &spec::MatchSpec) -> Self {
-        Self {
-            hosts: spec.hosts.iter().map(host_text).collect(),
-            path: spec.path.as_ref().map(|path| match path {
-                spec::PathMatch::Exact(text) => wire::Path::Exact(text.to_string()),
-                spec::PathMatch::Prefix(text) => wire::Path::Prefix(text.to_string()),
-            }),
-            methods: spec.methods.iter().map(ToString::to_string).collect(),
-            headers: spec
-                .headers
-                .iter()
-                .map(|header| wire::Header {
-                    name: header.name.to_string(),
-                    value: header.value.as_ref().map(ToString::to_string),
-                })
-                .collect(),
-        }
-    }
-}
-
 impl From<&spec::HealthSpec> for wire::HealthCheck {
     fn from(spec: &spec::HealthSpec) -> Self {
         Self {
@@ -378,7 +357,7 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
     }
     Ok(spec::RuleSpec {
         name: message.name.into(),
-        when: matching(message.when.unwrap_or_default())?,
+        when: message.when.unwrap_or_default().try_into()?,
         then: match message.then {
             Some(wire::Action::Service(name)) => spec::ActionSpec::Service(id("service", &name)?),
             Some(wire::Action::Split(split)) => {
@@ -397,37 +376,6 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
             None => return Err(bad("then", "is missing, or of a kind that is not known here")),
         },
         timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
-    })
-}
-
-/// What a request must look like.
-fn matching(message: wire::Match) -> Result<spec::MatchSpec, WireError> {
-    Ok(spec::MatchSpec {
-        hosts: list("when.hosts", message.hosts, host)?,
-        path: match message.path {
-            None => None,
-            Some(wire::Path::Exact(path)) => {
-                check_path("when.path", &path)?;
-                Some(spec::PathMatch::Exact(path.into()))
-            }
-            Some(wire::Path::Prefix(path)) => {
-                check_path("when.path", &path)?;
-                Some(spec::PathMatch::Prefix(path.into()))
-            }
-        },
-        methods: list("when.methods", message.methods, |method| {
-            if method.is_empty() || !method.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(bad("", format!("{method:?} is no method")));
-            }
-            Ok(Arc::from(method))
-        })?,
-        headers: list("when.headers", message.headers, |header| {
-            let lower = |b: u8| b.is_ascii_graphic() && !b.is_ascii_uppercase() && b != b':';
-            if header.name.is_empty() || !header.name.bytes().all(lower) {
-                return Err(bad("name", format!("{:?} is no lower-case field name", header.name)));
-            }
-            Ok(spec::HeaderMatch { name: header.name.into(), value: header.value.map(Arc::from) })
-        })?,
     })
 }
 
@@ -521,5 +469,6 @@ impl WireError {
 }
 
 mod gateway;
+mod matching;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,12 @@
 //! Every field of the mesh file, once: what the reader accepts, what the schema completes, what the manual lists.
 
 mod gateway;
+mod matching;
 mod outside;
 
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
+pub(crate) use matching::{CALL, PATH, VALUE};
+use matching::{ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
 
 /// A kind of map, with the fields it may have.
@@ -72,6 +75,12 @@ pub(crate) enum Kind {
     File,
     /// A path of a URL.
     Path,
+    /// A regular expression.
+    Regex,
+    /// A path with parts that vary.
+    Template,
+    /// A service of gRPC, perhaps with a method.
+    Call,
     /// A host name, perhaps with `*.` in front.
     Host,
     /// An HTTP method.
@@ -120,6 +129,8 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &SERVICE,
     &SERVICE_ROUTE,
     &PATH,
+    &VALUE,
+    &CALL,
     &TARGET,
     &HEALTH,
     &INSTANCE,
@@ -181,31 +192,6 @@ const ROUTE_NAME: Field = field(
     Without::Means("its host and path, or `route-N`"),
     "What logs and metrics call this route; unique in its list.",
 );
-const ROUTE_HOST: Field = field(
-    "host",
-    Kind::OneOrMore(&Kind::Host),
-    Without::Means("any host"),
-    "The host that the request is for, without a port; `*.example.com` is every host below `example.com`.",
-);
-const PATH_FORMS: Kind = Kind::Either(&[Kind::Path, Kind::Object(&PATH)]);
-const ROUTE_PATH: Field = field(
-    "path",
-    PATH_FORMS,
-    Without::Means("any path"),
-    "This path and everything below it, by whole segments: `/users` and `/users/` both take `/users` and `/users/1`, never `/usersearch`.",
-);
-const ROUTE_METHODS: Field = field(
-    "methods",
-    Kind::OneOrMore(&Kind::Method),
-    Without::Means("any method"),
-    "One of these HTTP methods, in upper case.",
-);
-const ROUTE_HEADERS: Field = field(
-    "headers",
-    Kind::Map("the header's name, in any case", &Kind::Text),
-    Without::Means("any headers"),
-    "Each of these headers with exactly this value; `\"*\"` is any value.",
-);
 const ROUTE_TIMEOUT: Field = field(
     "timeout",
     Kind::Duration,
@@ -223,6 +209,8 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_PATH,
         ROUTE_METHODS,
         ROUTE_HEADERS,
+        ROUTE_QUERY,
+        ROUTE_GRPC,
         field(
             "to",
             Kind::Either(&[
@@ -368,6 +356,9 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_PATH,
         ROUTE_METHODS,
         ROUTE_HEADERS,
+        ROUTE_QUERY,
+        ROUTE_GRPC,
+        ROUTE_FROM,
         field(
             "to",
             Kind::Either(&[
@@ -385,21 +376,6 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
             "Versions of this service with their shares.",
         ),
         ROUTE_TIMEOUT,
-    ],
-};
-
-/// A path in its long form.
-pub(crate) static PATH: Shape = Shape {
-    name: "path",
-    doc: "A path in its long form; one of the two.",
-    fields: &[
-        field("exact", Kind::Path, Without::Means("`prefix`"), "This path and no other."),
-        field(
-            "prefix",
-            Kind::Path,
-            Without::Means("`exact`"),
-            "This path and everything below it: the same as the short form.",
-        ),
     ],
 };
 

@@ -6,12 +6,14 @@
 //! not have, and [`json_schema`] and the reference in the manual are printed from it.
 
 mod check;
+mod covers;
 mod egress;
 mod endpoint;
 mod fields;
 mod file;
 mod instance;
 mod listener;
+mod matching;
 mod model;
 mod outside;
 mod read;

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{ActionSpec, HeaderMatch, MatchSpec, PathMatch, RuleSpec, TargetSpec};
+use leno_core::spec::{ActionSpec, GrpcMatch, MatchSpec, RuleSpec, TargetSpec};
 
-use super::check;
-use super::fields::{GATEWAY_ROUTE, Kind, PATH, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
+use super::covers;
+use super::fields::{GATEWAY_ROUTE, Kind, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
+use super::matching::{matching, of_service as matching_of_service};
 use super::read::{Fields, Reader};
 use super::value;
 use crate::diagnostic::Problem;
@@ -54,7 +55,7 @@ pub(crate) fn of_service(
     let items = routes.map_or(&[][..], |routes| reader.list(routes, "a list of routes", ROUTES_MAX));
     for (index, node) in items.iter().enumerate() {
         let Some(mut fields) = reader.fields(node, &SERVICE_ROUTE) else { continue };
-        let matching = matching(&mut fields, reader);
+        let matching = matching_of_service(&mut fields, reader);
         let (to, split) = (fields.entry("to"), fields.entry("split"));
         let then = match (to, split) {
             (Some(to), Some(split)) => {
@@ -117,9 +118,13 @@ fn made_name(when: &MatchSpec, index: usize) -> Arc<str> {
         Some(leno_core::spec::HostMatch::Suffix(suffix)) => format!("*{suffix}"),
         None => String::new(),
     };
-    let path = match &when.path {
-        Some(PathMatch::Exact(path) | PathMatch::Prefix(path)) => path,
-        None => "",
+    let path = match (&when.path, &when.grpc) {
+        (Some(path), _) => path.as_str().to_owned(),
+        (None, Some(GrpcMatch { service: Some(service), method: Some(method) })) => {
+            format!("{service}/{method}")
+        }
+        (None, Some(call)) => call.service.as_deref().unwrap_or("").to_owned(),
+        (None, None) => String::new(),
     };
     let made = format!("{host}{path}");
     if made.is_empty() || made.chars().count() > MADE_NAME_CHARS_MAX {
@@ -151,9 +156,9 @@ fn finished(mut rules: Vec<Placed>, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
     }
     for (index, placed) in rules.iter().enumerate() {
         let earlier = rules[..index].iter().find(|earlier| {
-            let work = check::comparisons(&earlier.rule.when, &placed.rule.when);
+            let work = covers::comparisons(&earlier.rule.when, &placed.rule.when);
             reader.route_comparisons_left = reader.route_comparisons_left.saturating_sub(work);
-            reader.route_comparisons_left > 0 && check::covers(&earlier.rule.when, &placed.rule.when)
+            reader.route_comparisons_left > 0 && covers::covers(&earlier.rule.when, &placed.rule.when)
         });
         if let Some(earlier) = earlier {
             reader.problems.add(
@@ -164,92 +169,6 @@ fn finished(mut rules: Vec<Placed>, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
         }
     }
     rules.into_iter().map(|placed| placed.rule).collect()
-}
-
-/// What a request must look like.
-fn matching(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<MatchSpec> {
-    let errors = reader.problems.errors();
-    let mut when = MatchSpec::default();
-    if let Some(node) = fields.get("host") {
-        for item in reader.one_or_more(node, "a host, or a list of hosts", RULES_MAX) {
-            when.hosts.extend(reader.parsed(item, Kind::Host, value::host));
-        }
-        when.hosts.sort();
-        when.hosts.dedup();
-    }
-    if let Some(node) = fields.get("path") {
-        when.path = path(node, reader);
-    }
-    if let Some(node) = fields.get("methods") {
-        for item in reader.one_or_more(node, "a method, or a list of methods", RULES_MAX) {
-            let method = reader.parsed(item, Kind::Method, value::method);
-            when.methods.extend(method.filter(|method| !when.methods.contains(method)));
-        }
-    }
-    if let Some(node) = fields.get("headers") {
-        when.headers = headers(node, reader);
-    }
-    (reader.problems.errors() == errors).then_some(when)
-}
-
-fn path(node: &Node, reader: &mut Reader<'_>) -> Option<PathMatch> {
-    if let Value::Map(_) = &node.value {
-        let mut fields = reader.fields(node, &PATH)?;
-        let (exact, prefix) = (fields.entry("exact"), fields.entry("prefix"));
-        let span = fields.span;
-        fields.finish();
-        return match (exact, prefix) {
-            (Some(exact), None) => {
-                reader.parsed(&exact.value, Kind::Path, value::path).map(|path| PathMatch::Exact(path.into()))
-            }
-            (None, Some(prefix)) => reader.parsed(&prefix.value, Kind::Path, value::path).map(prefix_match),
-            (Some(exact), Some(prefix)) => {
-                let problem = Problem::error(prefix.key_span, "a path is either `exact` or a `prefix`");
-                reader.error(
-                    problem.related(exact.key_span, "this one is given too").hint("remove one of the two"),
-                );
-                None
-            }
-            (None, None) => {
-                reader.error(Problem::error(span, "the path says nothing").hint("such as {exact: /users}"));
-                None
-            }
-        };
-    }
-    reader.parsed(node, Kind::Path, value::path).map(prefix_match)
-}
-
-/// A slash at the end makes no difference to a prefix: it is one of whole segments anyway.
-fn prefix_match(path: &str) -> PathMatch {
-    let trimmed = path.trim_end_matches('/');
-    PathMatch::Prefix(if trimmed.is_empty() { "/".into() } else { trimmed.into() })
-}
-
-fn headers(node: &Node, reader: &mut Reader<'_>) -> Vec<HeaderMatch> {
-    let mut headers: BTreeMap<Arc<str>, (Option<Arc<str>>, Span)> = BTreeMap::new();
-    for entry in reader.map(node, "a map from headers to values").iter().take(RULES_MAX) {
-        let name = reader.checked(entry.key_span, value::header_name(&entry.key));
-        if matches!(entry.value.value, Value::Nothing) {
-            let problem =
-                Problem::error(entry.key_span, format!("the header \"{}\" has no value", short(&entry.key)));
-            reader.error(problem.hint("write \"*\" for any value, \"\" for an empty one"));
-            continue;
-        }
-        let value = reader.parsed(&entry.value, Kind::Text, value::header_value);
-        let (Some(name), Some(value)) = (name, value) else { continue };
-        if let Some((_, before)) = headers.get(&name) {
-            let problem = Problem::error(
-                entry.key_span,
-                format!("the header \"{}\" is given twice", short(&entry.key)),
-            );
-            reader.error(
-                problem.related(*before, "first given here").hint("case makes no difference in headers"),
-            );
-            continue;
-        }
-        headers.insert(name, (value, entry.key_span));
-    }
-    headers.into_iter().map(|(name, (value, _))| HeaderMatch { name, value }).collect()
 }
 
 /// What `to` says. In a service's own routes (`own`) a target is that service unless it names another; in a

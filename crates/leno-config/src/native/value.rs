@@ -296,8 +296,9 @@ pub(crate) fn path(text: &str) -> Result<&str, Wrong> {
         return Err(invalid("it has a query or fragment").hint(format!("write \"{}\"", short(&text[..at]))));
     }
     if text.contains('*') {
-        return Err(invalid("it has a `*`")
-            .hint("a path takes everything below it as it is; for one path alone write {exact: /path}"));
+        return Err(invalid("it has a `*`").hint(
+            "a path takes everything below it as it is; for parts that vary write {template: /path/*}",
+        ));
     }
     if text.contains("//") {
         return Err(invalid("it has an empty segment (`//`)")
@@ -425,17 +426,33 @@ pub(crate) fn header_name(text: &str) -> Result<Arc<str>, Wrong> {
     Ok(text.to_ascii_lowercase().into())
 }
 
-/// A header's value; `*` is any.
-pub(crate) fn header_value(text: &str) -> Result<Option<Arc<str>>, Wrong> {
-    if text == "*" {
-        return Ok(None);
-    }
+/// A part of a header's value.
+pub(crate) fn header_text(text: &str) -> Result<&str, Wrong> {
     if text.len() > TEXT_BYTES_MAX || !text.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
         return Err(wrong(format!(
             "\"{}\" is not a header's value: only printable ASCII can be compared",
             short(text)
         )));
     }
+    Ok(text)
+}
+
+/// The name of a service or method of gRPC.
+pub(crate) fn grpc_name(text: &str) -> Result<&str, Wrong> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX || !text.bytes().all(good) {
+        return Err(wrong(format!("\"{}\" is not the name of a service or method of gRPC", short(text)))
+            .hint("a service with its package, such as shop.Cart; a method, such as Add"));
+    }
+    Ok(text)
+}
+
+/// A header's value; `*` is any.
+pub(crate) fn header_value(text: &str) -> Result<Option<Arc<str>>, Wrong> {
+    if text == "*" {
+        return Ok(None);
+    }
+    header_text(text)?;
     if text.trim() != text {
         return Err(wrong(format!(
             "\"{}\" never matches: a header's value has no space around it",

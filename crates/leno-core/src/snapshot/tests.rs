@@ -2,7 +2,7 @@ use alloc::vec;
 
 use super::*;
 use crate::head::Fields;
-use crate::spec::{GatewaySpec, ListenerSpec, MatchSpec, PathMatch, Protocol};
+use crate::spec::{GatewaySpec, ListenerSpec, MatchSpec, PathMatch, Protocol, SourceMatch};
 
 fn service(name: &str) -> KnownService {
     KnownService {
@@ -220,4 +220,36 @@ fn the_places_of_known_services_are_declared() {
     assert!(!allowed("pay.example:80"));
     assert!(!allowed("other.pay.example:443"));
     assert!(!allowed(&alloc::format!("{}:{}", plain.ip(), plain.port() + 1)));
+}
+
+#[test]
+fn rules_for_other_callers_are_not_in_a_callers_snapshot() {
+    let mut world = world(&["product", "cart"]);
+    let id = |name: &str| ServiceId::parse(name).unwrap();
+    let to = |service: &str| {
+        ActionSpec::Split(vec![TargetSpec { service: id(service), version: None, weight: 1 }])
+    };
+    let rule = |name: &str, sources, then| RuleSpec {
+        name: name.into(),
+        when: MatchSpec { sources, ..MatchSpec::default() },
+        then,
+        timeout: None,
+    };
+    world.services.get_mut(&id("product")).unwrap().spec.rules = vec![
+        rule("of-cart", vec![SourceMatch::Service(id("cart"))], to("cart")),
+        rule("of-ops", vec![SourceMatch::Namespace(Label::parse("ops").unwrap())], to("cart")),
+        rule("others", vec![], to("product")),
+    ];
+    let decided = |service: &str| {
+        let address = ([127, 0, 0, 1], 1).into();
+        let app = LocalApp { service: id(service), instance: "one".into(), address };
+        let snapshot = Snapshot::build(&world, Some(&app));
+        let decision = snapshot.decide(Entry::Forward, &get("product", "/"));
+        // Bytes have a caller too.
+        assert_eq!(snapshot.decide_connection(Entry::Forward, b"product").then, Then::Unsupported);
+        snapshot.rule_name(&decision).1.map(str::to_string)
+    };
+    assert_eq!(decided("cart").as_deref(), Some("of-cart"));
+    assert_eq!(decided("ops/tool").as_deref(), Some("of-ops"));
+    assert_eq!(decided("user").as_deref(), Some("others"));
 }

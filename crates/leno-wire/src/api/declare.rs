@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::WireError;
 use crate::proto::resource as wire;
 
+mod matching;
+
+pub use matching::{Call, FieldMatch, FieldTest, Host, Match, Path, TextTest};
+
 /// What an owner declares about a service: the body of `PUT /v1/services/{namespace}/{name}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -97,39 +101,6 @@ pub struct Rule {
     /// Overrides the service's timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-}
-
-/// What a request must look like.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Match {
-    /// One of these.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<Host>,
-    /// The path without its query.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<Path>,
-    /// One of these.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub methods: Vec<String>,
-    /// All of these: name (lower case) and value; `null`: it is enough that it is there.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<(String, Option<String>)>,
-}
-
-/// A host: `a.example`, or `*.example` for every host below it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Host(pub String);
-
-/// A path pattern.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Path {
-    /// This path.
-    Exact(String),
-    /// This path and below, by whole segments.
-    Prefix(String),
 }
 
 /// What a rule does.
@@ -226,25 +197,7 @@ impl From<Rule> for wire::Rule {
     fn from(rule: Rule) -> Self {
         Self {
             name: rule.name,
-            when: Some(wire::Match {
-                hosts: rule
-                    .when
-                    .hosts
-                    .into_iter()
-                    .map(|Host(h)| h.strip_prefix('*').map_or(h.clone(), String::from))
-                    .collect(),
-                path: rule.when.path.map(|path| match path {
-                    Path::Exact(path) => wire::Path::Exact(path),
-                    Path::Prefix(path) => wire::Path::Prefix(path),
-                }),
-                methods: rule.when.methods,
-                headers: rule
-                    .when
-                    .headers
-                    .into_iter()
-                    .map(|(name, value)| wire::Header { name, value })
-                    .collect(),
-            }),
+            when: Some(rule.when.into()),
             then: Some(match rule.then {
                 Action::Service(name) => wire::Action::Service(name),
                 Action::Split(targets) => wire::Action::Split(wire::Split {
@@ -306,28 +259,7 @@ impl From<&spec::RuleSpec> for Rule {
         let text = |text: &Arc<str>| text.to_string();
         Self {
             name: text(&spec.name),
-            when: Match {
-                hosts: spec
-                    .when
-                    .hosts
-                    .iter()
-                    .map(|host| match host {
-                        spec::HostMatch::Exact(host) => Host(text(host)),
-                        spec::HostMatch::Suffix(suffix) => Host(format!("*{suffix}")),
-                    })
-                    .collect(),
-                path: spec.when.path.as_ref().map(|path| match path {
-                    spec::PathMatch::Exact(path) => Path::Exact(text(path)),
-                    spec::PathMatch::Prefix(path) => Path::Prefix(text(path)),
-                }),
-                methods: spec.when.methods.iter().map(text).collect(),
-                headers: spec
-                    .when
-                    .headers
-                    .iter()
-                    .map(|h| (text(&h.name), h.value.as_ref().map(text)))
-                    .collect(),
-            },
+            when: Match::from(&spec.when),
             then: match &spec.then {
                 spec::ActionSpec::Service(id) => Action::Service(id.to_string()),
                 spec::ActionSpec::Split(targets) => Action::Split(
@@ -343,13 +275,6 @@ impl From<&spec::RuleSpec> for Rule {
             },
             timeout_ms: spec.timeout.map(millis),
         }
-    }
-}
-
-impl Match {
-    /// True when every request matches.
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
     }
 }
 

@@ -8,6 +8,27 @@ fn service(text: &str) -> ServiceId {
     ServiceId::parse(text).unwrap()
 }
 
+/// One of each kind.
+fn every_field_match() -> Vec<spec::FieldMatch> {
+    let value = [
+        spec::TextMatch::Present,
+        spec::TextMatch::Exact("".into()),
+        spec::TextMatch::Prefix("a".into()),
+        spec::TextMatch::Suffix("b".into()),
+        spec::TextMatch::Contains("c".into()),
+        spec::TextMatch::Regex(spec::Pattern::whole("d+").unwrap()),
+    ];
+    let fields = value.into_iter().enumerate();
+    fields
+        .map(|(at, value)| spec::FieldMatch {
+            name: format!("F{at}").into(),
+            value,
+            any_case: at % 2 == 0,
+            not: at % 3 == 0,
+        })
+        .collect()
+}
+
 fn full_service() -> spec::ServiceSpec {
     spec::ServiceSpec {
         id: service("shop/product"),
@@ -23,9 +44,16 @@ fn full_service() -> spec::ServiceSpec {
                     ],
                     path: Some(spec::PathMatch::Prefix("/products".into())),
                     methods: vec!["GET".into(), "HEAD".into()],
+                    path_any_case: true,
                     headers: vec![
-                        spec::HeaderMatch { name: "x-user".into(), value: None },
-                        spec::HeaderMatch { name: "x-beta".into(), value: Some("".into()) },
+                        spec::FieldMatch::exact("x-user", None),
+                        spec::FieldMatch::exact("x-beta", Some("")),
+                    ],
+                    queries: every_field_match(),
+                    grpc: Some(spec::GrpcMatch { service: Some("a.B".into()), method: None }),
+                    sources: vec![
+                        spec::SourceMatch::Service(service("shop/cart")),
+                        spec::SourceMatch::Namespace(label("ops")),
                     ],
                 },
                 then: spec::ActionSpec::Split(vec![
