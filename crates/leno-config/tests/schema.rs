@@ -153,6 +153,23 @@ const PLACES: &[(&str, &str)] = &[
         "mesh: m\ngateway: {routes: [{to: web, headers: {x-a: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
     ),
     ("grpc", "mesh: m\ngateway: {routes: [{to: web, grpc: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
+    (
+        "rewrite",
+        "mesh: m\ngateway: {routes: [{to: web, path: /a, rewrite: {FIELD}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "replacement",
+        "mesh: m\ngateway: {routes: [{to: web, rewrite: {regex: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "header-changes",
+        "mesh: m\ngateway: {routes: [{to: web, request_headers: {FIELD}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "redirect",
+        "mesh: m\ngateway: {routes: [{path: /a, redirect: {FIELD}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    ("answer", "mesh: m\ngateway: {routes: [{path: /a, answer: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("target", "mesh: m\ngateway: {routes: [{to: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("health", "mesh: m\nservices: {web: {run: ./web, health: {FIELD}}}\n"),
     ("instance", "mesh: m\nservices: {web: {instances: [{FIELD}]}}\n"),

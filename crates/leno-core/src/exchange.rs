@@ -162,6 +162,8 @@ pub enum Action {
     Relay,
     /// Answer the client: nothing has been sent to it yet.
     Reply(Reason),
+    /// Give the client the answer that the rule has.
+    Answer,
     /// End the attempt; the client got a part of the answer and must see that the rest is missing.
     Cut(Reason),
     /// Everything is over: read the record.
@@ -247,6 +249,7 @@ impl Exchange {
                 exchange.reply(Reason::HttpsOnly);
                 exchange.record.status = status;
             }
+            Then::Answer(status) => exchange.answer(status),
             // `decide` never answers List; if it did, there would be no route.
             Then::NoRoute | Then::List(_) => exchange.reply(Reason::NoRoute),
         }
@@ -346,6 +349,9 @@ impl Exchange {
     pub const fn begin_call(&mut self) {
         self.call = true;
         self.silence_allowed = true;
+        if let Then::Answer(status) = self.record.decision.then {
+            self.record.grpc = Some(Status::of_http(status));
+        }
     }
 
     /// The answer is a stream of events, between which any time may pass.
@@ -503,6 +509,13 @@ impl Exchange {
         self.record.reason = Some(reason);
         self.state = State::Ending;
         self.action = Some(Action::Reply(reason));
+    }
+
+    /// What the operator wanted answered is no failure.
+    fn answer(&mut self, status: u16) {
+        self.record.status = status;
+        self.state = State::Ending;
+        self.action = Some(Action::Answer);
     }
 
     fn cut(&mut self, reason: Reason) {

@@ -400,6 +400,7 @@ fn targets(rules: &[RuleSpec]) -> impl Iterator<Item = &ServiceId> {
         let (split, service) = match &rule.then {
             ActionSpec::Split(targets) => (targets.as_slice(), None),
             ActionSpec::Service(service) => (&[][..], Some(service)),
+            ActionSpec::Answer(_) => (&[][..], None),
         };
         split.iter().map(|target| &target.service).chain(service)
     })

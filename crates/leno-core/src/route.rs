@@ -10,12 +10,14 @@ use core::ops::Deref;
 use crate::head::RequestHead;
 use crate::mux::Kind;
 use crate::reason::Reason;
-use crate::spec::{MatchSpec, Protocol};
+use crate::spec::{Answer, Change, MatchSpec, Protocol};
 use crate::time::Duration;
 
+mod change;
 mod index;
 mod matching;
 
+pub use change::{Changed, Facts, Unfit};
 use index::RuleIndex;
 use matching::without_last_slashes;
 pub use matching::{Subject, matches};
@@ -92,6 +94,10 @@ pub struct Rule {
     pub then: Then,
     /// Overrides the list's timeout.
     pub timeout: Option<Duration>,
+    /// What it changes in a request and in its answer; there for an answer of its own too, which has to be made.
+    pub change: Option<Arc<Change>>,
+    /// For [`Then::Answer`].
+    pub answer: Option<Arc<Answer>>,
 }
 
 /// What a rule does, with every name resolved.
@@ -115,6 +121,8 @@ pub enum Then {
     Misdirected,
     /// The same URL is served over HTTPS: answer with this status.
     Redirect(u16),
+    /// The rule answers by itself, with this status.
+    Answer(u16),
 }
 
 /// Backends by weight.
@@ -135,6 +143,8 @@ pub struct Decision {
     pub then: Then,
     /// How long the whole exchange may take.
     pub timeout: Option<Duration>,
+    /// A rule on the way changes the request or its answer, or answers: see [`Changed`].
+    pub changed: bool,
 }
 
 /// How an application is spoken to.
@@ -159,9 +169,18 @@ pub const fn speak(kind: Kind, protocol: Protocol) -> Speak {
 
 /// Decides where a request goes, beginning in `lists[first]`. Never answers [`Then::List`].
 pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Decision {
+    decide_within(lists, Decision::nowhere(first), head, DELEGATION_MAX)
+}
+
+/// The same, through at most so many lists, from the list of `decision` on.
+fn decide_within(
+    lists: &[RuleList],
+    mut decision: Decision,
+    head: &RequestHead<'_>,
+    lists_max: usize,
+) -> Decision {
     let subject = Subject::new(head);
-    let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None };
-    for _ in 0..DELEGATION_MAX {
+    for left in (0..lists_max).rev() {
         let Some(list) = lists.get(decision.list.0 as usize) else { break };
         let matched = list.rules.first_match(&subject);
         let rule = matched.and_then(|at| list.rules.get(at));
@@ -169,6 +188,16 @@ pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Deci
         decision.then = rule.map_or(list.otherwise, |rule| rule.then);
         // The rule nearest to the caller that sets a timeout has the say: it knows how long this caller waits.
         decision.timeout = decision.timeout.or(rule.and_then(|rule| rule.timeout)).or(list.timeout);
+        if let Some(rule) = rule
+            && let Some(change) = &rule.change
+        {
+            decision.changed = true;
+            if let Then::List(next) = decision.then
+                && change.rewrites()
+            {
+                return change::decide_further(lists, Decision { list: next, ..decision }, rule, head, left);
+            }
+        }
         match decision.then {
             Then::List(next) => decision.list = next,
             _ => return decision,
@@ -180,13 +209,15 @@ pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Deci
 /// Decides where a connection goes that carries no requests: the first rule of `lists[first]` that asks for nothing, such as
 /// a split by version, else what holds when no rule matches. Where requests are looked at, such a connection has no way.
 pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
-    let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None };
+    let mut decision = Decision::nowhere(first);
     for _ in 0..DELEGATION_MAX {
         let Some(list) = lists.get(decision.list.0 as usize) else { break };
         if list.expected == Expected::Http {
             return Decision { then: Then::Unsupported, ..decision };
         }
-        let matched = list.rules.iter().position(|rule| rule.when == MatchSpec::default());
+        // Bytes have no head that could be looked at, changed or answered.
+        let matched =
+            list.rules.iter().position(|rule| !rule.when.looks_at_requests() && rule.change.is_none());
         decision.rule = matched.map(|at| at as u32);
         decision.then = matched.and_then(|at| list.rules.get(at)).map_or(list.otherwise, |rule| rule.then);
         match decision.then {
@@ -195,6 +226,13 @@ pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
         }
     }
     Decision { then: Then::NoRoute, ..decision }
+}
+
+impl Decision {
+    /// No decision yet, or none possible.
+    pub const fn nowhere(list: ListId) -> Self {
+        Self { list, rule: None, then: Then::NoRoute, timeout: None, changed: false }
+    }
 }
 
 impl Rules {

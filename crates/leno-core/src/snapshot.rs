@@ -7,12 +7,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
+use crate::edit::Edits;
 use crate::egress::{self, Destination, Verdict};
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
 use crate::route::{
-    BackendId, Decision, Expected, ListId, Rule, RuleList, Rules, Split, SplitId, Then, decide,
-    decide_connection,
+    BackendId, Changed, Decision, Expected, Facts, ListId, Rule, RuleList, Rules, Split, SplitId, Then,
+    Unfit, decide, decide_connection,
 };
 use crate::spec::{
     ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, Protocol, RuleSpec,
@@ -193,11 +194,29 @@ impl Snapshot {
     pub fn decide(&self, entry: Entry<'_>, head: &RequestHead<'_>) -> Decision {
         // A tunnel through a forward proxy or gateway carries bytes, not requests: that is not served yet.
         if head.method == b"CONNECT" && entry != Entry::Inbound {
-            return Decision { list: ListId(u32::MAX), rule: None, then: Then::Unsupported, timeout: None };
+            return Decision { then: Then::Unsupported, ..Decision::nowhere(ListId(u32::MAX)) };
         }
         match self.list(entry, head.authority) {
             Some(list) => decide(&self.lists, list, head),
             None => Self::undecided(entry),
+        }
+    }
+
+    /// What the rules on the way of a request make of it and of its answer, once it is decided where it goes. Edits for its
+    /// headers go into `edits`.
+    ///
+    /// # Errors
+    /// The request would be too long.
+    pub fn change(
+        &self,
+        entry: Entry<'_>,
+        head: &RequestHead<'_>,
+        facts: &Facts<'_>,
+        edits: &mut Edits,
+    ) -> Result<Changed, Unfit> {
+        match self.list(entry, head.authority) {
+            Some(list) => Changed::by(&self.lists, list, head, facts, edits),
+            None => Ok(Changed::default()),
         }
     }
 
@@ -263,7 +282,7 @@ impl Snapshot {
 
     /// The decision about a request that the gateway's listener does not let in.
     pub fn turned_away(&self, then: Then) -> Decision {
-        Decision { list: self.gateway.unwrap_or(ListId(u32::MAX)), rule: None, then, timeout: None }
+        Decision { then, ..Decision::nowhere(self.gateway.unwrap_or(ListId(u32::MAX))) }
     }
 
     fn undecided(entry: Entry<'_>) -> Decision {
@@ -273,7 +292,7 @@ impl Snapshot {
             Entry::Address(address) if !is_virtual(address.ip()) => Then::Direct(address),
             Entry::Address(_) | Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
         };
-        Decision { list: ListId(u32::MAX), rule: None, then, timeout: None }
+        Decision { then, ..Decision::nowhere(ListId(u32::MAX)) }
     }
 
     /// The gateway's listener with this name.
@@ -375,7 +394,9 @@ impl Places {
 
 /// What a service's declaration says about connections to it.
 fn expected(spec: &ServiceSpec) -> Expected {
-    let looks_at_requests = spec.rules.iter().any(|rule| rule.when.looks_at_requests());
+    let looks_at_requests = spec.rules.iter().any(|rule| {
+        rule.when.looks_at_requests() || rule.change.is_some() || matches!(rule.then, ActionSpec::Answer(_))
+    });
     match spec.protocol {
         Protocol::Tcp => Expected::Opaque,
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => Expected::Http,
@@ -452,9 +473,20 @@ impl Build<'_> {
             ActionSpec::Service(id) => {
                 self.snapshot.services.get(id).map_or(Then::NoSuchService, |list| Then::List(*list))
             }
+            ActionSpec::Answer(answer) => Then::Answer(answer.status()),
         };
-        let when = rule.when.for_its_sources();
-        Rule { name: rule.name.clone(), when, then, timeout: rule.timeout }
+        let answer = match &rule.then {
+            ActionSpec::Answer(answer) => Some(answer.clone()),
+            _ => None,
+        };
+        Rule {
+            name: rule.name.clone(),
+            when: rule.when.for_its_sources(),
+            then,
+            timeout: rule.timeout,
+            change: rule.change.clone().or(answer.as_ref().map(|_| Arc::default())),
+            answer,
+        }
     }
 
     fn split(&mut self, targets: &[TargetSpec], world: &World) -> Then {

@@ -10,14 +10,23 @@ use crate::name::{Label, ServiceId};
 use crate::peer::SpiffeId;
 use crate::time::Duration;
 
+mod answer;
+mod change;
 mod cidr;
+mod format;
 mod gateway;
 mod matching;
 mod outside;
 mod pattern;
 mod template;
 
+pub use answer::{ANSWER_BODY_BYTES_MAX, Answer, Direct, REDIRECT_STATUSES, Redirect, Scheme};
+pub(crate) use change::ReplacementPiece;
+pub use change::{
+    CHANGED_PATH_BYTES_MAX, Change, FieldChanges, Fixed, PathChange, Replacement, ReplacementError,
+};
 pub use cidr::{Cidr, CidrError};
+pub use format::{Format, FormatError, Piece, Scope, VARIABLES, Variable};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
     TerminationSpec, TlsVersion,
@@ -115,6 +124,8 @@ pub struct RuleSpec {
     pub then: ActionSpec,
     /// Overrides the service's timeout.
     pub timeout: Option<Duration>,
+    /// What it changes; `None`: nothing.
+    pub change: Option<Arc<Change>>,
 }
 
 /// What a rule does with a request.
@@ -124,6 +135,8 @@ pub enum ActionSpec {
     Split(Vec<TargetSpec>),
     /// Hand it to the service's own rules: what a gateway's rule does.
     Service(ServiceId),
+    /// Answer it here.
+    Answer(Arc<Answer>),
 }
 
 /// One target of a split.

@@ -10,12 +10,12 @@ use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::grpc::{self, Status};
-use leno_core::head::{Fields, RequestHead, ResponseHead};
+use leno_core::head::{RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
 use leno_core::proxy_protocol::{self, Ends};
-use leno_core::reason::{Reason, phrase};
-use leno_core::route::{BackendId, Speak, Then, speak};
+use leno_core::reason::Reason;
+use leno_core::route::{BackendId, Changed, Speak, Then, speak};
 use leno_core::snapshot::Snapshot;
 use leno_core::spec::Protocol;
 use leno_core::time::{Duration, Instant};
@@ -32,6 +32,7 @@ use crate::opaque;
 use crate::outside::Refused;
 use crate::worker::Worker;
 
+mod change;
 mod learn;
 mod leave;
 mod reach;
@@ -89,6 +90,14 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     }
     let now = worker.now();
     let request_id = caller.edit(edits, &head, client, &mut worker.rng());
+    let mut unfit = None;
+    let changed = decision.changed.then(|| {
+        let id = request_id.bytes();
+        let changed = change::change(worker, &snapshot, caller, client, &head, id, &mut decision, edits);
+        unfit = matches!(decision.then, Then::Refused(Reason::RequestMalformed))
+            .then(|| change::UNFIT.to_owned());
+        changed
+    });
     let call = head.method == b"POST" && grpc::is_call(head.fields);
     let inherited = request.time_left.map(|left| now.after(left));
     let mut drive = Drive {
@@ -106,7 +115,8 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         sent: Moved::default(),
         received: Moved::default(),
         leaving: leaving.as_ref(),
-        why: leaving.as_ref().and_then(|leaving| leaving.why.clone()),
+        changed: changed.as_deref(),
+        why: leaving.as_ref().and_then(|leaving| leaving.why.clone()).or(unfit),
     };
     if call {
         drive.exchange.begin_call();
@@ -123,6 +133,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
             },
             Action::Reply(reason) => {
                 pin!(drive.reply(reason, sink)).await;
+                drive.exchange.ended(worker.now());
+            }
+            Action::Answer => {
+                pin!(drive.answer(sink)).await;
                 drive.exchange.ended(worker.now());
             }
             Action::Cut(reason) => {
@@ -160,6 +174,8 @@ struct Drive<'a> {
     received: Moved,
     /// Where it goes, if that is out of the mesh.
     leaving: Option<&'a leave::Leave>,
+    /// What rules make of it, if they change something.
+    changed: Option<&'a Changed>,
     /// Why it is refused, in words, where there are more to say than the reason has.
     why: Option<String>,
 }
@@ -251,7 +267,9 @@ impl Drive<'_> {
         match upstream {
             Upstream::H1(mut connection) => {
                 connection.begin(ResponseFor::request(self.head.method, !hop.upgrade.is_empty()));
-                if let Err(broken) = RequestSink::head(&mut connection.sink, &self.head, self.edits, &hop) {
+                if let Err(broken) =
+                    RequestSink::head(&mut connection.sink, &self.outgoing(), self.edits, &hop)
+                {
                     return self.handle(Input::UpstreamEnded(early(broken)));
                 }
                 let key = self.exchange.endpoint().map(|endpoint| endpoint.key);
@@ -267,7 +285,7 @@ impl Drive<'_> {
             }
             Upstream::Mux(mut stream) => {
                 let mux::stream::Stream { reader, writer } = &mut *stream;
-                if let Err(broken) = RequestSink::head(writer, &self.head, self.edits, &hop) {
+                if let Err(broken) = RequestSink::head(writer, &self.outgoing(), self.edits, &hop) {
                     return self.handle(Input::UpstreamEnded(early(broken)));
                 }
                 reader.follow(writer);
@@ -275,7 +293,7 @@ impl Drive<'_> {
             }
             Upstream::H2(mut call) => {
                 let h2::Call { reader, writer } = &mut *call;
-                if let Err(broken) = RequestSink::head(writer, &self.head, self.edits, &hop) {
+                if let Err(broken) = RequestSink::head(writer, &self.outgoing(), self.edits, &hop) {
                     return self.handle(Input::UpstreamEnded(early(broken)));
                 }
                 reader.follow(writer);
@@ -398,7 +416,8 @@ impl Drive<'_> {
                 {
                     self.exchange.allow_silence();
                 }
-                let relayed = sink.head(&responses.view(), &NO_EDITS, framing, responses.upgrade()).await;
+                let edits = self.changed.map_or(&NO_EDITS, |changed| &changed.response);
+                let relayed = sink.head(&responses.view(), edits, framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
                     let input = match broken.reason {
                         Reason::UpstreamMalformed => Input::UpstreamEnded(early(broken)),
@@ -532,14 +551,15 @@ impl Drive<'_> {
             (service, true) => writeln!(body, " ({service})"),
             (service, false) => writeln!(body, " ({service}; tried {})", tried.join(", ")),
         };
-        let mut edits = Edits::default();
+        let mut edits = self.changed.map_or_else(Edits::default, |changed| changed.response.clone());
         edits.add(b"leno-reason", reason.word().as_bytes());
+        edits.remove_all(b"x-request-id");
         edits.add(b"x-request-id", self.request_id.bytes());
+        edits.remove_all(b"content-type");
         let mut status = record.status;
-        let mut wants_body = self.head.method != b"HEAD";
         if self.call {
             // The whole answer is a head, in gRPC's terms.
-            (status, wants_body) = (200, false);
+            status = 200;
             edits.add(b"content-type", grpc::CONTENT_TYPE);
             edits.add(b"grpc-status", Status::of_reason(reason).text().as_bytes());
             edits.set_with(b"grpc-message", |out| grpc::write_message(out, body.trim_end()));
@@ -551,30 +571,7 @@ impl Drive<'_> {
         {
             edits.add(b"location", &url);
         }
-        let head = ResponseHead { status, reason: phrase(status), fields: Fields::default() };
-        let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
-        if self.worker.draining() || !matches!(self.request.framing, BodyFraming::None) {
-            // What is left of the request's body will not be read.
-            sink.close_after();
-        }
-        let deadline = self.worker.now().after(REPLY_TIMEOUT);
-        let answered = async {
-            sink.head(&head, &edits, framing, b"").await?;
-            if wants_body {
-                sink.write(body.as_bytes()).await?;
-            }
-            sink.finish(Fields::default()).await
-        };
-        let done = tokio::select! {
-            biased;
-            done = answered => done.is_ok(),
-            () = self.alarm.until(deadline) => false,
-        };
-        if !done {
-            sink.cut(Reason::DownstreamGone);
-        } else if wants_body {
-            self.received.bytes.set(body.len() as u64);
-        }
+        self.say(status, &edits, body.as_bytes(), sink).await;
     }
 }
 

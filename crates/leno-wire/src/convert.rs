@@ -275,8 +275,10 @@ impl From<&spec::RuleSpec> for wire::Rule {
                         .collect(),
                 }),
                 spec::ActionSpec::Service(id) => wire::Action::Service(full_name(id)),
+                spec::ActionSpec::Answer(answer) => wire::Action::from(&**answer),
             }),
             timeout_nanos: spec.timeout.map(nanos),
+            change: spec.change.as_deref().map(proto::change::Change::from),
         }
     }
 }
@@ -355,9 +357,10 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
     if message.name.is_empty() {
         return Err(bad("name", "is empty"));
     }
+    let when = spec::MatchSpec::try_from(message.when.unwrap_or_default())?;
+    let change = message.change.map(|change| change::change(change, &when)).transpose()?;
     Ok(spec::RuleSpec {
         name: message.name.into(),
-        when: message.when.unwrap_or_default().try_into()?,
         then: match message.then {
             Some(wire::Action::Service(name)) => spec::ActionSpec::Service(id("service", &name)?),
             Some(wire::Action::Split(split)) => {
@@ -373,9 +376,13 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
                 }
                 spec::ActionSpec::Split(targets)
             }
+            Some(wire::Action::Redirect(redirect)) => change::redirect(redirect, &when)?,
+            Some(wire::Action::Answer(answer)) => change::direct(answer, &when)?,
             None => return Err(bad("then", "is missing, or of a kind that is not known here")),
         },
         timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+        change: change.map(Arc::new),
+        when,
     })
 }
 
@@ -468,6 +475,7 @@ impl WireError {
     }
 }
 
+mod change;
 mod gateway;
 mod matching;
 #[cfg(test)]

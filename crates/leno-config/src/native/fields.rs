@@ -1,9 +1,12 @@
 //! Every field of the mesh file, once: what the reader accepts, what the schema completes, what the manual lists.
 
+mod change;
 mod gateway;
 mod matching;
 mod outside;
 
+pub(crate) use change::{ANSWER, HEADER_CHANGES, REDIRECT, REPLACING, REWRITE};
+use change::{ROUTE_ANSWER, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE};
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
@@ -91,6 +94,8 @@ pub(crate) enum Kind {
     Flag,
     /// A number from 1 to this.
     Count(u32),
+    /// A number from one to the other.
+    Between(u32, u32),
     /// A command: words as a shell splits them, or a list of words.
     Command,
     /// A path in the file system.
@@ -132,6 +137,11 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &VALUE,
     &CALL,
     &TARGET,
+    &REWRITE,
+    &REPLACING,
+    &HEADER_CHANGES,
+    &REDIRECT,
+    &ANSWER,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -218,9 +228,14 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
                 Kind::Object(&TARGET),
                 Kind::List(&Kind::Either(&[Kind::Service, Kind::Object(&TARGET)])),
             ]),
-            Without::Required,
+            Without::Means("`redirect` or `answer`"),
             "The service that takes the request, by its own routes; or a target; or several targets with weights.",
         ),
+        ROUTE_REDIRECT,
+        ROUTE_ANSWER,
+        ROUTE_REWRITE,
+        ROUTE_REQUEST_HEADERS,
+        ROUTE_RESPONSE_HEADERS,
         ROUTE_TIMEOUT,
     ],
 };
@@ -349,7 +364,7 @@ pub(crate) static SERVICE: Shape = Shape {
 /// A route of a service.
 pub(crate) static SERVICE_ROUTE: Shape = Shape {
     name: "service route",
-    doc: "A rule of a service: what a request must look like (all that is given must hold), and which instances take it. It has `to` or `split`.",
+    doc: "A rule of a service: what a request must look like (all that is given must hold), and which instances take it. It has `to`, `split`, `redirect` or `answer`.",
     fields: &[
         ROUTE_NAME,
         ROUTE_HOST,
@@ -375,6 +390,11 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
             Without::Means("`to`"),
             "Versions of this service with their shares.",
         ),
+        ROUTE_REDIRECT,
+        ROUTE_ANSWER,
+        ROUTE_REWRITE,
+        ROUTE_REQUEST_HEADERS,
+        ROUTE_RESPONSE_HEADERS,
         ROUTE_TIMEOUT,
     ],
 };

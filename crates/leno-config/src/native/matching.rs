@@ -79,7 +79,7 @@ pub(crate) fn matching(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Opti
 }
 
 /// The one of these forms that is given, or a report.
-fn one_form<'n>(
+pub(crate) fn one_form<'n>(
     fields: &mut Fields<'n>,
     what: &str,
     forms: &[&'static str],

@@ -474,6 +474,7 @@ impl Kind {
             Self::Weight => "a weight".into(),
             Self::Flag => "true or false".into(),
             Self::Count(max) => format!("a number from 1 to {max}"),
+            Self::Between(min, max) => format!("a number from {min} to {max}"),
             Self::Command => "a command".into(),
             Self::Folder => "a folder".into(),
             Self::Choice(choices) => {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use leno_core::name::{Label, ServiceId};
 use leno_core::spec::{ActionSpec, GrpcMatch, MatchSpec, RuleSpec, TargetSpec};
 
-use super::covers;
 use super::fields::{GATEWAY_ROUTE, Kind, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
 use super::matching::{matching, of_service as matching_of_service};
 use super::read::{Fields, Reader};
 use super::value;
+use super::{change, covers};
 use crate::diagnostic::Problem;
 use crate::source::Span;
-use crate::yaml::{Node, Value, short};
+use crate::yaml::{Entry, Node, Value, short};
 
 /// Most routes of one gateway or service: a table that is still read in a fraction of a second.
 const ROUTES_MAX: usize = 20_000;
@@ -38,51 +38,106 @@ pub(crate) fn of_gateway(routes: &Node, reader: &mut Reader<'_>) -> Vec<RuleSpec
     for (index, node) in reader.list(routes, "a list of routes", ROUTES_MAX).iter().enumerate() {
         let Some(mut fields) = reader.fields(node, &GATEWAY_ROUTE) else { continue };
         let matching = matching(&mut fields, reader);
-        let then = fields.get("to").and_then(|to| targets(to, None, reader));
+        let then = match action(&mut fields, &["to", "redirect", "answer"], reader) {
+            Given::One("to", to) => targets(&to.value, None, reader),
+            Given::One(kind, entry) => own_answer(kind, entry, matching.as_ref(), &mut fields, reader),
+            Given::Nothing if fields.complete => {
+                reader.missing(fields.span, &GATEWAY_ROUTE, "to");
+                None
+            }
+            Given::Nothing | Given::Several => None,
+        };
         rules.extend(placed(fields, index, matching, then, reader));
     }
     finished(rules, reader)
 }
 
-/// The rules of the service `own`: its routes, then its split.
+/// The rules of the service `own`: its routes, then its split. `opaque`: it speaks bytes that nobody looks into.
 pub(crate) fn of_service(
     routes: Option<&Node>,
     split: Option<&Node>,
     own: &ServiceId,
+    opaque: bool,
     reader: &mut Reader<'_>,
 ) -> Vec<RuleSpec> {
-    let mut rules = Vec::new();
+    let mut rules: Vec<Placed> = Vec::new();
     let items = routes.map_or(&[][..], |routes| reader.list(routes, "a list of routes", ROUTES_MAX));
     for (index, node) in items.iter().enumerate() {
         let Some(mut fields) = reader.fields(node, &SERVICE_ROUTE) else { continue };
         let matching = matching_of_service(&mut fields, reader);
-        let (to, split) = (fields.entry("to"), fields.entry("split"));
-        let then = match (to, split) {
-            (Some(to), Some(split)) => {
-                let problem = Problem::error(split.key_span, "a route has either `to` or `split`");
-                reader.error(
-                    problem.related(to.key_span, "this one is given too").hint("remove one of the two"),
-                );
-                None
-            }
-            (Some(to), None) => targets(&to.value, Some(own), reader),
-            (None, Some(split)) => versions(&split.value, own, reader),
-            (None, None) if !fields.complete => None,
-            (None, None) => {
+        let then = match action(&mut fields, &["to", "split", "redirect", "answer"], reader) {
+            Given::One("to", to) => targets(&to.value, Some(own), reader),
+            Given::One("split", split) => versions(&split.value, own, reader),
+            Given::One(kind, entry) => own_answer(kind, entry, matching.as_ref(), &mut fields, reader),
+            Given::Nothing if fields.complete => {
                 let problem = Problem::error(fields.span, "the route says nowhere to go");
                 reader.error(problem.hint("add `to: {version: …}` or `split: {…}`"));
                 None
             }
+            Given::Nothing | Given::Several => None,
         };
         rules.extend(placed(fields, index, matching, then, reader));
+    }
+    for placed in rules.iter().filter(|placed| opaque && looks_at_requests(&placed.rule)) {
+        let problem = Problem::warning(placed.span, "this route never matches");
+        reader
+            .problems
+            .add(problem.hint("with `protocol: tcp` nobody looks for requests: only `from` says something"));
     }
     if let Some(split) = split
         && let Some(then) = versions(split, own, reader)
     {
-        let rule = RuleSpec { name: "split".into(), when: MatchSpec::default(), then, timeout: None };
+        let rule =
+            RuleSpec { name: "split".into(), when: MatchSpec::default(), then, timeout: None, change: None };
         rules.push(Placed { rule, name: split.span, span: split.span });
     }
     finished(rules, reader)
+}
+
+/// True for a rule that says something of requests alone.
+fn looks_at_requests(rule: &RuleSpec) -> bool {
+    rule.when.looks_at_requests() || rule.change.is_some() || matches!(rule.then, ActionSpec::Answer(_))
+}
+
+/// What a route does, of those things of which it can do only one.
+enum Given<'n> {
+    One(&'static str, &'n Entry),
+    /// Reported.
+    Several,
+    Nothing,
+}
+
+fn action<'n>(fields: &mut Fields<'n>, kinds: &[&'static str], reader: &mut Reader<'_>) -> Given<'n> {
+    let given: Vec<_> = kinds.iter().filter_map(|kind| Some((*kind, fields.entry(kind)?))).collect();
+    match given[..] {
+        [] => Given::Nothing,
+        [(kind, entry)] => Given::One(kind, entry),
+        [(first, before), (second, entry), ..] => {
+            let message = format!("a route has either `{first}` or `{second}`");
+            let problem = Problem::error(entry.key_span, message);
+            reader.error(
+                problem.related(before.key_span, "this one is given too").hint("remove one of the two"),
+            );
+            Given::Several
+        }
+    }
+}
+
+/// A route that answers by itself.
+fn own_answer(
+    kind: &str,
+    entry: &Entry,
+    when: Option<&MatchSpec>,
+    fields: &mut Fields<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<ActionSpec> {
+    change::sends_nothing(fields, entry, reader);
+    let when = when?;
+    if kind == "redirect" {
+        change::redirect(&entry.value, when, reader)
+    } else {
+        change::answer(&entry.value, when, reader)
+    }
 }
 
 /// The rule of the route in `fields`; nothing when a part of it is wrong.
@@ -97,15 +152,20 @@ fn placed(
     let name =
         name_node.map(|node| reader.parsed(node, Kind::Name, |text| value::label(text, "a route's name")));
     let timeout = fields.get("timeout").and_then(|node| reader.parsed(node, Kind::Duration, value::duration));
+    let errors = reader.problems.errors();
+    let change = change::change(&mut fields, when.as_ref(), reader);
     let span = fields.span;
     fields.finish();
+    if reader.problems.errors() > errors {
+        return None;
+    }
     let (when, then) = (when?, then?);
     let name: Arc<str> = match name {
         Some(name) => name?.as_str().into(),
         None => made_name(&when, index),
     };
     Some(Placed {
-        rule: RuleSpec { name, when, then, timeout },
+        rule: RuleSpec { name, when, then, timeout, change },
         name: name_node.map_or(span, |node| node.span),
         span,
     })

@@ -120,6 +120,7 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Weight => json!({"type": "integer", "minimum": 0, "maximum": WEIGHT_MAX}),
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Count(max) => json!({"type": "integer", "minimum": 1, "maximum": max}),
+        Kind::Between(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Command => json!({"anyOf": [
             {"type": "string"},
             {"type": "array", "minItems": 1, "items": {"type": ["string", "number", "boolean"]}},
@@ -171,6 +172,7 @@ fn written(kind: &Kind) -> String {
         Kind::Weight => "weight".into(),
         Kind::Flag => "`true` or `false`".into(),
         Kind::Count(max) => format!("1 to {max}"),
+        Kind::Between(min, max) => format!("{min} to {max}"),
         Kind::Command => "command".into(),
         Kind::Folder => "folder".into(),
         Kind::Choice(choices) => {

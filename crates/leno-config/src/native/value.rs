@@ -426,6 +426,14 @@ pub(crate) fn header_name(text: &str) -> Result<Arc<str>, Wrong> {
     Ok(text.to_ascii_lowercase().into())
 }
 
+/// What is wrong with a text that is no `HOST` or `HOST:PORT`.
+pub(crate) fn no_authority(text: &str) -> Wrong {
+    let why =
+        if text.contains("://") { "it is a URL" } else { "letters, digits, `-`, `.` and perhaps a port" };
+    wrong(format!("\"{}\" is not a host: {why}", short(text)))
+        .hint("such as user.internal or user.internal:8080")
+}
+
 /// A part of a header's value.
 pub(crate) fn header_text(text: &str) -> Result<&str, Wrong> {
     if text.len() > TEXT_BYTES_MAX || !text.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {

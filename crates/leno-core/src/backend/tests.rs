@@ -99,6 +99,7 @@ fn a_split_between_versions_is_exact() {
         when: MatchSpec::default(),
         then: crate::spec::ActionSpec::Split(targets),
         timeout: None,
+        change: None,
     }];
     let snapshot = snapshot(service, 1);
     let Some(rule) = snapshot.lists[0].rules.first() else { panic!("no rule") };

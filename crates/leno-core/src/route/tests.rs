@@ -176,7 +176,14 @@ fn list(name: &str, rules: Vec<Rule>, otherwise: Then) -> RuleList {
 }
 
 fn rule(name: &str, path: &str, then: Then) -> Rule {
-    Rule { name: name.into(), when: on_path(PathMatch::Prefix(path.into())), then, timeout: None }
+    Rule {
+        name: name.into(),
+        when: on_path(PathMatch::Prefix(path.into())),
+        then,
+        timeout: None,
+        change: None,
+        answer: None,
+    }
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn a_gateway_hands_over_to_the_services_rules() {
         when: MatchSpec { path: Some(PathMatch::Prefix(path.into())), ..MatchSpec::default() },
         then: ActionSpec::Service(ServiceId::parse(to).unwrap()),
         timeout: None,
+        change: None,
     };
     world.gateway = Some(GatewaySpec {
         id: ServiceId::parse("gateway").unwrap(),
@@ -113,6 +114,7 @@ fn two_rules_with_one_target_share_its_backend() {
         when: MatchSpec::default(),
         then: ActionSpec::Split(vec![target(weight)]),
         timeout: None,
+        change: None,
     };
     product.spec.rules = vec![rule("a", 1), rule("b", 1), rule("c", 2), rule("none", 0)];
     let snapshot = Snapshot::build(&world, None);
@@ -234,6 +236,7 @@ fn rules_for_other_callers_are_not_in_a_callers_snapshot() {
         when: MatchSpec { sources, ..MatchSpec::default() },
         then,
         timeout: None,
+        change: None,
     };
     world.services.get_mut(&id("product")).unwrap().spec.rules = vec![
         rule("of-cart", vec![SourceMatch::Service(id("cart"))], to("cart")),

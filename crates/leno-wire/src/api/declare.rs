@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::WireError;
+use crate::proto::change::{Change, Direct, Redirect};
 use crate::proto::resource as wire;
 
 mod matching;
@@ -101,6 +102,9 @@ pub struct Rule {
     /// Overrides the service's timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// What it changes in the request and in its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
 }
 
 /// What a rule does.
@@ -111,6 +115,10 @@ pub enum Action {
     Split(Vec<Target>),
     /// The service's own rules.
     Service(String),
+    /// Ask elsewhere.
+    Redirect(Redirect),
+    /// This answer.
+    Answer(Direct),
 }
 
 /// One target of a split.
@@ -200,6 +208,8 @@ impl From<Rule> for wire::Rule {
             when: Some(rule.when.into()),
             then: Some(match rule.then {
                 Action::Service(name) => wire::Action::Service(name),
+                Action::Redirect(redirect) => wire::Action::Redirect(redirect),
+                Action::Answer(answer) => wire::Action::Answer(answer),
                 Action::Split(targets) => wire::Action::Split(wire::Split {
                     targets: targets
                         .into_iter()
@@ -212,6 +222,7 @@ impl From<Rule> for wire::Rule {
                 }),
             }),
             timeout_nanos: rule.timeout_ms.map(nanos),
+            change: rule.change,
         }
     }
 }
@@ -262,6 +273,13 @@ impl From<&spec::RuleSpec> for Rule {
             when: Match::from(&spec.when),
             then: match &spec.then {
                 spec::ActionSpec::Service(id) => Action::Service(id.to_string()),
+                spec::ActionSpec::Answer(answer) => match wire::Action::from(&**answer) {
+                    wire::Action::Redirect(redirect) => Action::Redirect(redirect),
+                    wire::Action::Answer(direct) => Action::Answer(direct),
+                    // An answer is none of these.
+                    wire::Action::Service(name) => Action::Service(name),
+                    wire::Action::Split(_) => Action::Split(Vec::new()),
+                },
                 spec::ActionSpec::Split(targets) => Action::Split(
                     targets
                         .iter()
@@ -274,6 +292,7 @@ impl From<&spec::RuleSpec> for Rule {
                 ),
             },
             timeout_ms: spec.timeout.map(millis),
+            change: spec.change.as_deref().map(Change::from),
         }
     }
 }

@@ -29,6 +29,55 @@ fn every_field_match() -> Vec<spec::FieldMatch> {
         .collect()
 }
 
+fn format(text: &str) -> spec::Format {
+    spec::Format::parse(text, spec::Scope::Field, &[]).unwrap()
+}
+
+fn full_change() -> spec::Change {
+    let pattern = spec::Pattern::anywhere("/(a)").unwrap();
+    let with = spec::Replacement::parse(r"/\1", &pattern).unwrap();
+    spec::Change {
+        path: Some(spec::PathChange::Regex(pattern, with)),
+        host: Some("h:80".into()),
+        request: spec::FieldChanges {
+            remove: vec!["x-a".into()],
+            set: vec![("x-b".into(), format("{path}"))],
+            add: vec![("x-c".into(), format("{{c}}"))],
+        },
+        response: spec::FieldChanges { remove: vec!["server".into()], ..spec::FieldChanges::default() },
+    }
+}
+
+fn full_redirect() -> spec::Answer {
+    let whole = spec::Format::parse("/x/{id}", spec::Scope::Path, &["id"]).unwrap();
+    spec::Answer::Redirect(spec::Redirect {
+        scheme: Some(spec::Scheme::Https),
+        host: Some("other.example".into()),
+        port: Some(8443),
+        path: Some(spec::PathChange::Whole(whole)),
+        status: 308,
+    })
+}
+
+fn full_direct() -> spec::Answer {
+    let headers = vec![("retry-after".into(), format("60"))];
+    spec::Answer::Direct(spec::Direct { status: 503, headers, body: "later".into() })
+}
+
+fn answering(name: &str, answer: spec::Answer) -> spec::RuleSpec {
+    let template = spec::Template::parse("/y/{id}").unwrap();
+    spec::RuleSpec {
+        name: name.into(),
+        when: spec::MatchSpec {
+            path: Some(spec::PathMatch::Template(template)),
+            ..spec::MatchSpec::default()
+        },
+        then: spec::ActionSpec::Answer(Arc::new(answer)),
+        timeout: None,
+        change: None,
+    }
+}
+
 fn full_service() -> spec::ServiceSpec {
     spec::ServiceSpec {
         id: service("shop/product"),
@@ -61,6 +110,7 @@ fn full_service() -> spec::ServiceSpec {
                     spec::TargetSpec { service: service("product"), version: None, weight: 0 },
                 ]),
                 timeout: Some(Duration::from_millis(1500)),
+                change: Some(Arc::new(full_change())),
             },
             spec::RuleSpec {
                 name: "rest".into(),
@@ -70,7 +120,13 @@ fn full_service() -> spec::ServiceSpec {
                 },
                 then: spec::ActionSpec::Service(service("other/cart")),
                 timeout: None,
+                change: Some(Arc::new(spec::Change {
+                    path: Some(spec::PathChange::Prefix("/b".into())),
+                    ..spec::Change::default()
+                })),
             },
+            answering("away", full_redirect()),
+            answering("here", full_direct()),
         ],
         calls: vec![service("cart"), service("other/user")],
         health: Some(spec::HealthSpec {
@@ -263,6 +319,53 @@ fn a_wrong_field_is_named() {
         ("rules[0].when.methods[0]", |s| s.rules[0].when.as_mut().unwrap().methods[0] = "G T".into()),
         ("rules[0].when.headers[0].name", |s| {
             s.rules[0].when.as_mut().unwrap().headers[0].name = "X-User".into();
+        }),
+        ("rules[0].when.path", |s| {
+            s.rules[0].when.as_mut().unwrap().path = Some(wire::Path::Regex("/(".into()));
+        }),
+        ("rules[0].when.path", |s| {
+            s.rules[0].when.as_mut().unwrap().path = Some(wire::Path::Template("/a{b}".into()));
+        }),
+        ("rules[0].when.queries[0].name", |s| s.rules[0].when.as_mut().unwrap().queries[0].name.clear()),
+        ("rules[0].when.queries[5].value", |s| {
+            let queries = &mut s.rules[0].when.as_mut().unwrap().queries;
+            queries[5].value = Some(wire::Text::Regex("[".into()));
+        }),
+        ("rules[0].when.grpc.service", |s| {
+            s.rules[0].when.as_mut().unwrap().grpc.as_mut().unwrap().service = Some("a/b".into());
+        }),
+        ("rules[0].when.sources[1]", |s| s.rules[0].when.as_mut().unwrap().sources[1] = "A/*".into()),
+        ("rules[0].change.host", |s| s.rules[0].change.as_mut().unwrap().host = Some("a b".into())),
+        ("rules[0].change.request.set[0].name", |s| {
+            let request = s.rules[0].change.as_mut().unwrap().request.as_mut().unwrap();
+            request.set[0].name = "Transfer-Encoding".into();
+        }),
+        ("rules[0].change.request.add[0].value", |s| {
+            let request = s.rules[0].change.as_mut().unwrap().request.as_mut().unwrap();
+            request.add[0].value = "a\r\nb: c".into();
+        }),
+        ("rules[0].change.response.remove[0].name", |s| {
+            s.rules[0].change.as_mut().unwrap().response.as_mut().unwrap().remove[0] = "host".into();
+        }),
+        ("rules[1].change.path", |s| {
+            let whole = proto::change::PathChange::Whole("/{id}".into());
+            s.rules[1].change.as_mut().unwrap().path = Some(whole);
+        }),
+        ("rules[2].redirect.status", |s| {
+            let Some(wire::Action::Redirect(redirect)) = &mut s.rules[2].then else { panic!() };
+            redirect.status = 305;
+        }),
+        ("rules[2].redirect.host", |s| {
+            let Some(wire::Action::Redirect(redirect)) = &mut s.rules[2].then else { panic!() };
+            redirect.host = Some("a:1".into());
+        }),
+        ("rules[3].answer.body", |s| {
+            let Some(wire::Action::Answer(answer)) = &mut s.rules[3].then else { panic!() };
+            answer.body = "x".repeat(spec::ANSWER_BODY_BYTES_MAX + 1);
+        }),
+        ("rules[3].answer.status", |s| {
+            let Some(wire::Action::Answer(answer)) = &mut s.rules[3].then else { panic!() };
+            answer.status = 100;
         }),
         ("calls[1]", |s| s.calls[1] = String::new()),
         ("health.interval", |s| s.health.as_mut().unwrap().interval_nanos = 0),

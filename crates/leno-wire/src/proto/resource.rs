@@ -81,11 +81,14 @@ pub struct Rule {
     #[prost(message, optional, tag = "2")]
     pub when: Option<Match>,
     /// What happens.
-    #[prost(oneof = "Action", tags = "3, 4")]
+    #[prost(oneof = "Action", tags = "3, 4, 20, 21")]
     pub then: Option<Action>,
     /// Nanoseconds; unset: as the service says.
     #[prost(uint64, optional, tag = "5")]
     pub timeout_nanos: Option<u64>,
+    /// Unset: nothing.
+    #[prost(message, optional, tag = "22")]
+    pub change: Option<super::change::Change>,
 }
 
 /// `ActionSpec`.
@@ -97,6 +100,12 @@ pub enum Action {
     /// The service's own rules.
     #[prost(string, tag = "4")]
     Service(String),
+    /// Ask elsewhere.
+    #[prost(message, tag = "20")]
+    Redirect(super::change::Redirect),
+    /// This answer.
+    #[prost(message, tag = "21")]
+    Answer(super::change::Direct),
 }
 
 /// Targets by weight.

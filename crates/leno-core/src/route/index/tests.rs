@@ -44,7 +44,14 @@ impl Request {
 }
 
 fn rules(when: impl IntoIterator<Item = MatchSpec>) -> Vec<Rule> {
-    let rule = |when| Rule { name: "rule".into(), when, then: Then::NoRoute, timeout: None };
+    let rule = |when| Rule {
+        name: "rule".into(),
+        when,
+        then: Then::NoRoute,
+        timeout: None,
+        change: None,
+        answer: None,
+    };
     when.into_iter().map(rule).collect()
 }
 
