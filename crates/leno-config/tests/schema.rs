@@ -170,6 +170,7 @@ const PLACES: &[(&str, &str)] = &[
         "mesh: m\ngateway: {routes: [{path: /a, redirect: {FIELD}}]}\nservices: {web: {run: ./web}}\n",
     ),
     ("answer", "mesh: m\ngateway: {routes: [{path: /a, answer: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
+    ("mirror", "mesh: m\ngateway: {routes: [{to: web, mirror: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("target", "mesh: m\ngateway: {routes: [{to: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("health", "mesh: m\nservices: {web: {run: ./web, health: {FIELD}}}\n"),
     ("instance", "mesh: m\nservices: {web: {instances: [{FIELD}]}}\n"),

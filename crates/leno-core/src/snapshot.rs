@@ -16,7 +16,7 @@ use crate::route::{
     Unfit, decide, decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, Protocol, RuleSpec,
+    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, Mirror, Protocol, RuleSpec,
     ServiceSpec, TargetSpec, Transport, Via, World,
 };
 use crate::time::Duration;
@@ -55,6 +55,8 @@ pub struct Snapshot {
     gateway: Option<ListId>,
     /// The gateway's listeners.
     listeners: Vec<Arc<ListenerSpec>>,
+    /// The list of each target that gets copies of requests.
+    mirrors: BTreeMap<(ServiceId, Option<Label>), ListId>,
     /// The list that leads to the application beside this sidecar.
     local: Option<ListId>,
     /// What may leave the mesh.
@@ -102,6 +104,8 @@ pub enum Entry<'a> {
     Gateway,
     /// The mesh: a request for the application beside this sidecar.
     Inbound,
+    /// A copy of a request, for this service and version.
+    Mirror(&'a (ServiceId, Option<Label>)),
     /// An intercepted connection to this address: a virtual one names a service or an instance, any other itself.
     Address(SocketAddr),
 }
@@ -232,7 +236,7 @@ impl Snapshot {
     /// What may be spoken on a connection that enters at `entry`.
     pub fn expected(&self, entry: Entry<'_>) -> Expected {
         match entry {
-            Entry::Forward | Entry::Gateway => Expected::Http,
+            Entry::Forward | Entry::Gateway | Entry::Mirror(_) => Expected::Http,
             Entry::Dependency(_) | Entry::Inbound | Entry::Address(_) => {
                 let list = self.list(entry, b"").and_then(|list| self.lists.get(list.0 as usize));
                 list.map_or(Expected::Anything, |list| list.expected)
@@ -271,6 +275,7 @@ impl Snapshot {
             Entry::Dependency(service) => self.services.get(service).copied(),
             Entry::Gateway => self.gateway,
             Entry::Inbound => self.local,
+            Entry::Mirror(target) => self.mirrors.get(target).copied(),
             Entry::Address(address) => match self.target_at(address.ip())? {
                 Target::Service(service) => self.services.get(service).copied(),
                 Target::Instance(service, name) => {
@@ -290,7 +295,9 @@ impl Snapshot {
             Entry::Gateway => Then::NoRoute,
             // An application that remembers the address of a service which is gone must not be sent into nowhere.
             Entry::Address(address) if !is_virtual(address.ip()) => Then::Direct(address),
-            Entry::Address(_) | Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
+            Entry::Address(_) | Entry::Forward | Entry::Dependency(_) | Entry::Inbound | Entry::Mirror(_) => {
+                Then::NoSuchService
+            }
         };
         Decision { then, ..Decision::nowhere(ListId(u32::MAX)) }
     }
@@ -467,7 +474,33 @@ impl Build<'_> {
         ours.into_iter().map(|rule| self.rule(rule, world)).collect::<Vec<Rule>>().into()
     }
 
+    /// One rule-less list that leads to who gets copies, so that a copy is never copied again.
+    fn mirror(&mut self, mirror: &Mirror, world: &World) {
+        let key = (mirror.service.clone(), mirror.version.clone());
+        if self.snapshot.mirrors.contains_key(&key) {
+            return;
+        }
+        let name = match &mirror.version {
+            Some(version) => alloc::format!("{}@{version} (mirror)", mirror.service),
+            None => alloc::format!("{} (mirror)", mirror.service),
+        };
+        let target =
+            TargetSpec { service: mirror.service.clone(), version: mirror.version.clone(), weight: 1 };
+        let otherwise = self.split(&[target], world);
+        let list = self.add_list(RuleList {
+            name: name.into(),
+            rules: Rules::default(),
+            otherwise,
+            timeout: None,
+            expected: Expected::Http,
+        });
+        self.snapshot.mirrors.insert(key, list);
+    }
+
     fn rule(&mut self, rule: &RuleSpec, world: &World) -> Rule {
+        for mirror in rule.change.iter().flat_map(|change| &change.mirrors) {
+            self.mirror(mirror, world);
+        }
         let then = match &rule.then {
             ActionSpec::Split(targets) => self.split(targets, world),
             ActionSpec::Service(id) => {

@@ -23,7 +23,8 @@ mod template;
 pub use answer::{ANSWER_BODY_BYTES_MAX, Answer, Direct, REDIRECT_STATUSES, Redirect, Scheme};
 pub(crate) use change::ReplacementPiece;
 pub use change::{
-    CHANGED_PATH_BYTES_MAX, Change, FieldChanges, Fixed, PathChange, Replacement, ReplacementError,
+    CHANGED_PATH_BYTES_MAX, Change, FieldChanges, Fixed, MIRRORS_MAX, Mirror, PathChange, Replacement,
+    ReplacementError,
 };
 pub use cidr::{Cidr, CidrError};
 pub use format::{Format, FormatError, Piece, Scope, VARIABLES, Variable};

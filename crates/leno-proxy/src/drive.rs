@@ -22,7 +22,7 @@ use leno_core::time::{Duration, Instant};
 
 use crate::alarm::Alarm;
 use crate::body::{
-    Broken, Hop, Moved, PumpError, Request, RequestSink, ResponseSink, ResponseSource, Source, pump,
+    Broken, Copy, Hop, Moved, PumpError, Request, RequestSink, ResponseSink, ResponseSource, Source, pump,
 };
 use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
@@ -35,6 +35,7 @@ use crate::worker::Worker;
 mod change;
 mod learn;
 mod leave;
+mod mirror;
 mod reach;
 mod record;
 mod upload;
@@ -98,6 +99,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
             .then(|| change::UNFIT.to_owned());
         changed
     });
+    let mirrors = match &changed {
+        Some(changed) if !changed.mirrors.is_empty() => mirror::chosen(worker, &changed.mirrors, request),
+        _ => None,
+    };
     let call = head.method == b"POST" && grpc::is_call(head.fields);
     let inherited = request.time_left.map(|left| now.after(left));
     let mut drive = Drive {
@@ -116,6 +121,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         received: Moved::default(),
         leaving: leaving.as_ref(),
         changed: changed.as_deref(),
+        copy: mirrors.as_ref().map(|mirrors| &mirrors.body),
         why: leaving.as_ref().and_then(|leaving| leaving.why.clone()).or(unfit),
     };
     if call {
@@ -151,6 +157,9 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     if drive.exchange.record().reason == Some(Reason::DownstreamGone) {
         sink.cut(Reason::DownstreamGone);
     }
+    if let Some(mirrors) = &mirrors {
+        drive.mirror(mirrors);
+    }
     drive.finish(client);
 }
 
@@ -176,6 +185,8 @@ struct Drive<'a> {
     leaving: Option<&'a leave::Leave>,
     /// What rules make of it, if they change something.
     changed: Option<&'a Changed>,
+    /// Where a copy of its body goes.
+    copy: Option<&'a Rc<Copy>>,
     /// Why it is refused, in words, where there are more to say than the reason has.
     why: Option<String>,
 }
@@ -320,7 +331,8 @@ impl Drive<'_> {
         W: RequestSink,
     {
         let broken_off = Conversed { complete: false };
-        let (sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
+        let (mut sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
+        sent.copy = self.copy.cloned();
         let (sent, received) = (&sent, &received);
         received.call.set(self.call);
         let mut uploading = true;

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use leno_core::http1::is_authority;
+use leno_core::name::ServiceId;
 use leno_core::spec::{
     ANSWER_BODY_BYTES_MAX, ActionSpec, Answer, Change, Direct, FieldChanges, Fixed, Format, FormatError,
-    HostMatch, MatchSpec, PathChange, PathMatch, Pattern, REDIRECT_STATUSES, Redirect, Replacement, Scheme,
-    Scope, VARIABLES,
+    HostMatch, MIRRORS_MAX, MatchSpec, Mirror, PathChange, PathMatch, Pattern, REDIRECT_STATUSES, Redirect,
+    Replacement, Scheme, Scope, VARIABLES,
 };
 
-use super::fields::{ANSWER, HEADER_CHANGES, Kind, REDIRECT, REPLACING, REWRITE};
+use super::fields::{ANSWER, HEADER_CHANGES, Kind, MIRROR, REDIRECT, REPLACING, REWRITE};
 use super::matching::{one_form, pattern};
 use super::read::{Fields, Reader};
 use super::rules::RULES_MAX;
@@ -25,8 +26,10 @@ use crate::yaml::{Entry, Node, Value, short};
 pub(crate) fn change(
     fields: &mut Fields<'_>,
     when: Option<&MatchSpec>,
+    own: Option<&ServiceId>,
     reader: &mut Reader<'_>,
 ) -> Option<Arc<Change>> {
+    let mirror = fields.get("mirror");
     let (rewriting, request, response) =
         (fields.get("rewrite"), fields.get("request_headers"), fields.get("response_headers"));
     let when = when?;
@@ -40,12 +43,64 @@ pub(crate) fn change(
     if let Some(node) = response {
         change.response = header_changes(node, when, reader).unwrap_or_default();
     }
+    if let Some(node) = mirror {
+        change.mirrors = mirrors(node, own, reader);
+    }
     (!change.is_empty()).then(|| Arc::new(change))
+}
+
+fn mirrors(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Vec<Mirror> {
+    let items = match &node.value {
+        Value::List(_) => reader.list(node, "a list of services", MIRRORS_MAX),
+        _ => std::slice::from_ref(node),
+    };
+    let mut mirrors: Vec<Mirror> = Vec::new();
+    for item in items {
+        let Some(mirror) = mirror(item, own, reader) else { continue };
+        if mirrors.iter().any(|it| it.service == mirror.service && it.version == mirror.version) {
+            reader.error(Problem::error(item.span, "this mirror is given twice").hint("add the shares up"));
+        }
+        mirrors.push(mirror);
+    }
+    mirrors
+}
+
+fn mirror(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Option<Mirror> {
+    if let Value::Scalar(_) = &node.value {
+        let service = reader.service(node)?;
+        return Some(Mirror { service, version: None, share_ppm: Mirror::ALL_PPM });
+    }
+    let mut fields = reader.fields(node, &MIRROR)?;
+    let (service_node, version, percent) =
+        (fields.get("service"), fields.get("version"), fields.get("percent"));
+    let complete = fields.complete;
+    fields.finish();
+    let service = match (service_node, own) {
+        (Some(node), _) => reader.service(node),
+        (None, Some(own)) => Some(own.clone()),
+        (None, None) if !complete => None,
+        (None, None) => {
+            reader.error(Problem::error(node.span, "the mirror names no service").hint("add `service: …`"));
+            None
+        }
+    };
+    let version = match version {
+        None => None,
+        Some(node) => {
+            let text = reader.text(node, Kind::Version)?;
+            Some(reader.version_of(service.as_ref()?, text, node.span)?)
+        }
+    };
+    let share_ppm = match percent {
+        None => Mirror::ALL_PPM,
+        Some(node) => reader.number(node, Kind::Percent, value::percent)?,
+    };
+    Some(Mirror { service: service?, version, share_ppm })
 }
 
 /// Reports what says nothing in a route that answers by itself, at `answer`.
 pub(crate) fn sends_nothing(fields: &mut Fields<'_>, answer: &Entry, reader: &mut Reader<'_>) {
-    for name in ["rewrite", "request_headers", "timeout"] {
+    for name in ["rewrite", "request_headers", "mirror", "timeout"] {
         if let Some(entry) = fields.entry(name) {
             let message =
                 format!("`{name}` is about what is sent to a service, and this route sends nothing");

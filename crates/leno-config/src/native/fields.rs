@@ -5,8 +5,10 @@ mod gateway;
 mod matching;
 mod outside;
 
-pub(crate) use change::{ANSWER, HEADER_CHANGES, REDIRECT, REPLACING, REWRITE};
-use change::{ROUTE_ANSWER, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE};
+pub(crate) use change::{ANSWER, HEADER_CHANGES, MIRROR, REDIRECT, REPLACING, REWRITE};
+use change::{
+    ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
+};
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
@@ -94,6 +96,8 @@ pub(crate) enum Kind {
     Flag,
     /// A number from 1 to this.
     Count(u32),
+    /// More than 0, at most 100, with up to four digits after the point.
+    Percent,
     /// A number from one to the other.
     Between(u32, u32),
     /// A command: words as a shell splits them, or a list of words.
@@ -142,6 +146,7 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &HEADER_CHANGES,
     &REDIRECT,
     &ANSWER,
+    &MIRROR,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -236,6 +241,7 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_REWRITE,
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
+        ROUTE_MIRROR,
         ROUTE_TIMEOUT,
     ],
 };
@@ -395,6 +401,7 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_REWRITE,
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
+        ROUTE_MIRROR,
         ROUTE_TIMEOUT,
     ],
 };

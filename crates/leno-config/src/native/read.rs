@@ -474,6 +474,7 @@ impl Kind {
             Self::Weight => "a weight".into(),
             Self::Flag => "true or false".into(),
             Self::Count(max) => format!("a number from 1 to {max}"),
+            Self::Percent => "a share in percent, such as 5 or 0.1".into(),
             Self::Between(min, max) => format!("a number from {min} to {max}"),
             Self::Command => "a command".into(),
             Self::Folder => "a folder".into(),

@@ -47,7 +47,7 @@ pub(crate) fn of_gateway(routes: &Node, reader: &mut Reader<'_>) -> Vec<RuleSpec
             }
             Given::Nothing | Given::Several => None,
         };
-        rules.extend(placed(fields, index, matching, then, reader));
+        rules.extend(placed(fields, index, matching, then, None, reader));
     }
     finished(rules, reader)
 }
@@ -76,7 +76,7 @@ pub(crate) fn of_service(
             }
             Given::Nothing | Given::Several => None,
         };
-        rules.extend(placed(fields, index, matching, then, reader));
+        rules.extend(placed(fields, index, matching, then, Some(own), reader));
     }
     for placed in rules.iter().filter(|placed| opaque && looks_at_requests(&placed.rule)) {
         let problem = Problem::warning(placed.span, "this route never matches");
@@ -146,6 +146,7 @@ fn placed(
     index: usize,
     when: Option<MatchSpec>,
     then: Option<ActionSpec>,
+    own: Option<&ServiceId>,
     reader: &mut Reader<'_>,
 ) -> Option<Placed> {
     let name_node = fields.get("name");
@@ -153,7 +154,7 @@ fn placed(
         name_node.map(|node| reader.parsed(node, Kind::Name, |text| value::label(text, "a route's name")));
     let timeout = fields.get("timeout").and_then(|node| reader.parsed(node, Kind::Duration, value::duration));
     let errors = reader.problems.errors();
-    let change = change::change(&mut fields, when.as_ref(), reader);
+    let change = change::change(&mut fields, when.as_ref(), own, reader);
     let span = fields.span;
     fields.finish();
     if reader.problems.errors() > errors {

@@ -120,6 +120,7 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Weight => json!({"type": "integer", "minimum": 0, "maximum": WEIGHT_MAX}),
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Count(max) => json!({"type": "integer", "minimum": 1, "maximum": max}),
+        Kind::Percent => json!({"type": "number", "minimum": 0, "maximum": 100}),
         Kind::Between(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Command => json!({"anyOf": [
             {"type": "string"},
@@ -172,6 +173,7 @@ fn written(kind: &Kind) -> String {
         Kind::Weight => "weight".into(),
         Kind::Flag => "`true` or `false`".into(),
         Kind::Count(max) => format!("1 to {max}"),
+        Kind::Percent => "percent".into(),
         Kind::Between(min, max) => format!("{min} to {max}"),
         Kind::Command => "command".into(),
         Kind::Folder => "folder".into(),

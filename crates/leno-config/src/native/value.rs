@@ -133,6 +133,29 @@ fn scaled(number: &str, scale: u128) -> Option<u128> {
     Some(whole * scale + part * scale / 10_u128.pow(fraction.len() as u32))
 }
 
+/// A share in percent, as parts of a million: `100`, `5`, `0.1`.
+pub(crate) fn percent(text: &str) -> Result<u32, Wrong> {
+    const HINT: &str = "more than 0 and at most 100, such as 5 or 0.1";
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str, most: usize| text.len() <= most && text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty()
+        || !digits(whole, 3)
+        || !digits(fraction, 4)
+        || fraction.is_empty() == number.contains('.')
+    {
+        return Err(wrong(format!("\"{}\" is not a share in percent", short(text))).hint(HINT));
+    }
+    let parts = format!("{whole}{fraction:0<4}").parse::<u32>().unwrap_or(u32::MAX);
+    if !(1..=1_000_000).contains(&parts) {
+        return Err(wrong(format!("{} is out of range for a share in percent", short(text))).hint(HINT));
+    }
+    if text != number {
+        return Err(wrong(format!("\"{}\" is not a share in percent", short(text))).instead(number));
+    }
+    Ok(parts)
+}
+
 /// A whole number in `min..=max`; `what` it is, for the message.
 pub(crate) fn number(text: &str, what: &str, min: u32, max: u32) -> Result<u32, Wrong> {
     let digits = text.strip_prefix('-').unwrap_or(text);

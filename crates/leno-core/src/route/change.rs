@@ -14,7 +14,7 @@ use crate::edit::Edits;
 use crate::head::RequestHead;
 use crate::http1::{is_authority, is_target};
 use crate::spec::{
-    Answer, CHANGED_PATH_BYTES_MAX, FieldChanges, Format, MatchSpec, PathChange, PathMatch, Redirect,
+    Answer, CHANGED_PATH_BYTES_MAX, FieldChanges, Format, MatchSpec, Mirror, PathChange, PathMatch, Redirect,
     ReplacementPiece, Scheme, Variable,
 };
 
@@ -47,6 +47,8 @@ pub struct Changed {
     pub answer: Option<Arc<Answer>>,
     /// Where it sends the client.
     pub location: Vec<u8>,
+    /// Who gets a copy.
+    pub mirrors: Vec<Mirror>,
     /// The rules that have changed something: the number of each in its list.
     pub by: Vec<(ListId, u32)>,
 }
@@ -105,6 +107,7 @@ impl Changed {
                     None => {}
                 }
                 changed.answer.clone_from(&rule.answer);
+                changed.mirrors.extend_from_slice(&change.mirrors);
                 let path = change.path.as_ref().map(|path| changed_path(path, &rule.when, now.path));
                 if let Some(path) = path.transpose()? {
                     changed.rewritten.path = Some(path);

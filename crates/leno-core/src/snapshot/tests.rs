@@ -2,7 +2,7 @@ use alloc::vec;
 
 use super::*;
 use crate::head::Fields;
-use crate::spec::{GatewaySpec, ListenerSpec, MatchSpec, PathMatch, Protocol, SourceMatch};
+use crate::spec::{Change, GatewaySpec, ListenerSpec, MatchSpec, Mirror, PathMatch, Protocol, SourceMatch};
 
 fn service(name: &str) -> KnownService {
     KnownService {
@@ -255,4 +255,35 @@ fn rules_for_other_callers_are_not_in_a_callers_snapshot() {
     assert_eq!(decided("cart").as_deref(), Some("of-cart"));
     assert_eq!(decided("ops/tool").as_deref(), Some("of-ops"));
     assert_eq!(decided("user").as_deref(), Some("others"));
+}
+
+#[test]
+fn a_copy_goes_to_its_target_by_no_rule() {
+    let mut world = world(&["product", "shadow"]);
+    let id = |name: &str| ServiceId::parse(name).unwrap();
+    let rule = |to: &str, mirrors| RuleSpec {
+        name: "r".into(),
+        when: MatchSpec::default(),
+        then: ActionSpec::Split(vec![TargetSpec { service: id(to), version: None, weight: 1 }]),
+        timeout: None,
+        change: Some(Arc::new(Change { mirrors, ..Change::default() })),
+    };
+    let mirror = |service: &str| Mirror { service: id(service), version: None, share_ppm: 1 };
+    world.services.get_mut(&id("product")).unwrap().spec.rules =
+        vec![rule("product", vec![mirror("shadow"), mirror("gone")])];
+    // Who gets copies copies nothing itself.
+    world.services.get_mut(&id("shadow")).unwrap().spec.rules = vec![rule("product", vec![mirror("shadow")])];
+    let snapshot = Snapshot::build(&world, None);
+    let decision = snapshot.decide(Entry::Forward, &get("product", "/"));
+    assert!(decision.changed);
+    let target = (id("shadow"), None);
+    let copy = snapshot.decide(Entry::Mirror(&target), &get("product", "/"));
+    assert_eq!((snapshot.list_name(copy.list), copy.rule, copy.changed), ("shadow (mirror)", None, false));
+    let Then::Split(split) = copy.then else { panic!("{copy:?}") };
+    let (backend, _) = snapshot.splits[split.0 as usize].targets[0];
+    assert_eq!(&*snapshot.backend(backend).unwrap().name, "shadow");
+    for unknown in ["gone", "never"] {
+        let copy = snapshot.decide(Entry::Mirror(&(id(unknown), None)), &get("product", "/"));
+        assert_eq!(copy.then, Then::NoSuchService);
+    }
 }

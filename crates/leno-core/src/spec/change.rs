@@ -10,6 +10,7 @@ use super::format::Format;
 use super::pattern::Pattern;
 use crate::head::FieldId;
 use crate::http1::is_token;
+use crate::name::{Label, ServiceId};
 
 /// Longest path that a rule can make, with its query, in bytes: what is accepted of a client. A request that would be
 /// longer is refused.
@@ -27,6 +28,27 @@ pub struct Change {
     pub request: FieldChanges,
     /// Headers of the answer, also of one that Leno makes itself.
     pub response: FieldChanges,
+    /// Who gets a copy of the request, as it is sent; at most [`MIRRORS_MAX`]. What becomes of a copy changes nothing.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// Most copies of one request that one rule can make.
+pub const MIRRORS_MAX: usize = 4;
+
+/// Who gets a copy of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The service, whatever its own rules say: a copy is copied no further.
+    pub service: ServiceId,
+    /// Only endpoints of this version.
+    pub version: Option<Label>,
+    /// Of how many requests of a million.
+    pub share_ppm: u32,
+}
+
+impl Mirror {
+    /// Of every request.
+    pub const ALL_PPM: u32 = 1_000_000;
 }
 
 /// Another path.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use leno_core::http1::is_authority;
 use leno_core::spec::{self, Fixed, Format, PathMatch, Pattern, Replacement, Scope};
 
-use super::{WireError, bad, check_path, list, port_number};
+use super::{WireError, bad, check_path, id, list, optional_label, port_number};
 use crate::proto::change as wire;
 use crate::proto::resource::Action;
 
@@ -23,6 +23,15 @@ impl From<&spec::Change> for wire::Change {
             host: spec.host.as_ref().map(ToString::to_string),
             request: fields(&spec.request),
             response: fields(&spec.response),
+            mirrors: spec
+                .mirrors
+                .iter()
+                .map(|mirror| wire::Mirror {
+                    service: mirror.service.to_string(),
+                    version: mirror.version.as_ref().map(String::from).unwrap_or_default(),
+                    share_ppm: mirror.share_ppm,
+                })
+                .collect(),
         }
     }
 }
@@ -73,6 +82,24 @@ pub(super) fn change(message: wire::Change, when: &spec::MatchSpec) -> Result<sp
         host: message.host.map(|host| authority("change.host", host)).transpose()?,
         request: fields("change.request", message.request, &parts)?,
         response: fields("change.response", message.response, &parts)?,
+        mirrors: mirrors(message.mirrors)?,
+    })
+}
+
+fn mirrors(messages: Vec<wire::Mirror>) -> Result<Vec<spec::Mirror>, WireError> {
+    const FIELD: &str = "change.mirrors";
+    if messages.len() > spec::MIRRORS_MAX {
+        return Err(bad(FIELD, format!("are more than {}", spec::MIRRORS_MAX)));
+    }
+    list(FIELD, messages, |mirror| {
+        if !(1..=spec::Mirror::ALL_PPM).contains(&mirror.share_ppm) {
+            return Err(bad("share_ppm", format!("{} is not from 1 to a million", mirror.share_ppm)));
+        }
+        Ok(spec::Mirror {
+            service: id("service", &mirror.service)?,
+            version: optional_label("version", &mirror.version)?,
+            share_ppm: mirror.share_ppm,
+        })
     })
 }
 

@@ -45,6 +45,10 @@ fn full_change() -> spec::Change {
             add: vec![("x-c".into(), format("{{c}}"))],
         },
         response: spec::FieldChanges { remove: vec!["server".into()], ..spec::FieldChanges::default() },
+        mirrors: vec![
+            spec::Mirror { service: service("shop/new"), version: Some(label("v2")), share_ppm: 5_000 },
+            spec::Mirror { service: service("log"), version: None, share_ppm: spec::Mirror::ALL_PPM },
+        ],
     }
 }
 
@@ -346,6 +350,9 @@ fn a_wrong_field_is_named() {
         }),
         ("rules[0].change.response.remove[0].name", |s| {
             s.rules[0].change.as_mut().unwrap().response.as_mut().unwrap().remove[0] = "host".into();
+        }),
+        ("rules[0].change.mirrors[1].share_ppm", |s| {
+            s.rules[0].change.as_mut().unwrap().mirrors[1].share_ppm = 0;
         }),
         ("rules[1].change.path", |s| {
             let whole = proto::change::PathChange::Whole("/{id}".into());

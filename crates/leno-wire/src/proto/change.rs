@@ -23,6 +23,26 @@ pub struct Change {
     #[prost(message, optional, tag = "6")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<FieldChanges>,
+    /// Who gets a copy.
+    #[prost(message, repeated, tag = "7")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<Mirror>,
+}
+
+/// `Mirror`.
+#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// `NAMESPACE/NAME`.
+    #[prost(string, tag = "1")]
+    pub service: String,
+    /// Empty: every version.
+    #[prost(string, tag = "2")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Of how many requests of a million.
+    #[prost(uint32, tag = "3")]
+    pub share_ppm: u32,
 }
 
 /// `PathChange`.

@@ -9,6 +9,7 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod matching;
+mod mirror;
 #[path = "../http2/origin.rs"]
 #[allow(dead_code, reason = "another test uses the rest")]
 mod origin;

@@ -33,10 +33,40 @@ pub(super) const ROUTE_ANSWER: Field = field(
     "Answers with this status, or with what the map says.",
 );
 
+pub(super) const ROUTE_MIRROR: Field = field(
+    "mirror",
+    MIRROR_FORMS,
+    Without::Means("nobody gets a copy"),
+    "Who gets a copy of each request, or of a share of them. What becomes of a copy changes nothing for the client.",
+);
+
+const MIRROR_FORMS: Kind = Kind::Either(&[Kind::Service, Kind::Object(&MIRROR), Kind::List(&MIRROR_FORM)]);
+const MIRROR_FORM: Kind = Kind::Either(&[Kind::Service, Kind::Object(&MIRROR)]);
 const REWRITE_FORMS: Kind = Kind::Either(&[Kind::Path, Kind::Object(&REWRITE)]);
 const ANSWER_FORMS: Kind = Kind::Either(&[ANSWER_STATUS, Kind::Object(&ANSWER)]);
 /// Statuses of an answer; 101 and the other interim ones are no answer.
 const ANSWER_STATUS: Kind = Kind::Between(200, 599);
+
+/// Who gets copies.
+pub(crate) static MIRROR: Shape = Shape {
+    name: "mirror",
+    doc: "Instances that get copies of requests.",
+    fields: &[
+        field(
+            "service",
+            Kind::Service,
+            Without::Means("the service that the route belongs to"),
+            "The service; a gateway's mirror needs it. Its own routes are not asked.",
+        ),
+        field("version", Kind::Version, Without::Means("any version"), "Only instances of this version."),
+        field(
+            "percent",
+            Kind::Percent,
+            Without::Value("100"),
+            "The share of the requests that is copied, such as 5 or 0.1; chosen by chance.",
+        ),
+    ],
+};
 
 /// What is sent instead.
 pub(crate) static REWRITE: Shape = Shape {
