@@ -128,6 +128,31 @@ services:
 }
 
 #[test]
+fn health_is_asked_in_the_protocol_of_the_service() {
+    let mesh = parse(
+        "mesh: shop\nservices:\n\
+         \x20 a: {run: ./a, health: /up}\n\
+         \x20 b: {protocol: http2, run: ./b, health: /up}\n\
+         \x20 c: {protocol: grpc, run: ./c, health: {http: /up, interval: 5s}}\n\
+         \x20 d: {protocol: grpc, run: ./d, health: grpc}\n\
+         \x20 e: {run: ./e, health: {grpc: shop.Cart}}\n",
+    );
+    let probes: Vec<&Probe> =
+        mesh.services.iter().map(|service| &service.spec.health.as_ref().unwrap().probe).collect();
+    let path = || "/up".to_owned();
+    assert_eq!(
+        probes,
+        [
+            &Probe::Http(path()),
+            &Probe::Http2(path()),
+            &Probe::Http2(path()),
+            &Probe::Grpc(String::new()),
+            &Probe::Grpc("shop.Cart".into())
+        ]
+    );
+}
+
+#[test]
 fn defaults() {
     let mesh = parse("mesh: shop\ngateway: {routes: [{to: web}]}\nservices:\n  web: {run: ./web}\n");
     assert_eq!((mesh.trust_domain.as_str(), mesh.namespace.as_str()), ("shop.mesh", "default"));

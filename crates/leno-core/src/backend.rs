@@ -285,7 +285,14 @@ impl Backend {
             shares,
             turns,
             endpoints,
-            budget: before.map_or_else(Budget::default, |backend| backend.budget.clone()),
+            budget: match before {
+                None => Budget::new(spec.budget),
+                Some(before) => {
+                    let mut budget = before.budget.clone();
+                    budget.configure(spec.budget);
+                    budget
+                }
+            },
             without: if spec.by_names { NoEndpoint::Unresolved } else { NoEndpoint::Empty },
         }
     }

@@ -6,8 +6,9 @@
 //!   new ──────────────► Picking ───────────► Dialing ───────► Waiting ───────────────► Streaming ──► Done
 //!    │ no route            ▲  │ no endpoint    │ failed          │ ended early             │ ended      ▲
 //!    └────► Reply          │  └──► Reply       │                 │                         └────────────┤
-//!             │            └───── retry? ◄─────┴─────────────────┘                                      │
-//!             └─────────────────────────────── no ──────► Reply (Ending) ───────────────────────────────┘
+//!             │            ├───── retry? ◄─────┴─────────────────┘                                      │
+//!             │         Pausing     │                                                                   │
+//!             └─────────────────────┴───────── no ──────► Reply (Ending) ───────────────────────────────┘
 //! ```
 //!
 //! Call order: [`Exchange::new`], then again and again: take every [`Exchange::poll_action`], do it, hand the result
@@ -18,9 +19,13 @@
 //! its body is gone), an attempt that provably had no effect (no connection, or the peer says that the application
 //! saw no byte) is repeated on another endpoint whatever the method; one that may have had an effect only when the
 //! method is idempotent (RFC 9110 §9.2.2). Both draw from the backend's retry budget, connection failures excepted:
-//! they cost the endpoint nothing.
+//! they cost the endpoint nothing. What is configured ([`Tries`]) may widen that: to answers that are held back until it is
+//! known whether another attempt is made ([`Exchange::wants_another`]), to other methods, to more attempts with waits
+//! between them. What provably had no effect is tried again whatever is configured, as long as attempts are left.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
+use alloc::sync::Arc;
 
 use crate::backend::{Choice, Endpoint, NoEndpoint, Outcome, Permit};
 use crate::grpc::Status;
@@ -28,13 +33,31 @@ use crate::reason::Reason;
 use crate::route::{BackendId, Decision, Then};
 use crate::time::{Duration, Instant};
 
-/// Attempts per request, the first included (Istio's default is 3).
-pub const ATTEMPTS_MAX: usize = 3;
+mod policy;
+mod record;
+mod talk;
+mod tries;
+
+pub use policy::{RETRIED_HEADER, SPENT_REMEMBERED, is_spent};
+pub use record::{Attempt, NoRetry, Record};
+pub use talk::{Action, AppSaw, ConnectFailure, Ending, Input};
+use tries::Plan;
+pub use tries::Tries;
+
+/// Attempts per request without configuration, the first included (Istio's default is 3).
+pub const ATTEMPTS: usize = 3;
+/// Attempts per request that can be configured. More would be load, not help: Kuma's default of 5 retries fits.
+pub const ATTEMPTS_MAX: usize = 10;
 /// How long one connection attempt may take: TCP and, between sidecars, TLS. Linkerd allows 1 s, Envoy 5 s; within
 /// one mesh 2 s is far beyond a healthy handshake and leaves time for another endpoint.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an exchange may make no progress in either direction (Envoy's stream idle timeout).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a connection may take to be made where nothing limits it: what Linux gives up after, too.
+pub const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(127);
+/// Time that a connection needs at the least: TCP and TLS within one machine. With less left before the deadline none is
+/// begun.
+pub const CONNECT_TIME_MIN: Duration = Duration::from_millis(1);
 
 /// One request.
 #[derive(Debug)]
@@ -62,6 +85,8 @@ pub struct Exchange {
     permit: Option<Permit>,
     /// What is known over all attempts; told to a caller that may want to try elsewhere.
     app_saw: AppSaw,
+    /// What is configured about its attempts, if anything is.
+    plan: Option<Box<Plan>>,
     record: Record,
 }
 
@@ -71,141 +96,18 @@ enum State {
     Dialing,
     Waiting,
     Streaming,
+    /// Until the next attempt.
+    Pausing,
     /// The client is being told that it failed, or the attempt is being cut.
     Ending,
     Done,
 }
 
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// There is an endpoint, with a place on it.
-    Picked(Permit),
-    /// There is none.
-    NoEndpoint(NoEndpoint),
-    /// The connection is there. The shell now sends the head and streams the body.
-    Connected {
-        /// It had been used before: it may have died since without anybody noticing.
-        reused: bool,
-    },
-    /// There is no connection.
-    ConnectFailed(ConnectFailure),
-    /// Some of the request's body was taken from the client, so the request cannot be sent again.
-    BodyTaken,
-    /// A final response head came.
-    Response {
-        /// Its status.
-        status: u16,
-    },
-    /// The attempt is over.
-    UpstreamEnded(Ending),
-    /// The client is gone.
-    DownstreamGone,
-    /// The rest of the client's request is not what its head announced.
-    RequestMalformed,
-    /// [`Exchange::poll_timeout`] has passed.
-    Timeout,
-}
-
-/// Why there is no connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// Refused, unreachable, or broken while connecting.
-    Refused,
-    /// Not in time.
-    TimedOut,
-    /// The other end is not who it should be, or does not accept us.
-    Tls,
-    /// The endpoint is at one of its limits.
-    Overload,
-}
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// With a complete response, relayed to its last byte.
-    Complete,
-    /// Early: closed, reset, or given up by the other side.
-    Early {
-        /// Whether the application may have seen some of the request.
-        app_saw: AppSaw,
-        /// What to tell the client if there is no other attempt.
-        reason: Reason,
-    },
-}
-
-/// What is known of an application behind a failed attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AppSaw {
-    /// Provably no byte of the request.
-    Nothing,
-    /// Possibly some of it.
-    Maybe,
-}
-
-/// What to do now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Ask the backends for an endpoint; the ones in [`Exchange::tried`] are to be avoided. When `retry` is set, the
-    /// backend's budget has to allow it: answer [`Input::NoEndpoint`] with [`NoEndpoint::AllTried`] when it does not.
-    Pick {
-        /// Where to look.
-        choice: Choice,
-        /// Take one retry from the budget first.
-        budget: bool,
-    },
-    /// Connect to the picked endpoint.
-    Dial,
-    /// Send the request head and stream its body, await the response head.
-    Send,
-    /// Relay the response head and stream its body.
-    Relay,
-    /// Answer the client: nothing has been sent to it yet.
-    Reply(Reason),
-    /// Give the client the answer that the rule has.
-    Answer,
-    /// End the attempt; the client got a part of the answer and must see that the rest is missing.
-    Cut(Reason),
-    /// Everything is over: read the record.
-    Finish,
-}
-
-/// What is known of one request when it is over. The only source of access log, metrics and traces.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// When its head had arrived.
-    pub started: Instant,
-    /// When it was over.
-    pub finished: Instant,
-    /// Which rule decided.
-    pub decision: Decision,
-    /// The attempts made, in order.
-    attempts: [Option<Attempt>; ATTEMPTS_MAX],
-    /// How many there are.
-    attempts_made: usize,
-    /// The status that the client got; 499 when it left before it got one.
-    pub status: u16,
-    /// Why it failed, if Leno ended it.
-    pub reason: Option<Reason>,
-    /// How it ended, if it is a call of gRPC.
-    pub grpc: Option<Status>,
-}
-
-/// One try at one endpoint.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// Where.
-    pub endpoint: Rc<Endpoint>,
-    /// When it was picked.
-    pub started: Instant,
-    /// Why it failed, if it did.
-    pub failed: Option<Reason>,
-}
-
 impl Exchange {
-    /// Begins a request. `deadline` is what is left of a caller's own deadline; the route's timeout may only shorten it.
+    /// Begins a request. `deadline` is what is left of a caller's own deadline; the route's timeout may only shorten it, and
+    /// one of 0 is none.
     pub fn new(decision: Decision, idempotent: bool, deadline: Option<Instant>, now: Instant) -> Self {
-        let routed = decision.timeout.map(|timeout| now.after(timeout));
+        let routed = decision.timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| now.after(timeout));
         let deadline = match (routed, deadline) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -223,16 +125,8 @@ impl Exchange {
             progress: now,
             permit: None,
             app_saw: AppSaw::Nothing,
-            record: Record {
-                started: now,
-                finished: now,
-                decision,
-                attempts: [const { None }; ATTEMPTS_MAX],
-                attempts_made: 0,
-                status: 0,
-                reason: None,
-                grpc: None,
-            },
+            plan: None,
+            record: Record::new(decision, now),
         };
         match decision.then {
             Then::Split(split) => {
@@ -253,7 +147,20 @@ impl Exchange {
             // `decide` never answers List; if it did, there would be no route.
             Then::NoRoute | Then::List(_) => exchange.reply(Reason::NoRoute),
         }
+        if let Some(deadline) = deadline
+            && deadline <= now
+            && exchange.state == State::Picking
+        {
+            exchange.reply(Reason::OutOfTime);
+        }
         exchange
+    }
+
+    /// Says what is configured about the attempts, before anything else happens. `seed` is what the waits between them
+    /// follow from.
+    #[cold]
+    pub fn follow(&mut self, tries: &Arc<Tries>, seed: u64) {
+        self.plan = Some(Box::new(Plan::new(tries.clone(), seed)));
     }
 
     /// Tells the machine what happened. Inputs that can no longer matter (a timeout that lost a race, an ending
@@ -268,6 +175,13 @@ impl Exchange {
             (_, Input::BodyTaken) => self.replayable = false,
             (State::Picking, Input::Picked(permit)) => self.picked(permit, now),
             (State::Picking, Input::NoEndpoint(why)) => self.no_endpoint(why),
+            (State::Picking | State::Pausing, Input::OverBudget) => self.over_budget(),
+            (State::Dialing, Input::Connecting) => {
+                if self.is_short_of_time(now) {
+                    self.fail_attempt(Reason::OutOfTime, Some(NoRetry::Deadline));
+                    self.reply(Reason::OutOfTime);
+                }
+            }
             (State::Dialing, Input::Connected { .. }) => {
                 self.connect_deadline = None;
                 self.state = State::Waiting;
@@ -283,6 +197,14 @@ impl Exchange {
                 self.state = State::Streaming;
                 self.action = Some(Action::Relay);
             }
+            (State::Waiting, Input::Withheld { status }) => {
+                self.report(Outcome::Reached, now);
+                self.app_saw = AppSaw::Maybe;
+                if let Some(attempt) = self.record.last() {
+                    (attempt.status, attempt.failed) = (status, Some(Reason::AnswerRetried));
+                }
+                self.again(Reason::AnswerRetried, false, now);
+            }
             (State::Waiting, Input::UpstreamEnded(Ending::Early { app_saw, reason })) => {
                 self.ended_early(app_saw, reason, now);
             }
@@ -297,20 +219,28 @@ impl Exchange {
                 if self.record.status == 0 {
                     self.record.status = Reason::DownstreamGone.status();
                 }
-                self.fail_attempt(Reason::DownstreamGone);
+                self.fail_attempt(Reason::DownstreamGone, None);
                 self.finish(now);
             }
             (State::Streaming | State::Ending, Input::RequestMalformed) => self.cut(Reason::RequestMalformed),
             (_, Input::RequestMalformed) => {
-                self.fail_attempt(Reason::RequestMalformed);
+                self.fail_attempt(Reason::RequestMalformed, None);
                 self.reply(Reason::RequestMalformed);
             }
             (_, Input::Timeout) => self.timed_out(now),
             // The shell's result of an action that a timeout or a gone client has overtaken.
             (
-                State::Picking | State::Dialing | State::Waiting | State::Streaming | State::Ending,
+                State::Picking
+                | State::Dialing
+                | State::Waiting
+                | State::Streaming
+                | State::Pausing
+                | State::Ending,
                 Input::Picked(_)
                 | Input::NoEndpoint(_)
+                | Input::OverBudget
+                | Input::Connecting
+                | Input::Withheld { .. }
                 | Input::Connected { .. }
                 | Input::ConnectFailed(_)
                 | Input::Response { .. }
@@ -333,6 +263,9 @@ impl Exchange {
         }
         if self.tunnel {
             return None;
+        }
+        if let Some(plan) = &self.plan {
+            return self.poll_planned(plan);
         }
         let idle =
             (!self.silence_allowed).then_some((self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout));
@@ -374,7 +307,7 @@ impl Exchange {
         self.progress = now;
     }
 
-    /// When the whole exchange must be over, to be told to the next hop.
+    /// When the whole exchange must be over.
     pub const fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -394,13 +327,13 @@ impl Exchange {
         self.app_saw
     }
 
-    /// Keys of the endpoints tried so far.
-    pub fn tried(&self) -> ([u64; ATTEMPTS_MAX], usize) {
-        let mut keys = [0; ATTEMPTS_MAX];
+    /// Keys of the endpoints tried so far, where nothing is configured about attempts.
+    pub fn tried(&self) -> ([u64; ATTEMPTS], usize) {
+        let mut keys = [0; ATTEMPTS];
         for (key, attempt) in keys.iter_mut().zip(self.record.attempts()) {
             *key = attempt.endpoint.key;
         }
-        (keys, self.record.attempts_made)
+        (keys, self.record.attempts_made().min(ATTEMPTS))
     }
 
     /// The record; complete after [`Action::Finish`].
@@ -414,26 +347,47 @@ impl Exchange {
     }
 
     fn picked(&mut self, permit: Permit, now: Instant) {
-        let attempt = Attempt { endpoint: permit.endpoint().clone(), started: now, failed: None };
-        match self.record.attempts.get_mut(self.record.attempts_made) {
-            Some(slot) => *slot = Some(attempt),
-            None => return self.reply(Reason::ConnectFailed),
+        let endpoint = permit.endpoint().clone();
+        let attempt = Attempt { endpoint, started: now, status: 0, failed: None };
+        if !self.record.begin(attempt) {
+            return self.reply(Reason::ConnectFailed);
         }
-        self.record.attempts_made += 1;
+        let mut connect = Some(CONNECT_TIMEOUT);
+        if let Some(plan) = &mut self.plan {
+            plan.tried.push(permit.endpoint().key);
+            plan.try_deadline = plan.tries.try_timeout.map(|timeout| now.after(timeout));
+            connect = plan.tries.connect_timeout;
+        }
         self.permit = Some(permit);
-        self.connect_deadline = Some(now.after(CONNECT_TIMEOUT));
+        self.connect_deadline = connect.map(|timeout| now.after(timeout));
         self.state = State::Dialing;
         self.action = Some(Action::Dial);
     }
 
     fn no_endpoint(&mut self, why: NoEndpoint) {
-        // When attempts were made, the client learns why the last one failed, not that there is no further one.
-        let last = self.record.attempts().last().and_then(|attempt| attempt.failed);
-        self.reply(last.unwrap_or(match why {
+        let none = match why {
             NoEndpoint::Empty => Reason::NoEndpoint,
             NoEndpoint::Unresolved => Reason::NameNotResolved,
             NoEndpoint::Unhealthy | NoEndpoint::AllTried => Reason::NoHealthyEndpoint,
-        }));
+        };
+        self.no_attempt(NoRetry::NoEndpoint, none);
+    }
+
+    fn over_budget(&mut self) {
+        self.no_attempt(NoRetry::Budget, Reason::NoHealthyEndpoint);
+    }
+
+    /// There is no further attempt. When some were made, the client learns why the last one failed, not that there is no
+    /// further one.
+    fn no_attempt(&mut self, why: NoRetry, first: Reason) {
+        let Some(last) = self.record.last() else { return self.reply(first) };
+        let (reason, status) = (last.failed.unwrap_or(first), last.status);
+        self.record.no_retry = Some(why);
+        self.reply(reason);
+        if reason == Reason::AnswerRetried && !self.call {
+            // The answer itself is gone; its status is not.
+            self.record.status = status;
+        }
     }
 
     fn connect_failed(&mut self, why: ConnectFailure, now: Instant) {
@@ -447,7 +401,7 @@ impl Exchange {
         if why != ConnectFailure::Overload {
             self.report(Outcome::Unreachable, now);
         }
-        self.retry_or_reply(reason, false);
+        self.retry_or_reply(AppSaw::Nothing, reason, false, now);
     }
 
     fn ended_early(&mut self, app_saw: AppSaw, reason: Reason, now: Instant) {
@@ -458,44 +412,117 @@ impl Exchange {
         if app_saw == AppSaw::Nothing && reason == Reason::ConnectFailed {
             self.report(Outcome::Unreachable, now);
         }
-        // The peer's clock and ours measure the same deadline: what is too late there is too late here.
-        // A request that cannot be said to one peer cannot be said to another one.
-        let worth_it =
-            !matches!(reason, Reason::RequestTimeout | Reason::RequestMalformed | Reason::Unsupported);
-        if worth_it && self.replayable && (app_saw == AppSaw::Nothing || self.idempotent) {
-            self.retry_or_reply(reason, true);
-        } else {
-            self.fail_attempt(reason);
-            self.reply(reason);
-        }
+        // The peer knows the attempt's deadline only; there may be time for another one.
+        let of_attempt = self.plan.as_ref().is_some_and(|plan| plan.try_deadline.is_some());
+        let too_late = self.deadline.is_some_and(|deadline| deadline <= now.after(CONNECT_TIME_MIN));
+        let reason = match reason {
+            Reason::RequestTimeout if !too_late && of_attempt => Reason::TryTimeout,
+            reason => reason,
+        };
+        self.retry_or_reply(app_saw, reason, true, now);
     }
 
-    fn retry_or_reply(&mut self, reason: Reason, budget: bool) {
-        self.fail_attempt(reason);
-        let backend = self.permit.take().map(|permit| permit.backend());
-        match backend {
-            Some(backend) if self.record.attempts_made < ATTEMPTS_MAX && self.replayable => {
-                self.state = State::Picking;
-                let choice = match self.record.decision.then {
-                    Then::Direct(address) => Choice::Direct(address),
-                    _ => Choice::Backend(backend),
-                };
-                self.action = Some(Action::Pick { choice, budget });
+    fn retry_or_reply(&mut self, app_saw: AppSaw, reason: Reason, budget: bool, now: Instant) {
+        if let Err(why) = self.may_repeat(app_saw, reason) {
+            self.fail_attempt(reason, Some(why));
+            return self.reply(reason);
+        }
+        self.fail_attempt(reason, None);
+        let made = self.record.attempts_made();
+        if let Some(plan) = &mut self.plan {
+            // What cost the endpoint nothing goes to another one at once, unless it has already been to one.
+            let at_once = app_saw == AppSaw::Nothing && made == 1;
+            plan.wait = if at_once { Duration::ZERO } else { plan.backoff(made) };
+            let resume = now.after(plan.wait + CONNECT_TIME_MIN);
+            if self.deadline.is_some_and(|deadline| deadline < resume) {
+                self.fail_attempt(reason, Some(NoRetry::Deadline));
+                return self.reply(reason);
             }
-            _ => self.reply(reason),
+        }
+        self.again(reason, budget, now);
+    }
+
+    /// Whether a failed attempt may be followed by another one, as far as that does not depend on time and budget.
+    fn may_repeat(&self, app_saw: AppSaw, reason: Reason) -> Result<(), NoRetry> {
+        match reason {
+            // The peer's clock and ours measure the same deadline: what is too late there is too late here.
+            Reason::RequestTimeout | Reason::OutOfTime => return Err(NoRetry::Deadline),
+            // A request that cannot be said to one peer cannot be said to another one.
+            Reason::RequestMalformed | Reason::Unsupported => return Err(NoRetry::NotAsked),
+            _ => {}
+        }
+        let mut attempts = ATTEMPTS;
+        if let Some(plan) = &self.plan {
+            attempts = plan.tries.attempts();
+            let asked = plan.tries.retry.as_ref().is_none_or(|retry| retry.on.reset);
+            if app_saw == AppSaw::Maybe && reason != Reason::AnswerRetried && !asked {
+                return Err(NoRetry::NotAsked);
+            }
+        }
+        if app_saw == AppSaw::Maybe && !self.idempotent {
+            return Err(NoRetry::NotIdempotent);
+        }
+        if self.record.attempts_made() >= attempts {
+            return Err(NoRetry::Attempts);
+        }
+        if self.replayable { Ok(()) } else { Err(NoRetry::BodyGone) }
+    }
+
+    /// Goes on to the next attempt, after a pause if one is planned.
+    fn again(&mut self, reason: Reason, budget: bool, now: Instant) {
+        let Some(backend) = self.permit.take().map(|permit| permit.backend()) else {
+            return self.reply(reason);
+        };
+        self.connect_deadline = None;
+        let choice = self.next_choice(backend);
+        if let Some(plan) = &mut self.plan
+            && !plan.wait.is_zero()
+        {
+            plan.try_deadline = None;
+            plan.resume = Some(now.after(plan.wait));
+            plan.next = Some(choice);
+            self.state = State::Pausing;
+            self.action = Some(Action::Pause { budget: budget.then_some(backend) });
+            return;
+        }
+        self.state = State::Picking;
+        self.action = Some(Action::Pick { choice, budget });
+    }
+
+    /// Where the next attempt goes: it stays with the version that was chosen.
+    const fn next_choice(&self, backend: BackendId) -> Choice {
+        match self.record.decision.then {
+            Then::Direct(address) => Choice::Direct(address),
+            _ => Choice::Backend(backend),
         }
     }
 
     fn timed_out(&mut self, now: Instant) {
         let Some((_, reason)) = self.poll_timeout() else { return };
         match (self.state, reason) {
+            (State::Pausing, Reason::RequestTimeout) => {
+                self.fail_attempt(reason, Some(NoRetry::Deadline));
+                self.reply(reason);
+            }
+            (State::Pausing, _) => {
+                let Some(choice) = self.plan.as_mut().and_then(|plan| plan.next.take()) else { return };
+                self.state = State::Picking;
+                self.action = Some(Action::Pick { choice, budget: false });
+            }
             (State::Dialing, Reason::ConnectTimeout) => self.connect_failed(ConnectFailure::TimedOut, now),
+            (State::Dialing, Reason::TryTimeout) => {
+                self.retry_or_reply(AppSaw::Nothing, reason, true, now);
+            }
+            (State::Waiting, Reason::TryTimeout) => {
+                self.app_saw = AppSaw::Maybe;
+                self.retry_or_reply(AppSaw::Maybe, reason, true, now);
+            }
             (State::Streaming | State::Ending, _) => self.cut(reason),
             (state, _) => {
                 if state == State::Waiting {
                     self.app_saw = AppSaw::Maybe;
                 }
-                self.fail_attempt(reason);
+                self.fail_attempt(reason, Some(NoRetry::Deadline));
                 self.reply(reason);
             }
         }
@@ -520,7 +547,7 @@ impl Exchange {
 
     fn cut(&mut self, reason: Reason) {
         self.record.reason = Some(reason);
-        self.fail_attempt(reason);
+        self.fail_attempt(reason, Some(NoRetry::ResponseBegun));
         self.state = State::Ending;
         self.action = Some(Action::Cut(reason));
     }
@@ -542,23 +569,11 @@ impl Exchange {
         }
     }
 
-    fn fail_attempt(&mut self, reason: Reason) {
-        let last = self.record.attempts_made.checked_sub(1);
-        if let Some(Some(attempt)) = last.and_then(|last| self.record.attempts.get_mut(last)) {
+    fn fail_attempt(&mut self, reason: Reason, no_retry: Option<NoRetry>) {
+        if let Some(attempt) = self.record.last() {
             attempt.failed.get_or_insert(reason);
+            self.record.no_retry = self.record.no_retry.or(no_retry);
         }
-    }
-}
-
-impl Record {
-    /// The attempts made, in order.
-    pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
-        self.attempts.iter().flatten()
-    }
-
-    /// How long it took.
-    pub fn took(&self) -> Duration {
-        self.finished.since(self.started)
     }
 }
 

@@ -94,6 +94,7 @@ mod tests {
             calls: vec![],
             health: None,
             timeout: None,
+            tries: None,
             external: Some(Arc::new(external)),
             send_proxy: None,
             headless: false,

@@ -10,6 +10,9 @@ use crate::time::Duration;
 /// The content type of an answer that Leno makes.
 pub const CONTENT_TYPE: &[u8] = b"application/grpc";
 
+/// The field by which a server asks for a pause before the next attempt, in milliseconds; a negative one forbids it.
+pub const PUSHBACK: &[u8] = b"grpc-retry-pushback-ms";
+
 /// A status code of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Status(pub u8);
@@ -65,7 +68,9 @@ impl Status {
     /// What a call comes to that Leno answers or ends. Whoever can try again is told so by UNAVAILABLE.
     pub const fn of_reason(reason: Reason) -> Self {
         match reason {
-            Reason::RequestTimeout | Reason::IdleTimeout => Self::DEADLINE_EXCEEDED,
+            Reason::RequestTimeout | Reason::IdleTimeout | Reason::TryTimeout | Reason::OutOfTime => {
+                Self::DEADLINE_EXCEEDED
+            }
             Reason::DownstreamGone => Self::CANCELLED,
             Reason::RequestMalformed | Reason::RequestHeadTimeout | Reason::UpstreamMalformed => {
                 Self::INTERNAL

@@ -41,6 +41,12 @@ pub enum Reason {
     UpstreamMalformed,
     /// The whole exchange took longer than the route allows.
     RequestTimeout,
+    /// One attempt had no answer in its time.
+    TryTimeout,
+    /// Too little of the caller's time was left to begin.
+    OutOfTime,
+    /// The service's answer was one that is to be tried again.
+    AnswerRetried,
     /// Neither side sent anything for too long.
     IdleTimeout,
     /// The client went away.
@@ -67,7 +73,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -79,6 +85,9 @@ impl Reason {
         Self::ResponseCut,
         Self::UpstreamMalformed,
         Self::RequestTimeout,
+        Self::TryTimeout,
+        Self::OutOfTime,
+        Self::AnswerRetried,
         Self::IdleTimeout,
         Self::DownstreamGone,
         Self::RequestMalformed,
@@ -131,6 +140,18 @@ impl Reason {
                 Upstream,
                 "the service did not answer in the time that the route allows",
             ),
+            Self::TryTimeout => (
+                "try_timeout",
+                504,
+                Upstream,
+                "the service did not answer in the time that one attempt may take",
+            ),
+            Self::OutOfTime => {
+                ("out_of_time", 504, Downstream, "too little of the caller's time was left to begin")
+            }
+            Self::AnswerRetried => {
+                ("answer_retried", 502, Upstream, "the service's answer was one that is to be tried again")
+            }
             Self::IdleTimeout => ("idle_timeout", 504, Upstream, "nothing was sent for too long"),
             Self::DownstreamGone => ("downstream_gone", 499, Downstream, "the client closed its connection"),
             Self::RequestMalformed => ("request_malformed", 400, Downstream, "the request is not valid HTTP"),

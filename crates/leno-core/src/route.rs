@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::num::NonZeroU32;
 use core::ops::Deref;
 
 use crate::head::RequestHead;
@@ -37,6 +38,10 @@ pub struct SplitId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BackendId(pub u32);
 
+/// What is configured about attempts: the place in its snapshot, plus one, so that nothing is as small as something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TriesId(pub NonZeroU32);
+
 /// Ordered rules and what happens when none matches.
 #[derive(Clone, Debug)]
 pub struct RuleList {
@@ -48,6 +53,8 @@ pub struct RuleList {
     pub otherwise: Then,
     /// For requests whose rule sets none.
     pub timeout: Option<Duration>,
+    /// For requests that no rule matches.
+    pub tries: Option<TriesId>,
     /// What may be spoken on connections that end up here.
     pub expected: Expected,
 }
@@ -98,6 +105,8 @@ pub struct Rule {
     pub change: Option<Arc<Change>>,
     /// For [`Then::Answer`].
     pub answer: Option<Arc<Answer>>,
+    /// What holds for its requests' attempts, the list's share included.
+    pub tries: Option<TriesId>,
 }
 
 /// What a rule does, with every name resolved.
@@ -141,10 +150,12 @@ pub struct Decision {
     pub rule: Option<u32>,
     /// What to do.
     pub then: Then,
-    /// How long the whole exchange may take.
+    /// How long the whole exchange may take; 0: no limit.
     pub timeout: Option<Duration>,
     /// A rule on the way changes the request or its answer, or answers: see [`Changed`].
     pub changed: bool,
+    /// What is configured about its attempts.
+    pub tries: Option<TriesId>,
 }
 
 /// How an application is spoken to.
@@ -188,6 +199,7 @@ fn decide_within(
         decision.then = rule.map_or(list.otherwise, |rule| rule.then);
         // The rule nearest to the caller that sets a timeout has the say: it knows how long this caller waits.
         decision.timeout = decision.timeout.or(rule.and_then(|rule| rule.timeout)).or(list.timeout);
+        decision.tries = decision.tries.or(rule.map_or(list.tries, |rule| rule.tries));
         if let Some(rule) = rule
             && let Some(change) = &rule.change
         {
@@ -219,7 +231,9 @@ pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
         let matched =
             list.rules.iter().position(|rule| !rule.when.looks_at_requests() && rule.change.is_none());
         decision.rule = matched.map(|at| at as u32);
-        decision.then = matched.and_then(|at| list.rules.get(at)).map_or(list.otherwise, |rule| rule.then);
+        let rule = matched.and_then(|at| list.rules.get(at));
+        decision.then = rule.map_or(list.otherwise, |rule| rule.then);
+        decision.tries = decision.tries.or(rule.map_or(list.tries, |rule| rule.tries));
         match decision.then {
             Then::List(next) => decision.list = next,
             _ => return decision,
@@ -231,7 +245,7 @@ pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
 impl Decision {
     /// No decision yet, or none possible.
     pub const fn nowhere(list: ListId) -> Self {
-        Self { list, rule: None, then: Then::NoRoute, timeout: None, changed: false }
+        Self { list, rule: None, then: Then::NoRoute, timeout: None, tries: None, changed: false }
     }
 }
 

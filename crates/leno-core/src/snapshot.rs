@@ -1,7 +1,7 @@
 //! The validated world that one proxy needs, immutable, swapped whole. Built from a [`World`] by [`Snapshot::build`],
 //! which resolves every name once, so that a request resolves none.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -9,25 +9,31 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::edit::Edits;
 use crate::egress::{self, Destination, Verdict};
+use crate::exchange::Tries;
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
 use crate::route::{
-    BackendId, Changed, Decision, Expected, Facts, ListId, Rule, RuleList, Rules, Split, SplitId, Then,
+    BackendId, Changed, Decision, Expected, Facts, ListId, RuleList, Rules, Split, SplitId, Then, TriesId,
     Unfit, decide, decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, Mirror, Protocol, RuleSpec,
-    ServiceSpec, TargetSpec, Transport, Via, World,
+    ActionSpec, Balance, BudgetSpec, EgressSpec, EndpointSpec, KnownService, ListenerSpec, Protocol,
+    ServiceSpec, TargetSpec, Transport, TriesSpec, Via, World,
 };
 use crate::time::Duration;
 use crate::vip::{Vips, is_virtual};
 
 mod addresses;
 mod hosts;
+mod places;
+mod rules;
+mod tries;
 
 use addresses::Addresses;
 pub use addresses::{Instance, Published, Target};
 use hosts::{host_names, service_of_host};
+use places::Places;
+use tries::budget;
 
 /// Longest host name looked up (RFC 1035 §2.3.4); a longer one is no service's.
 const HOST_BYTES_MAX: usize = 255;
@@ -43,6 +49,7 @@ pub struct Snapshot {
     pub splits: Vec<Split>,
     /// The endpoints of each service and version that a rule leads to.
     pub backends: Vec<BackendSpec>,
+    tries: Vec<Arc<Tries>>,
     /// Host names (lower case, no port) by which a workload may call a service.
     hosts: BTreeMap<String, ListId>,
     /// The list of each known service.
@@ -67,13 +74,6 @@ pub struct Snapshot {
     places: Places,
 }
 
-/// Hosts and addresses with the port that somebody listens on there.
-#[derive(Debug, Default)]
-struct Places {
-    hosts: BTreeMap<Arc<str>, BTreeSet<u16>>,
-    addresses: BTreeSet<SocketAddr>,
-}
-
 /// A named set of endpoints as configured; its live twin is [`crate::backend::Backend`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSpec {
@@ -85,6 +85,8 @@ pub struct BackendSpec {
     pub balance: Balance,
     /// What the endpoints speak.
     pub protocol: Protocol,
+    /// How many retries its endpoints take; `None`: as many as without configuration.
+    pub budget: Option<BudgetSpec>,
     /// Connections begin with a PROXY header.
     pub send_proxy: Option<crate::proxy_protocol::Version>,
     /// In the order of their names.
@@ -146,6 +148,7 @@ impl Snapshot {
             snapshot: Self::default(),
             backends: BTreeMap::new(),
             splits: BTreeMap::new(),
+            tries: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             own: local.map(|app| &app.service).or(world.gateway.as_ref().map(|gateway| &gateway.id)),
         };
@@ -157,11 +160,13 @@ impl Snapshot {
         }
         // Every service has its list before any rule is resolved, so that rules may name any service.
         for (id, service) in &world.services {
+            let tries = build.tries(service.spec.tries.as_deref(), None);
             let list = build.add_list(RuleList {
                 name: id.to_string().into(),
                 rules: Rules::default(),
                 otherwise: Then::NoSuchService,
                 timeout: service.spec.timeout,
+                tries,
                 expected: expected(&service.spec),
             });
             build.snapshot.services.insert(id.clone(), list);
@@ -174,12 +179,13 @@ impl Snapshot {
         }
         build.publish(world, vips);
         if let Some(gateway) = &world.gateway {
-            let rules = build.rules(&gateway.rules, world);
+            let rules = build.rules(&gateway.rules, None, world);
             let list = build.add_list(RuleList {
                 name: gateway.id.name.as_str().into(),
                 rules,
                 otherwise: Then::NoRoute,
                 timeout: None,
+                tries: None,
                 expected: Expected::Http,
             });
             build.snapshot.gateway = Some(list);
@@ -377,28 +383,6 @@ impl Snapshot {
     }
 }
 
-impl Places {
-    /// Adds where a service answers, if that is outside the mesh.
-    fn add(&mut self, service: &KnownService) {
-        for named in service.spec.external.iter().flat_map(|external| &external.names) {
-            self.hosts.entry(named.host.clone()).or_default().insert(named.port);
-        }
-        let outside = service.endpoints.iter().filter(|it| !matches!(it.transport, Transport::Mesh(_)));
-        self.addresses.extend(outside.map(|endpoint| endpoint.address));
-    }
-
-    /// True when a known service is there: by the name, where there is one, else by the address.
-    fn have(&self, destination: &Destination) -> bool {
-        match (&destination.host, destination.ip) {
-            (Some(host), _) => {
-                self.hosts.get(host.as_str()).is_some_and(|ports| ports.contains(&destination.port))
-            }
-            (None, Some(ip)) => self.addresses.contains(&SocketAddr::new(ip, destination.port)),
-            (None, None) => false,
-        }
-    }
-}
-
 /// What a service's declaration says about connections to it.
 fn expected(spec: &ServiceSpec) -> Expected {
     let looks_at_requests = spec.rules.iter().any(|rule| {
@@ -419,6 +403,7 @@ struct Build<'a> {
     backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
     /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
     splits: BTreeMap<Vec<(BackendId, u32)>, SplitId>,
+    tries: BTreeMap<TriesSpec, TriesId>,
     /// The endpoints of each service that a rule leads to.
     endpoints: BTreeMap<ServiceId, Endpoints>,
     /// For whom this proxy sends; `None`: nobody says.
@@ -453,7 +438,7 @@ impl Build<'_> {
     }
 
     fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
-        let rules = self.rules(&service.spec.rules, world);
+        let rules = self.rules(&service.spec.rules, service.spec.tries.as_deref(), world);
         let everyone = [TargetSpec { service: id.clone(), version: None, weight: 1 }];
         let otherwise = self.split(&everyone, world);
         if let Some(list) = self.snapshot.services.get(id)
@@ -462,90 +447,6 @@ impl Build<'_> {
             list.rules = rules;
             list.otherwise = otherwise;
         }
-    }
-
-    /// The rules of a list that are about what this proxy sends.
-    fn rules(&mut self, rules: &[RuleSpec], world: &World) -> Rules {
-        let about_us = |rule: &&RuleSpec| {
-            let sources = &rule.when.sources;
-            sources.is_empty() || self.own.is_some_and(|own| sources.iter().any(|it| it.covers(own)))
-        };
-        let ours: Vec<&RuleSpec> = rules.iter().filter(about_us).collect();
-        ours.into_iter().map(|rule| self.rule(rule, world)).collect::<Vec<Rule>>().into()
-    }
-
-    /// One rule-less list that leads to who gets copies, so that a copy is never copied again.
-    fn mirror(&mut self, mirror: &Mirror, world: &World) {
-        let key = (mirror.service.clone(), mirror.version.clone());
-        if self.snapshot.mirrors.contains_key(&key) {
-            return;
-        }
-        let name = match &mirror.version {
-            Some(version) => alloc::format!("{}@{version} (mirror)", mirror.service),
-            None => alloc::format!("{} (mirror)", mirror.service),
-        };
-        let target =
-            TargetSpec { service: mirror.service.clone(), version: mirror.version.clone(), weight: 1 };
-        let otherwise = self.split(&[target], world);
-        let list = self.add_list(RuleList {
-            name: name.into(),
-            rules: Rules::default(),
-            otherwise,
-            timeout: None,
-            expected: Expected::Http,
-        });
-        self.snapshot.mirrors.insert(key, list);
-    }
-
-    fn rule(&mut self, rule: &RuleSpec, world: &World) -> Rule {
-        for mirror in rule.change.iter().flat_map(|change| &change.mirrors) {
-            self.mirror(mirror, world);
-        }
-        let then = match &rule.then {
-            ActionSpec::Split(targets) => self.split(targets, world),
-            ActionSpec::Service(id) => {
-                self.snapshot.services.get(id).map_or(Then::NoSuchService, |list| Then::List(*list))
-            }
-            ActionSpec::Answer(answer) => Then::Answer(answer.status()),
-        };
-        let answer = match &rule.then {
-            ActionSpec::Answer(answer) => Some(answer.clone()),
-            _ => None,
-        };
-        Rule {
-            name: rule.name.clone(),
-            when: rule.when.for_its_sources(),
-            then,
-            timeout: rule.timeout,
-            change: rule.change.clone().or(answer.as_ref().map(|_| Arc::default())),
-            answer,
-        }
-    }
-
-    fn split(&mut self, targets: &[TargetSpec], world: &World) -> Then {
-        let mut resolved = Vec::with_capacity(targets.len());
-        for target in targets.iter().filter(|target| target.weight > 0) {
-            let Some(service) = world.services.get(&target.service) else {
-                return Then::NoSuchService;
-            };
-            resolved.push((
-                self.backend(&service.spec, target.version.as_ref(), &service.endpoints),
-                target.weight,
-            ));
-        }
-        if resolved.is_empty() {
-            return Then::NoSuchService;
-        }
-        self.add_split(resolved)
-    }
-
-    fn add_split(&mut self, targets: Vec<(BackendId, u32)>) -> Then {
-        let next = SplitId(self.snapshot.splits.len() as u32);
-        let id = *self.splits.entry(targets.clone()).or_insert(next);
-        if id == next {
-            self.snapshot.splits.push(Split { targets });
-        }
-        Then::Split(id)
     }
 
     fn backend(
@@ -572,6 +473,7 @@ impl Build<'_> {
             service: service.id.clone(),
             balance: service.balance,
             protocol: service.protocol,
+            budget: budget(service),
             send_proxy: service.send_proxy,
             endpoints,
             by_names: service.external.as_ref().is_some_and(|external| !external.names.is_empty()),
@@ -602,17 +504,20 @@ impl Build<'_> {
             service: service.id.clone(),
             balance: Balance::RoundRobin,
             protocol: service.protocol,
+            budget: budget(service),
             send_proxy: service.send_proxy,
             endpoints: alloc::vec![endpoint],
             by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
+        let tries = self.tries(service.tries.as_deref(), None);
         self.add_list(RuleList {
             name,
             rules: Rules::default(),
             otherwise,
             timeout: service.timeout,
+            tries,
             expected: expected(service),
         })
     }
@@ -624,6 +529,7 @@ impl Build<'_> {
             name: alloc::format!("{service} (egress)").into(),
             balance: Balance::RoundRobin,
             protocol: Protocol::Auto,
+            budget: None,
             send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: service.name.as_str().into(),
@@ -648,6 +554,7 @@ impl Build<'_> {
             service: app.service.clone(),
             balance: Balance::RoundRobin,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
+            budget: declared.and_then(budget),
             send_proxy: None,
             endpoints: alloc::vec![Arc::new(EndpointSpec {
                 name: app.instance.clone(),
@@ -662,11 +569,13 @@ impl Build<'_> {
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
+        let tries = self.local_tries(declared);
         let list = RuleList {
             name: app.service.to_string().into(),
             rules: Rules::default(),
             otherwise,
             timeout: None::<Duration>,
+            tries,
             expected: declared.map_or(Expected::Anything, expected),
         };
         self.snapshot.local = Some(self.add_list(list));

@@ -19,6 +19,7 @@ mod matching;
 mod outside;
 mod pattern;
 mod template;
+mod tries;
 
 pub use answer::{ANSWER_BODY_BYTES_MAX, Answer, Direct, REDIRECT_STATUSES, Redirect, Scheme};
 pub(crate) use change::ReplacementPiece;
@@ -39,6 +40,10 @@ pub use outside::{
 };
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
 pub use template::{Template, TemplateError};
+pub use tries::{
+    AnswerHeader, BODY_BYTES_MAX, BUDGET_PER_SECOND_MAX, BUDGET_PERCENT_MAX, BudgetSpec, RetryMethods,
+    RetryOn, RetrySpec, StatusRange, TriesSpec,
+};
 
 /// A service as its owner declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +61,10 @@ pub struct ServiceSpec {
     pub calls: Vec<ServiceId>,
     /// How the sidecar beside an instance finds out whether it works; `None`: it is taken to work.
     pub health: Option<HealthSpec>,
-    /// From the whole request head received to the end of the response; `None`: only the idle limit bounds it.
+    /// From the whole request head received to the end of the response; `None` and 0: only the idle limit bounds it.
     pub timeout: Option<Duration>,
+    /// Its other time limits, and when requests are sent again.
+    pub tries: Option<Arc<TriesSpec>>,
     /// How it is reached when it is outside the mesh; `None`: by its endpoints as they are.
     pub external: Option<Arc<ExternalSpec>>,
     /// Connections to its endpoints begin with a PROXY header that names the client. Only for opaque bytes and plain
@@ -123,10 +130,12 @@ pub struct RuleSpec {
     pub when: MatchSpec,
     /// What then happens.
     pub then: ActionSpec,
-    /// Overrides the service's timeout.
+    /// Overrides the service's timeout; 0: no limit.
     pub timeout: Option<Duration>,
     /// What it changes; `None`: nothing.
     pub change: Option<Arc<Change>>,
+    /// The same for what the service says in [`ServiceSpec::tries`].
+    pub tries: Option<Arc<TriesSpec>>,
 }
 
 /// What a rule does with a request.
@@ -173,6 +182,10 @@ pub enum Probe {
     Tcp,
     /// `GET` this path answers 200 to 399.
     Http(String),
+    /// The same in HTTP/2.
+    Http2(String),
+    /// The health service of gRPC (`grpc.health.v1.Health/Check`) calls this one, or the server for an empty name, serving.
+    Grpc(String),
 }
 
 /// One place that can answer requests for a service.

@@ -269,6 +269,7 @@ fn world(id: &ServiceId) -> World {
         calls: Vec::new(),
         health: None,
         timeout: Some(Duration::from_secs(15)),
+        tries: None,
         external: None,
         send_proxy: None,
         headless: false,

@@ -4,7 +4,7 @@
 //! rustls asks for it in the middle of a handshake). Only [`files`] touches the disk. Entropy comes from aws-lc-rs.
 //!
 //! Read in this order: [`authority`] issues, [`credential`] is what a process holds, [`tls`] turns it into rustls
-//! configurations, [`outside`] those for servers that are no Leno, [`reason`] says why a handshake failed, [`token`] is how a stranger joins.
+//! configurations, [`outside`] those for servers that are no Leno, [`session`] what two proxies speak after a handshake, [`reason`] says why a handshake failed, [`token`] is how a stranger joins.
 #![forbid(unsafe_code)]
 
 pub mod authority;
@@ -14,6 +14,7 @@ pub mod files;
 pub mod ingress;
 pub mod outside;
 pub mod reason;
+pub mod session;
 pub mod svid;
 pub mod tls;
 pub mod token;

@@ -167,9 +167,20 @@ impl Entry<'_> {
             let failed = attempt.failed.map_or("", |reason| reason.word());
             let _ = write!(
                 out,
-                ",\"address\":\"{}\",\"after_us\":{since},\"failed\":\"{failed}\"}}",
+                ",\"address\":\"{}\",\"after_us\":{since},\"failed\":\"{failed}\"",
                 attempt.endpoint.spec.address
             );
+            if attempt.status != 0 {
+                let _ = write!(out, ",\"status\":{}", attempt.status);
+            }
+            if attempt.failed.is_some() {
+                // Another attempt, or why there was none.
+                let followed = at + 1 < self.record.attempts_made();
+                let why_not = self.record.no_retry.map_or("", |why| why.word());
+                let retry = if followed { "yes" } else { why_not };
+                let _ = write!(out, ",\"retry\":\"{retry}\"");
+            }
+            out.push('}');
         }
         out.push_str("]}");
         out

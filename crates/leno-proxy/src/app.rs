@@ -33,7 +33,7 @@ use crate::outside::SystemRoots;
 use crate::source::{self, Feed, Listens, SourceError};
 use crate::tls::TlsState;
 use crate::worker::thread::{WorkerHandle, start};
-use crate::worker::{Order, Seat};
+use crate::worker::{Order, Seat, Spent};
 
 /// Services that may be asked for at a time.
 const DEMANDS_MAX: usize = 256;
@@ -258,6 +258,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         own_name: own.name.clone(),
         own_addresses: takes.map(|listener| listener.address).collect(),
         system_roots: SystemRoots::default(),
+        spent: Spent::default(),
     };
     let mut workers = Vec::with_capacity(count);
     let (tell_ended, ended) = mpsc::unbounded_channel();

@@ -261,7 +261,18 @@ impl Copy {
         Self { held: RefCell::new(Held { bytes: Vec::new(), all }), ..Self::default() }
     }
 
-    fn take(&self, payload: &[u8]) {
+    /// Begins anew: another attempt sends the body from its start.
+    pub(crate) fn begin(&self) {
+        self.held.borrow_mut().clear();
+        self.too_long.set(false);
+    }
+
+    /// The body went by to its end.
+    pub(crate) fn end(&self) {
+        self.whole.set(true);
+    }
+
+    pub(crate) fn take(&self, payload: &[u8]) {
         let mut held = self.held.borrow_mut();
         let all = held.all.get() + payload.len();
         if held.bytes.len() + payload.len() > COPY_BYTES_MAX || all > COPIES_BYTES_MAX {
@@ -339,7 +350,7 @@ pub(crate) async fn pump(
             }
             Chunk::End => {
                 if let Some(copy) = &moved.copy {
-                    copy.whole.set(true);
+                    copy.end();
                 }
                 let trailers = source.trailers();
                 if moved.call.get() {

@@ -2,23 +2,19 @@
 //!
 //! The same code serves every pair of protocols: it knows sources and sinks, not HTTP/1 or the mesh transport.
 
-use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
 
-use leno_core::backend::Endpoint;
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::grpc::{self, Status};
 use leno_core::head::{RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
-use leno_core::proxy_protocol::{self, Ends};
 use leno_core::reason::Reason;
-use leno_core::route::{BackendId, Changed, Speak, Then, speak};
+use leno_core::route::{Changed, Then};
 use leno_core::snapshot::Snapshot;
-use leno_core::spec::Protocol;
-use leno_core::time::{Duration, Instant};
+use leno_core::time::Instant;
 
 use crate::alarm::Alarm;
 use crate::body::{
@@ -32,7 +28,11 @@ use crate::opaque;
 use crate::outside::Refused;
 use crate::worker::Worker;
 
+mod again;
+mod alarm;
+mod answer;
 mod change;
+mod kept;
 mod learn;
 mod leave;
 mod mirror;
@@ -40,11 +40,9 @@ mod reach;
 mod record;
 mod upload;
 
+use kept::Kept;
 use reach::{Upstream, connect, ready};
 use upload::{Upload, upload};
-
-/// How long a client may take to accept an answer made here.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// When what has no deadline is due.
 const NEVER: Instant = Instant::from_nanos(u64::MAX);
@@ -84,7 +82,12 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         snapshot = learn::learn(worker, caller, head.authority, service, alarm).await;
         decision = decide(&snapshot);
     }
-    let leaving = pin!(leave::leave(worker, &snapshot, caller, request.kind, &head, &decision)).await;
+    let leaving = match decision.then {
+        Then::NoSuchService | Then::Direct(_) => {
+            pin!(leave::leave(worker, &snapshot, caller, request.kind, &head, &decision)).await
+        }
+        _ => None,
+    };
     if let Some(leaving) = &leaving {
         decision.then = leaving.then;
         leaving.edit(edits);
@@ -105,6 +108,8 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     };
     let call = head.method == b"POST" && grpc::is_call(head.fields);
     let inherited = request.time_left.map(|left| now.after(left));
+    let tries = snapshot.tries(&decision);
+    let repeatable = tries.map_or_else(|| head.is_idempotent(), |tries| tries.repeats(&head));
     let mut drive = Drive {
         worker,
         caller,
@@ -114,7 +119,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         request,
         edits,
         request_id,
-        exchange: Exchange::new(decision, head.is_idempotent(), inherited, now),
+        exchange: Exchange::new(decision, repeatable, inherited, now),
         alarm,
         call,
         sent: Moved::default(),
@@ -123,7 +128,12 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         changed: changed.as_deref(),
         copy: mirrors.as_ref().map(|mirrors| &mirrors.body),
         why: leaving.as_ref().and_then(|leaving| leaving.why.clone()).or(unfit),
+        kept: None,
     };
+    if let Some(tries) = tries {
+        drive.exchange.follow(tries, worker.rng().next_u64());
+        drive.kept = Kept::of(worker, request, tries);
+    }
     if call {
         drive.exchange.begin_call();
     }
@@ -131,6 +141,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     while let Some(action) = drive.exchange.poll_action() {
         match action {
             Action::Pick { choice, budget } => drive.pick(choice, budget),
+            Action::Pause { budget } => Box::pin(drive.pause(budget, source)).await,
             Action::Dial => upstream = pin!(drive.dial(source)).await,
             Action::Send => match upstream.take() {
                 // Pinned where they stand: an awaited future is moved first, and these are large.
@@ -189,6 +200,8 @@ struct Drive<'a> {
     copy: Option<&'a Rc<Copy>>,
     /// Why it is refused, in words, where there are more to say than the reason has.
     why: Option<String>,
+    /// The request's body as far as it was sent, where it may have to be sent again.
+    kept: Option<Box<Kept>>,
 }
 
 /// What a conversation with an upstream left behind.
@@ -213,7 +226,13 @@ impl Drive<'_> {
             self.handle(Input::Connected { reused: true });
             return Some(connection);
         }
-        let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol, upgrading));
+        if self.exchange.is_short_of_time(self.worker.now()) && !reach::stands(self.worker, &endpoint) {
+            self.handle(Input::Connecting);
+            // Without a place there is no attempt any more.
+            self.exchange.endpoint()?;
+        }
+        let within = self.exchange.connect_timeout();
+        let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol, upgrading, within));
         let mut gone = pin!(source.gone());
         let due = self.due();
         let input = tokio::select! {
@@ -236,29 +255,6 @@ impl Drive<'_> {
         None
     }
 
-    /// What the endpoint is spoken to.
-    fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
-        let how = speak(self.request.kind, protocol);
-        if how != Speak::Http2 || protocol != Protocol::Auto {
-            return how;
-        }
-        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
-        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
-        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
-    }
-
-    /// What a new connection begins with before anybody's first byte: a header that names the client, where that is asked for.
-    fn begin(&self, upstream: &Upstream, backend: BackendId) -> std::io::Result<()> {
-        let version = self.snapshot.backend(backend).and_then(|backend| backend.send_proxy);
-        let (Upstream::Opaque(connection), Some(version)) = (upstream, version) else { return Ok(()) };
-        let endpoint = self.exchange.endpoint().map(|endpoint| endpoint.spec.address);
-        let source = self.client.address;
-        let destination = self.client.destination.or(endpoint).unwrap_or(source);
-        let mut header = Vec::new();
-        proxy_protocol::encode(version, &Ends { source, destination }, &mut header);
-        connection.begin_with(&header)
-    }
-
     /// Sends the request, relays the response, and keeps the connection if it can be used again.
     async fn send<S: Source, K: ResponseSink>(&mut self, upstream: Upstream, source: &mut S, sink: &mut K) {
         let now = self.worker.now();
@@ -269,8 +265,8 @@ impl Drive<'_> {
             upgrade: &self.request.upgrade,
             expect_continue: self.request.expect_continue,
             te_trailers: self.request.te_trailers,
-            time_left: self.exchange.deadline().map(|deadline| deadline.since(now)),
-            attempt: record.attempts().count() as u32,
+            time_left: self.exchange.attempt_deadline().map(|deadline| deadline.since(now)),
+            attempt: record.attempts_made() as u32,
             route: self.snapshot.list_name(record.decision.list),
             request_id: self.request_id.bytes(),
             generation: self.snapshot.generation,
@@ -332,8 +328,12 @@ impl Drive<'_> {
     {
         let broken_off = Conversed { complete: false };
         let (mut sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
-        sent.copy = self.copy.cloned();
+        if let Some(copy) = self.copy {
+            copy.begin();
+            sent.copy = Some(copy.clone());
+        }
         let (sent, received) = (&sent, &received);
+        let kept = self.kept.take();
         received.call.set(self.call);
         let mut uploading = true;
         let uploaded = std::cell::Cell::new(false);
@@ -343,8 +343,9 @@ impl Drive<'_> {
         let no_body = !eager && matches!(self.request.framing, BodyFraming::None | BodyFraming::Tunnel);
         let conversed = 'talk: {
             let arrived = {
+                let kept = kept.as_deref();
                 let mut upload =
-                    pin!(upload(source, requests, sent, &uploaded, no_body, tunnel_offered, eager));
+                    pin!(upload(source, requests, sent, &uploaded, kept, no_body, tunnel_offered, eager));
                 // The response head; interim ones are passed on, so many as a peer may send over the transport.
                 let mut interim = 0;
                 let arrived = loop {
@@ -408,6 +409,20 @@ impl Drive<'_> {
                         }
                     }
                 };
+                if self.exchange.tries().is_some() && self.withhold(&responses.view(), sent) {
+                    let nothing_follows =
+                        matches!(arrived.framing, BodyFraming::None | BodyFraming::Length(0));
+                    break 'talk Conversed { complete: nothing_follows && uploaded.get() };
+                }
+                if self.exchange.judges_call()
+                    && arrived.framing != BodyFraming::None
+                    && Status::of(responses.view().fields).is_none()
+                {
+                    let held = self.hold(responses, upload.as_mut(), &mut uploading, sent);
+                    if !pin!(held).await {
+                        break 'talk broken_off;
+                    }
+                }
                 self.handle(Input::Response { status: arrived.status });
                 if self.call
                     && let Some(status) = Status::of(responses.view().fields)
@@ -416,6 +431,9 @@ impl Drive<'_> {
                 }
                 if self.exchange.poll_action() != Some(Action::Relay) {
                     break 'talk broken_off;
+                }
+                if let Some(kept) = kept {
+                    kept.release();
                 }
                 if self.worker.draining() {
                     sink.close_after();
@@ -428,7 +446,10 @@ impl Drive<'_> {
                 {
                     self.exchange.allow_silence();
                 }
-                let edits = self.changed.map_or(&NO_EDITS, |changed| &changed.response);
+                let marked =
+                    if arrived.status >= 500 || self.call { self.mark(arrived.status) } else { None };
+                // Only what comes from the mesh is marked, and only what goes into it is changed.
+                let edits = marked.as_ref().or(self.changed.map(|it| &it.response)).unwrap_or(&NO_EDITS);
                 let relayed = sink.head(&responses.view(), edits, framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
                     let input = match broken.reason {
@@ -511,79 +532,10 @@ impl Drive<'_> {
             });
             broken_off
         };
+        self.kept = kept;
         add(&self.sent, sent);
         add(&self.received, received);
         conversed
-    }
-
-    /// When the next deadline is.
-    fn due(&self) -> Instant {
-        self.exchange.poll_timeout().map_or(NEVER, |(at, _)| at)
-    }
-
-    /// The alarm rang. True when that ends the attempt; false when something has moved since the deadline was set.
-    fn timed_out(&mut self, sent: &Moved, received: &Moved) -> bool {
-        let now = self.worker.now();
-        if sent.lately.take() | received.lately.take() {
-            self.exchange.progress(now);
-        }
-        match self.exchange.poll_timeout() {
-            Some((due, _)) if due > now => false,
-            None => false,
-            Some(_) => {
-                self.exchange.handle(Input::Timeout, now);
-                true
-            }
-        }
-    }
-
-    fn tell_taken(&mut self, sent: &Moved) {
-        if sent.taken.get() {
-            self.handle(Input::BodyTaken);
-        }
-    }
-
-    /// Answers the client here, or tells a peer why there is no answer.
-    async fn reply<K: ResponseSink>(&mut self, reason: Reason, sink: &mut K) {
-        // A sidecar whose request does not leave through this gateway gets the reason whole.
-        let tell = self.leaving.is_some() && self.request.kind != Kind::Tcp;
-        if !tell && sink.refuse(reason, self.exchange.app_saw()) {
-            return;
-        }
-        let record = self.exchange.record();
-        let mut body = format!("leno: {}: {}", reason.word(), reason.sentence());
-        if let Some(why) = &self.why {
-            let _ = write!(body, ": {why}");
-        }
-        let service = self.snapshot.list_name(record.decision.list);
-        let tried: Vec<&str> = record.attempts().map(|attempt| &*attempt.endpoint.spec.name).collect();
-        // Writing to a String cannot fail.
-        let _ = match (service, tried.is_empty()) {
-            ("", _) => writeln!(body),
-            (service, true) => writeln!(body, " ({service})"),
-            (service, false) => writeln!(body, " ({service}; tried {})", tried.join(", ")),
-        };
-        let mut edits = self.changed.map_or_else(Edits::default, |changed| changed.response.clone());
-        edits.add(b"leno-reason", reason.word().as_bytes());
-        edits.remove_all(b"x-request-id");
-        edits.add(b"x-request-id", self.request_id.bytes());
-        edits.remove_all(b"content-type");
-        let mut status = record.status;
-        if self.call {
-            // The whole answer is a head, in gRPC's terms.
-            status = 200;
-            edits.add(b"content-type", grpc::CONTENT_TYPE);
-            edits.add(b"grpc-status", Status::of_reason(reason).text().as_bytes());
-            edits.set_with(b"grpc-message", |out| grpc::write_message(out, body.trim_end()));
-        } else {
-            edits.add(b"content-type", b"text/plain; charset=utf-8");
-        }
-        if reason == Reason::HttpsOnly
-            && let Some(url) = self.caller.https_url(&self.head)
-        {
-            edits.add(b"location", &url);
-        }
-        self.say(status, &edits, body.as_bytes(), sink).await;
     }
 }
 

@@ -20,6 +20,7 @@ mod call;
 pub(crate) mod client;
 mod desk;
 mod head;
+pub(crate) mod probe;
 mod receiving;
 mod request;
 mod sending;
@@ -153,7 +154,11 @@ fn broken_above(error: &::h2::Error, unseen: bool) -> Broken {
 /// How a client is told that its answer is cut.
 const fn code_of(reason: Reason) -> ::h2::Reason {
     match reason {
-        Reason::DownstreamGone | Reason::RequestTimeout | Reason::IdleTimeout => ::h2::Reason::CANCEL,
+        Reason::DownstreamGone
+        | Reason::RequestTimeout
+        | Reason::TryTimeout
+        | Reason::OutOfTime
+        | Reason::IdleTimeout => ::h2::Reason::CANCEL,
         Reason::RequestMalformed => ::h2::Reason::PROTOCOL_ERROR,
         _ => ::h2::Reason::INTERNAL_ERROR,
     }

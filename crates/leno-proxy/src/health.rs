@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::dial::Dialer;
+use crate::h2;
 
 /// Checks the application at `app` until nobody listens to the result. While `spec` is `None` it is not yet known what
 /// to ask, and nothing is asked. A change of `spec` leads to a check at once; what is known stays.
@@ -83,6 +84,16 @@ async fn probe(app: SocketAddr, dialer: &Dialer, spec: &HealthSpec) -> Outcome {
                 Ok(200..=399) => Outcome::Good,
                 Ok(status) => Outcome::Bad(format!("status {status} for {path}")),
                 Err(why) => Outcome::Bad(format!("{why} for {path}")),
+            },
+            Probe::Http2(path) => match h2::probe::get(stream, app, path).await {
+                Ok(200..=399) => Outcome::Good,
+                Ok(status) => Outcome::Bad(format!("status {status} for {path}")),
+                Err(why) => Outcome::Bad(format!("{why} for {path}")),
+            },
+            Probe::Grpc(service) => match h2::probe::check(stream, app, service).await {
+                Ok(()) => Outcome::Good,
+                Err(why) if service.is_empty() => Outcome::Bad(format!("{why} for the server")),
+                Err(why) => Outcome::Bad(format!("{why} for {service}")),
             },
         }
     };

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ServerConfig};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -40,11 +40,6 @@ impl Stream {
         config: Arc<ServerConfig>,
     ) -> io::Result<Self> {
         Ok(Self::Tls(Session::server(socket, first, config).await?))
-    }
-
-    /// A TLS session that has shaken hands already.
-    pub(crate) fn of_server(socket: TcpStream, session: ServerConnection) -> Self {
-        Self::Tls(Session::of(socket, session.into()))
     }
 
     /// Shakes hands as a client. The caller bounds the wait.

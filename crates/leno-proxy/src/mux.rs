@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::{swap, take};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -18,7 +17,6 @@ use leno_core::mux::{self, Body, Code, Event, HeadIndex, Limits, Meta, Mux, Role
 use leno_core::reason::Reason;
 use leno_core::time::Duration;
 use leno_identity::reason::Reason as TlsReason;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use crate::alarm::Alarm;
@@ -27,14 +25,17 @@ use crate::clock::Clock;
 use crate::worker::Worker;
 
 pub(crate) mod accept;
+mod handshake;
 mod input;
 pub(crate) mod pool;
 mod slot;
 pub(crate) mod stream;
+mod wire;
 
 use input::Input;
-pub(crate) use input::Inputs;
 use slot::{Head, Slot};
+pub(crate) use wire::Buffers;
+use wire::{Received, Wire};
 
 /// How long a connection that can make no more use of its peer waits for the last bytes to leave.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -68,7 +69,6 @@ pub(crate) struct Conn {
     /// Rings when that somebody may try again.
     room: Rc<Notify>,
     clock: Clock,
-    inputs: Inputs,
 }
 
 impl Conn {
@@ -88,7 +88,6 @@ impl Conn {
             full: Cell::new(false),
             room,
             clock,
-            inputs: worker.mux_inputs.clone(),
         })
     }
 
@@ -166,21 +165,17 @@ impl Conn {
     }
 
     /// Serves the connection until it is over. `on_request` is called for each stream that the peer opens.
-    pub(crate) async fn run<S>(self: Rc<Self>, mut tls: S, mut on_request: impl FnMut(NewStream<'_>)) -> Ended
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
+    pub(crate) async fn run(
+        self: Rc<Self>,
+        mut wire: Box<Wire>,
+        mut on_request: impl FnMut(NewStream<'_>),
+    ) -> Ended {
         let mut alarm = Alarm::new(self.clock);
         let mut input = Input::default();
         let ended = loop {
             let timeout = self.machine.borrow().poll_timeout();
             let due = timeout.map_or(self.clock.now(), |(at, _)| at);
-            let turn = std::future::poll_fn(|cx| {
-                self.inputs.lend(&mut input);
-                let turn = self.poll_turn(cx, &mut tls, &mut input, &mut on_request);
-                self.inputs.take_back(&mut input);
-                turn
-            });
+            let turn = std::future::poll_fn(|cx| self.poll_turn(cx, &mut wire, &mut input, &mut on_request));
             tokio::select! {
                 biased;
                 ended = turn => break ended,
@@ -197,18 +192,18 @@ impl Conn {
         // What the machine still wants to say (why it closed) is worth a moment, not more.
         let deadline = self.clock.to_tokio(self.clock.now().after(LAST_WORDS));
         let last_words = std::future::poll_fn(|cx| {
-            ready!(self.poll_write(cx, &mut tls))?;
-            Pin::new(&mut tls).poll_shutdown(cx)
+            ready!(wire.poll_send(cx, &self.machine))?;
+            wire.poll_end(cx)
         });
         let _ = tokio::time::timeout_at(deadline, last_words).await;
         ended
     }
 
     /// Moves bytes both ways until nothing can move; ready when the connection is over.
-    fn poll_turn<S: AsyncRead + AsyncWrite + Unpin>(
+    fn poll_turn(
         &self,
         cx: &mut Context<'_>,
-        tls: &mut S,
+        wire: &mut Wire,
         input: &mut Input,
         on_request: &mut impl FnMut(NewStream<'_>),
     ) -> Poll<Ended> {
@@ -218,7 +213,7 @@ impl Conn {
             slot => *slot = Some(cx.waker().clone()),
         }
         loop {
-            if let Poll::Ready(Err(error)) = self.poll_write(cx, tls) {
+            if let Poll::Ready(Err(error)) = wire.poll_send(cx, &self.machine) {
                 return Poll::Ready(Ended::Lost(error));
             }
             self.wake_writers();
@@ -228,29 +223,15 @@ impl Conn {
             if self.machine.borrow().is_finished() {
                 return Poll::Ready(Ended::Done);
             }
-            let mut space = ReadBuf::new(input.bytes.get_mut(input.filled..).unwrap_or(&mut []));
-            match Pin::new(&mut *tls).poll_read(cx, &mut space) {
-                Poll::Ready(Ok(())) if space.filled().is_empty() => return Poll::Ready(Ended::Closed),
-                Poll::Ready(Ok(())) => input.filled += space.filled().len(),
-                Poll::Ready(Err(error)) => return Poll::Ready(Ended::Lost(error)),
-                Poll::Pending => return Poll::Pending,
+            let received = wire.poll_receive(cx, |bytes| {
+                input.add(bytes, |bytes, index| self.receive(bytes, index, on_request))
+            });
+            match ready!(received) {
+                Ok(Ok(Received::Some)) => {}
+                Ok(Ok(Received::End)) => return Poll::Ready(Ended::Closed),
+                Ok(Err(error)) => return Poll::Ready(Ended::Broken(error)),
+                Err(error) => return Poll::Ready(Ended::Lost(error)),
             }
-            if let Err(error) = self.receive(input, on_request) {
-                return Poll::Ready(Ended::Broken(error));
-            }
-        }
-    }
-
-    fn poll_write<S: AsyncWrite + Unpin>(&self, cx: &mut Context<'_>, tls: &mut S) -> Poll<io::Result<()>> {
-        loop {
-            let mut machine = self.machine.borrow_mut();
-            let output = machine.output();
-            if output.is_empty() {
-                drop(machine);
-                return Pin::new(tls).poll_flush(cx);
-            }
-            let sent = ready!(Pin::new(&mut *tls).poll_write(cx, output))?;
-            machine.output_sent(sent);
         }
     }
 
@@ -265,20 +246,21 @@ impl Conn {
         }
     }
 
-    /// Hands what came to the machine and its events to the streams.
+    /// Hands what came to the machine and its events to the streams; how much the machine took.
     fn receive(
         &self,
-        input: &mut Input,
+        bytes: &[u8],
+        index: &mut HeadIndex,
         on_request: &mut impl FnMut(NewStream<'_>),
-    ) -> Result<(), mux::ConnectionError> {
+    ) -> Result<usize, mux::ConnectionError> {
         let now = self.clock.now();
         let mut start = 0;
         loop {
-            let rest = input.bytes.get(start..input.filled).unwrap_or(&[]);
-            let (used, event) = self.machine.borrow_mut().receive(now, rest, &mut input.index)?;
+            let rest = bytes.get(start..).unwrap_or(&[]);
+            let (used, event) = self.machine.borrow_mut().receive(now, rest, index)?;
             start += used;
             match event {
-                Some(event) => self.deliver(event, &mut input.index, on_request),
+                Some(event) => self.deliver(event, index, on_request),
                 None => break,
             }
         }
@@ -286,14 +268,7 @@ impl Conn {
             // Whatever it was, the machine lets nothing pass before SETTINGS.
             self.settled.set(true);
         }
-        input.bytes.copy_within(start..input.filled, 0);
-        input.filled -= start;
-        // A head may be longer than one read; the machine says how much it can leave at most.
-        let needed = self.machine.borrow().limits().read_buffer_bytes();
-        if input.filled == input.bytes.len() && input.bytes.len() < needed {
-            input.bytes.resize((input.bytes.len() * 2).min(needed), 0);
-        }
-        Ok(())
+        Ok(start)
     }
 
     fn deliver(&self, event: Event<'_>, index: &mut HeadIndex, on_request: &mut impl FnMut(NewStream<'_>)) {
@@ -444,6 +419,7 @@ const fn reason_of(code: Code) -> Reason {
         Code::AppProtocol | Code::Protocol => Reason::UpstreamMalformed,
         Code::Deadline => Reason::RequestTimeout,
         Code::Refused | Code::Overload => Reason::Overload,
+        Code::Denied => Reason::EgressDenied,
         Code::Internal | Code::Cancel | Code::AppClosed | Code::Enough => Reason::UpstreamClosed,
     }
 }
@@ -454,17 +430,19 @@ const fn code_of(reason: Reason) -> Code {
         Reason::ConnectFailed | Reason::ConnectTimeout | Reason::TlsRefused | Reason::NameNotResolved => {
             Code::AppConnectFailed
         }
-        Reason::UpstreamClosed | Reason::ResponseCut => Code::AppClosed,
+        Reason::UpstreamClosed | Reason::ResponseCut | Reason::AnswerRetried => Code::AppClosed,
         Reason::UpstreamMalformed => Code::AppProtocol,
-        Reason::RequestTimeout | Reason::IdleTimeout => Code::Deadline,
+        Reason::RequestTimeout | Reason::IdleTimeout | Reason::TryTimeout | Reason::OutOfTime => {
+            Code::Deadline
+        }
         Reason::Overload => Code::Overload,
         Reason::DownstreamGone => Code::Cancel,
         Reason::NoRoute
         | Reason::NoSuchService
         | Reason::NoEndpoint
         | Reason::NoHealthyEndpoint
-        | Reason::EgressDenied
         | Reason::Draining => Code::Refused,
+        Reason::EgressDenied => Code::Denied,
         Reason::RequestMalformed
         | Reason::RequestHeadTimeout
         | Reason::Unsupported

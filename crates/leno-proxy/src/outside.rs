@@ -83,6 +83,7 @@ pub(crate) async fn reach(
     endpoint: &Rc<Endpoint>,
     spec: &Arc<TlsSpec>,
     offers: &[Alpn],
+    within: Duration,
 ) -> Result<Reached, Refused> {
     let address = endpoint.spec.address;
     // Where HTTP/2 was spoken before, those who come at a time wait for one connection.
@@ -122,7 +123,7 @@ pub(crate) async fn reach(
             }
         }
     };
-    match h2::client::connect(worker, endpoint, http::uri::Scheme::HTTPS, dial).await {
+    match h2::client::connect(worker, endpoint, http::uri::Scheme::HTTPS, within, dial).await {
         Ok(call) => Ok(Reached::Http2(call)),
         Err(NoStream::NotHttp2) => {
             worker.outside.borrow_mut().http2.remove(&endpoint.key);

@@ -56,6 +56,8 @@ pub(crate) struct Telemetry {
     pub(crate) malformed: BTreeMap<&'static str, u64>,
     /// Times that a limit was hit, by its name.
     pub(crate) limits: BTreeMap<&'static str, u64>,
+    /// Attempts that failed and were not followed by another one, by why not.
+    pub(crate) no_retry: BTreeMap<&'static str, u64>,
     /// Connections on which something else was spoken than is declared, by service, what is declared and what was spoken.
     pub(crate) mismatches: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
     /// Answers that rules have given by themselves, by list, rule and kind.
@@ -97,6 +99,9 @@ impl Telemetry {
 
     /// Counts a request that is over.
     pub(crate) fn count(&mut self, pair: PairId, record: &Record, request_bytes: u64, response_bytes: u64) {
+        if let Some(why) = record.no_retry {
+            bump(&mut self.no_retry, why.word());
+        }
         let Some(pair) = self.pairs.get_mut(pair.0) else { return };
         let key = (record.status, record.reason);
         match pair.requests.iter_mut().find(|row| (row.0, row.1) == key) {
@@ -115,7 +120,7 @@ impl Telemetry {
         if let Some(count) = record.grpc.and_then(|status| pair.calls.get_mut(usize::from(status.0))) {
             *count += 1;
         }
-        pair.retries += (record.attempts().count() as u64).saturating_sub(1);
+        pair.retries += (record.attempts_made() as u64).saturating_sub(1);
     }
 
     /// Counts an answer that a rule has given by itself.
@@ -157,6 +162,7 @@ impl Telemetry {
         sum(&mut self.tls_refused, &other.tls_refused);
         sum(&mut self.malformed, &other.malformed);
         sum(&mut self.limits, &other.limits);
+        sum(&mut self.no_retry, &other.no_retry);
         sum(&mut self.mismatches, &other.mismatches);
         sum(&mut self.answers, &other.answers);
         self.log_lines_dropped += other.log_lines_dropped;
@@ -246,6 +252,8 @@ impl Telemetry {
         let malformed = "Requests refused before they were routed.";
         simple(&mut out, "leno_requests_refused_total", "counter", malformed, "reason", &self.malformed);
         simple(&mut out, "leno_limit_hits_total", "counter", "Times a limit was hit.", "limit", &self.limits);
+        let why = "Attempts that failed and were not followed by another one.";
+        simple(&mut out, "leno_retries_not_made_total", "counter", why, "why", &self.no_retry);
         let name = "leno_protocol_mismatches_total";
         family(&mut out, name, "counter", "Connections on which something else was spoken than is declared.");
         for ((service, declared, observed), count) in &self.mismatches {

@@ -1,5 +1,6 @@
 //! One worker: a thread with a single-threaded runtime that owns its listeners, connections, pools and live backend
-//! state. Nothing here is shared between workers but the snapshot (immutable), the credential and the log's queue.
+//! state. Nothing here is shared between workers but the snapshot (immutable), the credential, the log's queue and the time
+//! at which a budget of retries was last used up.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -7,6 +8,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use leno_core::backend::Backends;
 use leno_core::detect::{Detected, Port, Verdicts};
@@ -28,7 +30,7 @@ use crate::gateway::certificates::Terminations;
 use crate::h1::client::Pools as H1Pools;
 use crate::h2;
 use crate::io::Stream;
-use crate::mux::Inputs;
+use crate::mux::Buffers;
 use crate::mux::accept::Desks;
 use crate::mux::pool::Pools as MuxPools;
 use crate::names::Lookups;
@@ -70,6 +72,26 @@ pub(crate) struct Seat {
     pub(crate) own_addresses: Arc<[SocketAddr]>,
     /// The authorities that the machine trusts.
     pub(crate) system_roots: SystemRoots,
+    /// When a budget of retries was used up.
+    pub(crate) spent: Spent,
+}
+
+/// When a budget of retries of any worker was last used up: what the application beside calls comes by another worker than
+/// what calls it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spent(Arc<AtomicU64>);
+
+impl Spent {
+    /// A retry was denied.
+    pub(crate) fn note(&self, now: Instant) {
+        self.0.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// When that was last.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        let nanos = self.0.load(Ordering::Relaxed);
+        (nanos > 0).then(|| Instant::from_nanos(nanos))
+    }
 }
 
 /// What the main thread asks of a worker.
@@ -134,12 +156,15 @@ pub(crate) struct Worker {
     /// Rings when a snapshot was adopted.
     adopted: Notify,
     pub(crate) h1_pools: RefCell<H1Pools>,
+    pub(crate) spent: Spent,
+    /// Bytes of request bodies that are kept to be sent again; see [`crate::drive`].
+    pub(crate) kept_bytes: Cell<usize>,
     pub(crate) mux_pools: RefCell<MuxPools>,
     pub(crate) desks: RefCell<Desks>,
     pub(crate) h2_pools: RefCell<h2::client::Pools>,
     pub(crate) h2_desks: RefCell<h2::Desks>,
     pub(crate) h2_heads: RefCell<h2::Heads>,
-    pub(crate) mux_inputs: Inputs,
+    pub(crate) mux_buffers: Buffers,
     /// What was found out about ports on which anything may be spoken.
     pub(crate) verdicts: RefCell<Verdicts>,
     /// Client connections by number, so that a drain can end the idle ones.
@@ -201,12 +226,14 @@ impl Worker {
             demand: seat.demand.clone(),
             adopted: Notify::new(),
             h1_pools: RefCell::default(),
+            spent: seat.spent.clone(),
+            kept_bytes: Cell::new(0),
             mux_pools: RefCell::default(),
             desks: RefCell::default(),
             h2_pools: RefCell::default(),
             h2_desks: RefCell::default(),
             h2_heads: RefCell::default(),
-            mux_inputs: Inputs::default(),
+            mux_buffers: Buffers::default(),
             verdicts: RefCell::default(),
             clients: RefCell::default(),
             next_client: Cell::new(0),

@@ -9,6 +9,7 @@
 //! - [`mesh`]: runs a scenario; a shell like `leno-proxy`'s, with facts made up instead of sockets.
 //! - [`model`]: what must happen, written down a second time and much smaller, one request at a time.
 //! - [`wire`]: requests over real pairs of the mesh transport's machine ([`link`]), whose connections are cut anywhere.
+//! - [`storm`]: a chain of services of which the last one fails, and how much more it gets for that.
 //! - [`agenda`]: virtual time.
 
 pub mod agenda;
@@ -16,6 +17,7 @@ pub mod link;
 pub mod mesh;
 pub mod model;
 pub mod scenario;
+pub mod storm;
 pub mod wire;
 
 /// The seeds to run: one from the environment when it names one, else `0..count`.

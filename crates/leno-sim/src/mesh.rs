@@ -230,7 +230,9 @@ impl Mesh {
         })?;
         let mut model = Model::new(plan.idempotent, exchange.deadline(), now);
         let first = exchange.poll_action();
-        let must = if service.is_some() {
+        let must = if service.is_some() && deadline == Some(now) {
+            model.after(Fact::NotFound(Reason::OutOfTime), now)
+        } else if service.is_some() {
             Must::Choose(false)
         } else {
             model.after(Fact::NotFound(Reason::NoSuchService), now)
@@ -298,6 +300,8 @@ impl Mesh {
                 self.client(at, Client::Reads, Client::Cut)?;
                 self.agenda.plan(TELLING, Event::Told(at));
             }
+            // Nothing is configured about attempts here; `storm` has what is.
+            Some(Action::Pause { .. }) => return Err("a pause that nobody asked for".into()),
             Some(Action::Finish) => self.finished(at)?,
         }
         self.plan_timer(at);
@@ -311,7 +315,7 @@ impl Mesh {
         if let (true, Choice::Backend(backend)) = (budget, choice) {
             if !self.backends.try_retry(&snapshot, backend, now) {
                 let fact = Fact::NotFound(Reason::NoHealthyEndpoint);
-                return self.feed(at, Input::NoEndpoint(NoEndpoint::AllTried), fact);
+                return self.feed(at, Input::OverBudget, fact);
             }
             self.budgeted += 1;
         }

@@ -1,7 +1,7 @@
 //! What must happen to one request, written down a second time: no machine, no permits, no clocks, only the rules
 //! that a user was promised. The run compares every action of the real exchange with it.
 
-use leno_core::exchange::{ATTEMPTS_MAX, Action, AppSaw, CONNECT_TIMEOUT, IDLE_TIMEOUT};
+use leno_core::exchange::{ATTEMPTS, Action, AppSaw, CONNECT_TIMEOUT, IDLE_TIMEOUT};
 use leno_core::reason::Reason;
 use leno_core::time::{Duration, Instant};
 
@@ -170,7 +170,7 @@ impl Model {
     /// The promise about retries.
     fn again(&mut self, reason: Reason, harmless: bool, budget: bool) -> Must {
         self.failed = Some(reason);
-        if harmless && self.replayable && self.attempts < ATTEMPTS_MAX {
+        if harmless && self.replayable && self.attempts < ATTEMPTS {
             self.go(Phase::Choosing, Must::Choose(budget))
         } else {
             self.tell(reason)

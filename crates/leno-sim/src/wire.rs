@@ -120,6 +120,7 @@ impl Wires {
             calls: Vec::new(),
             health: None,
             timeout: Some(Duration::from_secs(3)),
+            tries: None,
             external: None,
             send_proxy: None,
             headless: false,
@@ -247,7 +248,8 @@ impl Wires {
 
     fn follow(&mut self, at: usize, action: Option<Action>) -> Result<(), String> {
         match action {
-            None | Some(Action::Relay) => {}
+            // Nothing is configured about attempts here.
+            None | Some(Action::Relay | Action::Pause { .. }) => {}
             Some(Action::Pick { choice, budget }) => return self.pick(at, choice, budget),
             Some(Action::Dial) => {
                 let wait = Duration::from_micros(self.rng.below(500));

@@ -5,11 +5,13 @@
 //! fields are refused.
 
 mod declare;
+mod tries;
 
 pub use declare::{
     Action, Balance, Call, FieldMatch, FieldTest, HealthCheck, Host, Match, Path, Protocol, Rule,
     ServiceDeclaration, Target, TextTest,
 };
+pub use tries::{Budget, Retry, Tries};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -15,6 +15,7 @@ use prost::Message;
 use crate::proto::{self, kind_of, resource as wire, xds};
 
 mod outside;
+mod tries;
 
 /// A resource of a kind that Leno knows, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +148,7 @@ impl From<&spec::ServiceSpec> for wire::Service {
             health: spec.health.as_ref().map(wire::HealthCheck::from),
             timeout_nanos: spec.timeout.map(nanos),
             external: spec.external.as_deref().map(proto::outside::External::from),
+            tries: spec.tries.as_deref().map(proto::tries::Tries::from),
             send_proxy: match spec.send_proxy {
                 None => 0,
                 Some(Version::V1) => 1,
@@ -181,7 +183,8 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     .health
                     .map(|h| h.try_into().map_err(|e: WireError| e.below("health")))
                     .transpose()?,
-                timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+                timeout: message.timeout_nanos.map(Duration::from_nanos),
+                tries: parse_tries(message.tries)?,
                 external: message
                     .external
                     .map(|it| spec::ExternalSpec::try_from(it).map_err(|e| e.below("external")))
@@ -279,6 +282,7 @@ impl From<&spec::RuleSpec> for wire::Rule {
             }),
             timeout_nanos: spec.timeout.map(nanos),
             change: spec.change.as_deref().map(proto::change::Change::from),
+            tries: spec.tries.as_deref().map(proto::tries::Tries::from),
         }
     }
 }
@@ -287,8 +291,13 @@ impl From<&spec::HealthSpec> for wire::HealthCheck {
     fn from(spec: &spec::HealthSpec) -> Self {
         Self {
             http_path: match &spec.probe {
-                spec::Probe::Tcp => None,
-                spec::Probe::Http(path) => Some(path.clone()),
+                spec::Probe::Tcp | spec::Probe::Grpc(_) => None,
+                spec::Probe::Http(path) | spec::Probe::Http2(path) => Some(path.clone()),
+            },
+            http2: matches!(spec.probe, spec::Probe::Http2(_)),
+            grpc_service: match &spec.probe {
+                spec::Probe::Grpc(service) => Some(service.clone()),
+                _ => None,
             },
             interval_nanos: nanos(spec.interval),
             timeout_nanos: nanos(spec.timeout),
@@ -298,17 +307,27 @@ impl From<&spec::HealthSpec> for wire::HealthCheck {
     }
 }
 
+/// The longest name of a service of gRPC that a check asks for, in bytes.
+const GRPC_SERVICE_BYTES_MAX: usize = 255;
+
 impl TryFrom<wire::HealthCheck> for spec::HealthSpec {
     type Error = WireError;
 
     fn try_from(message: wire::HealthCheck) -> Result<Self, WireError> {
         Ok(Self {
-            probe: match message.http_path {
-                None => spec::Probe::Tcp,
-                Some(path) => {
+            probe: match (message.http_path, message.grpc_service) {
+                (None, None) => spec::Probe::Tcp,
+                (Some(path), None) => {
                     check_path("http_path", &path)?;
-                    spec::Probe::Http(path)
+                    if message.http2 { spec::Probe::Http2(path) } else { spec::Probe::Http(path) }
                 }
+                (None, Some(service)) => {
+                    if service.len() > GRPC_SERVICE_BYTES_MAX {
+                        return Err(bad("grpc_service", "is longer than 255 bytes"));
+                    }
+                    spec::Probe::Grpc(service)
+                }
+                (Some(_), Some(_)) => return Err(bad("grpc_service", "stands beside http_path")),
             },
             interval: positive("interval", message.interval_nanos)?,
             timeout: positive("timeout", message.timeout_nanos)?,
@@ -380,10 +399,17 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
             Some(wire::Action::Answer(answer)) => change::direct(answer, &when)?,
             None => return Err(bad("then", "is missing, or of a kind that is not known here")),
         },
-        timeout: message.timeout_nanos.map(|n| positive("timeout", n)).transpose()?,
+        timeout: message.timeout_nanos.map(Duration::from_nanos),
         change: change.map(Arc::new),
         when,
+        tries: parse_tries(message.tries)?,
     })
+}
+
+/// Time limits and retries, if anything is said about them.
+fn parse_tries(message: Option<proto::tries::Tries>) -> Result<Option<Arc<spec::TriesSpec>>, WireError> {
+    let tries = message.map(|tries| spec::TriesSpec::try_from(tries).map_err(|e| e.below("tries")));
+    Ok(tries.transpose()?.map(Arc::new))
 }
 
 /// `example.com`, or `.example.com` for every host below it.

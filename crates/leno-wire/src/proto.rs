@@ -6,6 +6,7 @@ pub mod change;
 pub mod mesh;
 pub mod outside;
 pub mod resource;
+pub mod tries;
 pub mod xds;
 
 use leno_core::index::Kind;

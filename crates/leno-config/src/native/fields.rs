@@ -4,6 +4,7 @@ mod change;
 mod gateway;
 mod matching;
 mod outside;
+mod tries;
 
 pub(crate) use change::{ANSWER, HEADER_CHANGES, MIRROR, REDIRECT, REPLACING, REWRITE};
 use change::{
@@ -13,6 +14,7 @@ pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
+pub(crate) use tries::{ATTEMPTS_MAX, CONDITIONS, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
 
 /// A kind of map, with the fields it may have.
 #[derive(Debug)]
@@ -64,6 +66,12 @@ pub(crate) enum Kind {
     Text,
     /// `500ms`, `5s`, `1m30s`, `2h`.
     Duration,
+    /// A duration, or 0 for no limit.
+    Limit,
+    /// What is tried again: a word, a status, or a range of statuses.
+    Condition,
+    /// Bytes: `65536`, `64KiB` or `1MiB`.
+    Size,
     /// 1 to 65535.
     Port,
     /// `IP:PORT`, or a port on 127.0.0.1.
@@ -100,6 +108,8 @@ pub(crate) enum Kind {
     Percent,
     /// A number from one to the other.
     Between(u32, u32),
+    /// A number from 0 to this.
+    Number(u32),
     /// A command: words as a shell splits them, or a list of words.
     Command,
     /// A path in the file system.
@@ -147,6 +157,9 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &REDIRECT,
     &ANSWER,
     &MIRROR,
+    &TIMEOUT,
+    &RETRY,
+    &RETRY_BUDGET_SHAPE,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -207,13 +220,6 @@ const ROUTE_NAME: Field = field(
     Without::Means("its host and path, or `route-N`"),
     "What logs and metrics call this route; unique in its list.",
 );
-const ROUTE_TIMEOUT: Field = field(
-    "timeout",
-    Kind::Duration,
-    Without::Means("the service's `timeout`"),
-    "How long a request may take, from its head to the end of the answer.",
-);
-
 /// A route of a gateway.
 pub(crate) static GATEWAY_ROUTE: Shape = Shape {
     name: "gateway route",
@@ -242,7 +248,8 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
-        ROUTE_TIMEOUT,
+        tries::ROUTE_TIMEOUT,
+        tries::ROUTE_RETRY,
     ],
 };
 
@@ -277,14 +284,11 @@ pub(crate) static SERVICE: Shape = Shape {
             "health",
             Kind::Either(&[Kind::Choice(HEALTH_WORDS), Kind::Path, Kind::Object(&HEALTH)]),
             Without::Means("`tcp`; `none` with `endpoints`"),
-            "How the sidecar beside an instance finds out whether it works: `tcp`, `none`, the path of an HTTP check, or a map.",
+            "How the sidecar beside an instance finds out whether it works: `tcp`, `none`, `grpc`, the path of an HTTP check, or a map.",
         ),
-        field(
-            "timeout",
-            Kind::Duration,
-            Without::Means("no limit but the idle limit"),
-            "How long a request may take, from its head to the end of the answer.",
-        ),
+        tries::SERVICE_TIMEOUT,
+        tries::SERVICE_RETRY,
+        tries::RETRY_BUDGET,
         field(
             "headless",
             Kind::Flag,
@@ -402,7 +406,8 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
-        ROUTE_TIMEOUT,
+        tries::ROUTE_TIMEOUT,
+        tries::ROUTE_RETRY,
     ],
 };
 
@@ -423,8 +428,11 @@ pub(crate) static TARGET: Shape = Shape {
 };
 
 /// What `health` can be besides a path and a map.
-pub(crate) const HEALTH_WORDS: &[(&str, &str)] =
-    &[("tcp", "the instance accepts a connection"), ("none", "the instance is taken to work")];
+pub(crate) const HEALTH_WORDS: &[(&str, &str)] = &[
+    ("tcp", "the instance accepts a connection"),
+    ("grpc", "the health service of gRPC says that the server is serving"),
+    ("none", "the instance is taken to work"),
+];
 
 /// A health check.
 pub(crate) static HEALTH: Shape = Shape {
@@ -435,7 +443,13 @@ pub(crate) static HEALTH: Shape = Shape {
             "http",
             Kind::Path,
             Without::Means("a TCP connection is enough"),
-            "`GET` this path has to be answered with a status from 200 to 399.",
+            "`GET` this path has to be answered with a status from 200 to 399; in HTTP/2 when the service's `protocol` is `http2` or `grpc`.",
+        ),
+        field(
+            "grpc",
+            Kind::Text,
+            Without::Means("no question of gRPC"),
+            "The health service of gRPC (`grpc.health.v1.Health/Check`) has to call this service serving; `\"\"` is the whole server, as `health: grpc` is.",
         ),
         field(
             "interval",

@@ -21,6 +21,7 @@ mod read;
 mod rules;
 mod schema;
 mod service;
+mod tries;
 mod value;
 
 use std::path::Path;

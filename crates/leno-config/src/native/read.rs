@@ -458,6 +458,9 @@ impl Kind {
             Self::Domain => "a domain such as shop.mesh".into(),
             Self::Text => "a text".into(),
             Self::Duration => "a duration such as 5s".into(),
+            Self::Limit => "a duration such as 5s, or 0 for no limit".into(),
+            Self::Condition => "a condition such as 5xx, or a status".into(),
+            Self::Size => "a size such as 64KiB".into(),
             Self::Port => "a port".into(),
             Self::Address => "an address such as 127.0.0.1:8080, or a port".into(),
             Self::Place => "a place such as api.example.com:443 or 10.0.0.5:8080".into(),
@@ -476,6 +479,7 @@ impl Kind {
             Self::Count(max) => format!("a number from 1 to {max}"),
             Self::Percent => "a share in percent, such as 5 or 0.1".into(),
             Self::Between(min, max) => format!("a number from {min} to {max}"),
+            Self::Number(max) => format!("a number from 0 to {max}"),
             Self::Command => "a command".into(),
             Self::Folder => "a folder".into(),
             Self::Choice(choices) => {

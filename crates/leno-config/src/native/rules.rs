@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{ActionSpec, GrpcMatch, MatchSpec, RuleSpec, TargetSpec};
+use leno_core::spec::{ActionSpec, GrpcMatch, MatchSpec, Protocol, RuleSpec, TargetSpec};
 
 use super::fields::{GATEWAY_ROUTE, Kind, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
 use super::matching::{matching, of_service as matching_of_service};
 use super::read::{Fields, Reader};
+use super::tries::{self, Said};
 use super::value;
 use super::{change, covers};
 use crate::diagnostic::Problem;
@@ -87,8 +88,14 @@ pub(crate) fn of_service(
     if let Some(split) = split
         && let Some(then) = versions(split, own, reader)
     {
-        let rule =
-            RuleSpec { name: "split".into(), when: MatchSpec::default(), then, timeout: None, change: None };
+        let rule = RuleSpec {
+            name: "split".into(),
+            when: MatchSpec::default(),
+            then,
+            timeout: None,
+            tries: None,
+            change: None,
+        };
         rules.push(Placed { rule, name: split.span, span: split.span });
     }
     finished(rules, reader)
@@ -152,7 +159,7 @@ fn placed(
     let name_node = fields.get("name");
     let name =
         name_node.map(|node| reader.parsed(node, Kind::Name, |text| value::label(text, "a route's name")));
-    let timeout = fields.get("timeout").and_then(|node| reader.parsed(node, Kind::Duration, value::duration));
+    let Said { timeout, tries } = tries::read(&mut fields, Protocol::Auto, false, reader);
     let errors = reader.problems.errors();
     let change = change::change(&mut fields, when.as_ref(), own, reader);
     let span = fields.span;
@@ -166,7 +173,7 @@ fn placed(
         None => made_name(&when, index),
     };
     Some(Placed {
-        rule: RuleSpec { name, when, then, timeout, change },
+        rule: RuleSpec { name, when, then, timeout, tries, change },
         name: name_node.map_or(span, |node| node.span),
         span,
     })

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{Field, Kind, SHAPES, Shape, WEIGHT_MAX, Without};
+use super::fields::{CONDITIONS, Field, Kind, SHAPES, Shape, WEIGHT_MAX, Without};
+use super::value::{STATUS_MAX, STATUS_MIN};
 
 /// The JSON Schema (2020-12) of a mesh file, with descriptions and defaults, so that editors complete and explain
 /// it. It is made from the table that the reader checks fields with.
@@ -90,6 +91,21 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Domain => json!({"type": "string", "pattern": "^[a-z0-9.-]+$"}),
         Kind::Text => json!({"type": ["string", "number", "boolean"]}),
         Kind::Duration => json!({"type": "string", "pattern": "^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$"}),
+        Kind::Limit => json!({
+            "type": ["string", "integer"],
+            "pattern": "^(0|([0-9]+(\\.[0-9]+)?(ms|s|m|h))+)$",
+            "minimum": 0,
+            "maximum": 0,
+        }),
+        Kind::Condition => {
+            let mut forms = vec![
+                json!({"type": "integer", "minimum": STATUS_MIN, "maximum": STATUS_MAX}),
+                json!({"type": "string", "pattern": "^[345][0-9][0-9](-[345][0-9][0-9])?$"}),
+            ];
+            forms.extend(CONDITIONS.iter().map(|(word, doc)| json!({"const": word, "description": doc})));
+            json!({"anyOf": forms})
+        }
+        Kind::Size => json!({"type": ["string", "integer"], "pattern": "^[0-9]+(KiB|MiB)?$", "minimum": 0}),
         Kind::Port => json!({"type": "integer", "minimum": 1, "maximum": 65535}),
         Kind::Address => json!({
             "type": ["string", "integer"],
@@ -122,6 +138,7 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Count(max) => json!({"type": "integer", "minimum": 1, "maximum": max}),
         Kind::Percent => json!({"type": "number", "minimum": 0, "maximum": 100}),
         Kind::Between(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
+        Kind::Number(max) => json!({"type": "integer", "minimum": 0, "maximum": max}),
         Kind::Command => json!({"anyOf": [
             {"type": "string"},
             {"type": "array", "minItems": 1, "items": {"type": ["string", "number", "boolean"]}},
@@ -157,6 +174,12 @@ fn written(kind: &Kind) -> String {
         Kind::Domain => "domain".into(),
         Kind::Text => "text".into(),
         Kind::Duration => "duration".into(),
+        Kind::Limit => "duration or 0".into(),
+        Kind::Condition => {
+            let words: Vec<String> = CONDITIONS.iter().map(|(word, _)| format!("`{word}`")).collect();
+            format!("status or range of statuses or {}", words.join(" or "))
+        }
+        Kind::Size => "size".into(),
         Kind::Port => "port".into(),
         Kind::Address => "address".into(),
         Kind::Place => "address or host:port".into(),
@@ -175,6 +198,7 @@ fn written(kind: &Kind) -> String {
         Kind::Count(max) => format!("1 to {max}"),
         Kind::Percent => "percent".into(),
         Kind::Between(min, max) => format!("{min} to {max}"),
+        Kind::Number(max) => format!("0 to {max}"),
         Kind::Command => "command".into(),
         Kind::Folder => "folder".into(),
         Kind::Choice(choices) => {

@@ -15,6 +15,7 @@ use super::model::{InstanceEntry, ServiceEntry};
 use super::outside;
 use super::read::{Fields, Reader};
 use super::rules;
+use super::tries;
 use super::value;
 use crate::diagnostic::Problem;
 use crate::source::Span;
@@ -58,6 +59,7 @@ impl<'n> Draft<'n> {
             calls: Vec::new(),
             health: Some(health_spec(Probe::Tcp)),
             timeout: None,
+            tries: None,
             external: None,
             send_proxy: None,
             headless: false,
@@ -89,8 +91,9 @@ impl<'n> Draft<'n> {
         if let Some(node) = fields.get("health") {
             spec.health = health(node, reader);
         }
-        spec.timeout =
-            fields.get("timeout").and_then(|node| reader.parsed(node, Kind::Duration, value::duration));
+        speak_as(spec.protocol, &mut spec.health);
+        let said = tries::read(&mut fields, spec.protocol, true, reader);
+        (spec.timeout, spec.tries) = (said.timeout, said.tries);
         spec.headless = fields.get("headless").and_then(|node| reader.flag(node)).unwrap_or_default();
         if let Some(node) = fields.get("srv_port") {
             spec.srv_port = reader.number(node, Kind::Port, value::port).unwrap_or(SRV_PORT);
@@ -240,19 +243,35 @@ fn health(node: &Node, reader: &mut Reader<'_>) -> Option<HealthSpec> {
         }
         Value::Scalar(_) => match reader.choice(node, HEALTH_WORDS)? {
             "none" => None,
+            "grpc" => Some(health_spec(Probe::Grpc(String::new()))),
             _ => Some(health_spec(Probe::Tcp)),
         },
         Value::Map(_) => health_map(node, reader),
         _ => {
-            reader.expected(node, "tcp, none, a path such as /healthz, or a map");
+            reader.expected(node, "tcp, none, grpc, a path such as /healthz, or a map");
             None
         }
+    }
+}
+
+/// A path is asked in the protocol that the service speaks.
+fn speak_as(protocol: Protocol, health: &mut Option<HealthSpec>) {
+    if let (Protocol::Http2 | Protocol::Grpc, Some(HealthSpec { probe, .. })) = (protocol, health)
+        && let Probe::Http(path) = probe
+    {
+        *probe = Probe::Http2(std::mem::take(path));
     }
 }
 
 fn health_map(node: &Node, reader: &mut Reader<'_>) -> Option<HealthSpec> {
     let mut fields = reader.fields(node, &HEALTH)?;
     let path = fields.get("http").map(|node| reader.parsed(node, Kind::Path, value::path));
+    let grpc = fields.get("grpc").map(|node| reader.parsed(node, Kind::Text, value::grpc_service));
+    if let (Some(entry), Some(_)) = (fields.entry("grpc"), &path) {
+        let problem = Problem::error(entry.key_span, "a check asks either `http` or `grpc`");
+        reader.error(problem.hint("leave one of them out"));
+        return None;
+    }
     let duration = |node: Option<&Node>, reader: &mut Reader<'_>| {
         node.map(|node| (reader.parsed(node, Kind::Duration, value::duration), node.span))
     };
@@ -266,9 +285,10 @@ fn health_map(node: &Node, reader: &mut Reader<'_>) -> Option<HealthSpec> {
     let unhealthy_after = count(fields.get("unhealthy_after"), 2, reader);
     fields.finish();
 
-    let probe = match path {
-        Some(path) => Probe::Http(path?.to_owned()),
-        None => Probe::Tcp,
+    let probe = match (path, grpc) {
+        (Some(path), _) => Probe::Http(path?.to_owned()),
+        (None, Some(service)) => Probe::Grpc(service?.to_owned()),
+        (None, None) => Probe::Tcp,
     };
     let every = interval.map_or(Some(HEALTH_INTERVAL), |(interval, _)| interval)?;
     if let Some((_, span)) = interval.filter(|_| every < HEALTH_INTERVAL_MIN) {

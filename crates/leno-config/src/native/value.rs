@@ -121,6 +121,51 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Wrong> {
     }
 }
 
+/// A duration, or `0` for no limit.
+pub(crate) fn limit(text: &str) -> Result<Duration, Wrong> {
+    match text {
+        "0" | "0ms" | "0s" | "0m" | "0h" => Ok(Duration::ZERO),
+        text => duration(text),
+    }
+}
+
+/// Statuses that can be tried again: what is below has succeeded.
+pub(crate) const STATUS_MIN: u32 = 300;
+pub(crate) const STATUS_MAX: u32 = 599;
+
+/// `503`, or `500-504`: the first and the last.
+pub(crate) fn statuses(text: &str) -> Result<(u16, u16), Wrong> {
+    let status = |text: &str| number(text, "a status", STATUS_MIN, STATUS_MAX).map(|status| status as u16);
+    let Some((first, last)) = text.split_once('-') else { return status(text).map(|it| (it, it)) };
+    let (first, last) = (status(first)?, status(last)?);
+    if last < first {
+        return Err(wrong(format!("the range {} ends before it begins", short(text)))
+            .hint(format!("write {last}-{first}")));
+    }
+    Ok((first, last))
+}
+
+/// Bytes: a number, perhaps with `KiB` or `MiB`; at most `max`.
+pub(crate) fn size(text: &str, max: u32) -> Result<u32, Wrong> {
+    let (digits, scale) = match text {
+        _ if text.ends_with("KiB") => (&text[..text.len() - 3], 1 << 10),
+        _ if text.ends_with("MiB") => (&text[..text.len() - 3], 1 << 20),
+        _ => (text, 1_u64),
+    };
+    let invalid = || wrong(format!("\"{}\" is not a size", short(text))).hint("such as 4096, 64KiB or 1MiB");
+    if digits.is_empty() || digits.len() > 9 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(invalid());
+    }
+    let bytes = digits.parse::<u64>().map_err(|_| invalid())?.saturating_mul(scale);
+    match u32::try_from(bytes) {
+        Ok(bytes) if bytes <= max => Ok(bytes),
+        _ => {
+            Err(wrong(format!("the size {} is too large", short(text)))
+                .hint(format!("at most {}KiB", max >> 10)))
+        }
+    }
+}
+
 /// `12` or `1.5` times `scale`; at most 9 digits on either side of the point.
 fn scaled(number: &str, scale: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -299,6 +344,17 @@ pub(crate) fn spiffe(text: &str) -> Result<Arc<str>, Wrong> {
         Err(wrong(format!("\"{}\" is not a SPIFFE id", short(text)))
             .hint("such as spiffe://shop.mesh/ns/default/sa/cart"))
     }
+}
+
+/// The name of a service of gRPC, `package.Service`, or nothing.
+pub(crate) fn grpc_service(text: &str) -> Result<&str, Wrong> {
+    const BYTES_MAX: usize = 255;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+    if text.len() <= BYTES_MAX && text.bytes().all(plain) {
+        return Ok(text);
+    }
+    Err(wrong(format!("\"{}\" is not the name of a gRPC service", short(text)))
+        .hint("such as shop.v1.Cart, or \"\" for the whole server"))
 }
 
 /// A path of a URL: absolute, normal, without a query.

@@ -24,6 +24,7 @@ fn spec(name: &str) -> ServiceSpec {
         calls: vec![],
         health: None,
         timeout: None,
+        tries: None,
         external: None,
         send_proxy: None,
         headless: false,

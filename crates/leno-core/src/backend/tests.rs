@@ -15,6 +15,7 @@ fn service(balance: Balance, endpoints: Vec<EndpointSpec>) -> KnownService {
             calls: vec![],
             health: None,
             timeout: None,
+            tries: None,
             external: None,
             send_proxy: None,
             headless: false,
@@ -100,6 +101,7 @@ fn a_split_between_versions_is_exact() {
         then: crate::spec::ActionSpec::Split(targets),
         timeout: None,
         change: None,
+        tries: None,
     }];
     let snapshot = snapshot(service, 1);
     let Some(rule) = snapshot.lists[0].rules.first() else { panic!("no rule") };

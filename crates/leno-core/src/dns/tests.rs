@@ -22,6 +22,7 @@ fn service(name: &str, headless: bool, instances: &[(&str, u32, bool)]) -> Known
             calls: vec![],
             health: None,
             timeout: None,
+            tries: None,
             external: None,
             send_proxy: None,
             headless,

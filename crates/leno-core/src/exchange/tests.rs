@@ -37,6 +37,7 @@ impl Scene {
             calls: vec![],
             health: None,
             timeout,
+            tries: None,
             external: None,
             send_proxy: None,
             headless: false,
@@ -124,10 +125,10 @@ fn a_refused_connection_goes_to_another_endpoint_whatever_the_method() {
 #[test]
 fn attempts_are_limited() {
     let mut scene = Scene::new(9, true, None);
-    for attempt in 1..=ATTEMPTS_MAX {
+    for attempt in 1..=ATTEMPTS {
         assert_eq!(scene.pick(), Some(Action::Dial));
         let action = scene.handle(Input::ConnectFailed(ConnectFailure::Refused));
-        if attempt == ATTEMPTS_MAX {
+        if attempt == ATTEMPTS {
             assert_eq!(action, Some(Action::Reply(Reason::ConnectFailed)));
         } else {
             assert!(is_pick(action));
@@ -370,3 +371,4 @@ fn a_rules_own_answer_is_no_failure() {
     call.ended(Instant::from_nanos(5));
     assert_eq!(call.record().grpc, Some(Status::of_http(302)));
 }
+mod policy;

@@ -28,6 +28,8 @@ pub enum Code {
     Overload = 8,
     /// The answer is complete and the rest of the request is not wanted (HTTP/2's NO_ERROR).
     Enough = 9,
+    /// A rule of the mesh forbids it, whoever is asked.
+    Denied = 10,
 }
 
 impl Code {
@@ -43,6 +45,7 @@ impl Code {
             7 => Self::Deadline,
             8 => Self::Overload,
             9 => Self::Enough,
+            10 => Self::Denied,
             _ => Self::Internal,
         }
     }
@@ -60,6 +63,7 @@ impl Code {
             Self::Deadline => "deadline",
             Self::Overload => "overload",
             Self::Enough => "enough",
+            Self::Denied => "denied",
         }
     }
 }

@@ -171,6 +171,7 @@ fn list(name: &str, rules: Vec<Rule>, otherwise: Then) -> RuleList {
         rules: rules.into(),
         otherwise,
         timeout: None,
+        tries: None,
         expected: Expected::Anything,
     }
 }
@@ -183,6 +184,7 @@ fn rule(name: &str, path: &str, then: Then) -> Rule {
         timeout: None,
         change: None,
         answer: None,
+        tries: None,
     }
 }
 

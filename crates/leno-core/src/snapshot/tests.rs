@@ -2,7 +2,10 @@ use alloc::vec;
 
 use super::*;
 use crate::head::Fields;
-use crate::spec::{Change, GatewaySpec, ListenerSpec, MatchSpec, Mirror, PathMatch, Protocol, SourceMatch};
+use crate::spec::{
+    BudgetSpec, Change, GatewaySpec, ListenerSpec, MatchSpec, Mirror, PathMatch, Protocol, RetrySpec,
+    RuleSpec, SourceMatch, TriesSpec,
+};
 
 fn service(name: &str) -> KnownService {
     KnownService {
@@ -14,6 +17,7 @@ fn service(name: &str) -> KnownService {
             calls: vec![],
             health: None,
             timeout: None,
+            tries: None,
             external: None,
             send_proxy: None,
             headless: false,
@@ -88,6 +92,7 @@ fn a_gateway_hands_over_to_the_services_rules() {
         then: ActionSpec::Service(ServiceId::parse(to).unwrap()),
         timeout: None,
         change: None,
+        tries: None,
     };
     world.gateway = Some(GatewaySpec {
         id: ServiceId::parse("gateway").unwrap(),
@@ -115,6 +120,7 @@ fn two_rules_with_one_target_share_its_backend() {
         then: ActionSpec::Split(vec![target(weight)]),
         timeout: None,
         change: None,
+        tries: None,
     };
     product.spec.rules = vec![rule("a", 1), rule("b", 1), rule("c", 2), rule("none", 0)];
     let snapshot = Snapshot::build(&world, None);
@@ -237,6 +243,7 @@ fn rules_for_other_callers_are_not_in_a_callers_snapshot() {
         then,
         timeout: None,
         change: None,
+        tries: None,
     };
     world.services.get_mut(&id("product")).unwrap().spec.rules = vec![
         rule("of-cart", vec![SourceMatch::Service(id("cart"))], to("cart")),
@@ -266,6 +273,7 @@ fn a_copy_goes_to_its_target_by_no_rule() {
         when: MatchSpec::default(),
         then: ActionSpec::Split(vec![TargetSpec { service: id(to), version: None, weight: 1 }]),
         timeout: None,
+        tries: None,
         change: Some(Arc::new(Change { mirrors, ..Change::default() })),
     };
     let mirror = |service: &str| Mirror { service: id(service), version: None, share_ppm: 1 };
@@ -286,4 +294,90 @@ fn a_copy_goes_to_its_target_by_no_rule() {
         let copy = snapshot.decide(Entry::Mirror(&(id(unknown), None)), &get("product", "/"));
         assert_eq!(copy.then, Then::NoSuchService);
     }
+}
+
+/// A rule takes from its service what it does not say; a gateway's that says something takes the rest from the service that it
+/// leads to, one that says nothing leaves all to the service's own rules.
+#[test]
+fn what_is_said_about_attempts_is_inherited() {
+    use crate::exchange::Tries;
+    use crate::time::Duration;
+
+    let second = Duration::from_secs(1);
+    let says = |tries: TriesSpec| Some(Arc::new(tries));
+    let attempts = |attempts| RetrySpec { attempts, ..RetrySpec::default() };
+    let of_service = TriesSpec {
+        try_timeout: Some(second),
+        idle_timeout: Some(second * 9),
+        retry: Some(attempts(4)),
+        budget: Some(BudgetSpec { percent: 7, per_second: 0 }),
+        ..TriesSpec::default()
+    };
+    let of_rule = TriesSpec { try_timeout: Some(Duration::ZERO), ..TriesSpec::default() };
+    let of_gateway = TriesSpec { retry: Some(attempts(2)), ..TriesSpec::default() };
+
+    let mut world = world(&["product", "plain"]);
+    let id = ServiceId::parse("product").unwrap();
+    let rule = |path: &str, then: ActionSpec, tries| RuleSpec {
+        name: path.into(),
+        when: MatchSpec { path: Some(PathMatch::Prefix(path.into())), ..MatchSpec::default() },
+        then,
+        timeout: None,
+        tries,
+        change: None,
+    };
+    let own = || ActionSpec::Split(vec![TargetSpec { service: id.clone(), version: None, weight: 1 }]);
+    let product = world.services.get_mut(&id).unwrap();
+    product.spec.tries = says(of_service.clone());
+    product.spec.rules = vec![rule("/own", own(), says(of_rule.clone())), rule("/none", own(), None)];
+    let to_product = || ActionSpec::Service(id.clone());
+    world.gateway = Some(GatewaySpec {
+        id: ServiceId::parse("gateway").unwrap(),
+        listeners: vec![Arc::new(ListenerSpec::http("http", ([127, 0, 0, 1], 0).into()))],
+        rules: vec![rule("/own/says", to_product(), says(of_gateway.clone())), rule("/", to_product(), None)],
+    });
+    let app = LocalApp { service: id, instance: "product-1".into(), address: ([127, 0, 0, 1], 1).into() };
+    let snapshot = Snapshot::build(&world, Some(&app));
+
+    let only = |tries: TriesSpec| Some(Tries::from(&TriesSpec { budget: None, ..tries }));
+    let of_service = TriesSpec { budget: None, ..of_service };
+    for (entry, authority, path, expected) in [
+        (Entry::Forward, "plain", "/", None),
+        (Entry::Forward, "product", "/", only(of_service.clone())),
+        (Entry::Forward, "product", "/none", only(of_service.clone())),
+        (
+            Entry::Forward,
+            "product",
+            "/own",
+            only(TriesSpec { try_timeout: Some(Duration::ZERO), ..of_service.clone() }),
+        ),
+        (Entry::Gateway, "x", "/", only(of_service.clone())),
+        (
+            Entry::Gateway,
+            "x",
+            "/own",
+            only(TriesSpec { try_timeout: Some(Duration::ZERO), ..of_service.clone() }),
+        ),
+        (
+            Entry::Gateway,
+            "x",
+            "/own/says",
+            only(TriesSpec { retry: Some(attempts(2)), ..of_service.clone() }),
+        ),
+        // The application's own sidecar knows how long it may be silent, and nothing else.
+        (
+            Entry::Inbound,
+            "x",
+            "/",
+            only(TriesSpec { idle_timeout: Some(second * 9), ..TriesSpec::default() }),
+        ),
+    ] {
+        let decision = snapshot.decide(entry, &get(authority, path));
+        assert_eq!(snapshot.tries(&decision).map(|tries| Tries::clone(tries)), expected, "{entry:?} {path}");
+    }
+    let budgets: Vec<_> = snapshot.backends.iter().map(|it| (&*it.name, it.budget.is_some())).collect();
+    assert!(
+        budgets.contains(&("default/product", true)) || budgets.contains(&("product", true)),
+        "{budgets:?}"
+    );
 }

@@ -30,6 +30,7 @@ fn service(name: &str, calls: &[&str]) -> ServiceSpec {
         calls: calls.iter().map(|name| id(name)).collect(),
         health: None,
         timeout: None,
+        tries: None,
         external: None,
         send_proxy: None,
         headless: false,
@@ -143,6 +144,7 @@ async fn a_gateway_learns_its_rules() {
             then: ActionSpec::Service(id("user")),
             timeout: None,
             change: None,
+            tries: None,
         }],
     };
     control.put_gateway(spec.clone());

@@ -48,7 +48,8 @@ enum Hint {
 /// The header with the port, between a sidecar and the gateway that what leaves passes; no one else ever sees it.
 const PORT_HEADER: &[u8] = b"leno-egress-port";
 
-/// Decides about what is for no service of the mesh; `None` for everything else.
+/// Decides about what is for no service of the mesh: a decision for [`Then::NoSuchService`] or [`Then::Direct`].
+/// `None` when it is not about to leave after all.
 pub(super) async fn leave(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
@@ -57,9 +58,6 @@ pub(super) async fn leave(
     head: &RequestHead<'_>,
     decision: &Decision,
 ) -> Option<Leave> {
-    if !matches!(decision.then, Then::NoSuchService | Then::Direct(_)) {
-        return None;
-    }
     let own = worker.own_service()?;
     let destination = match (caller, decision.then) {
         (Caller::Forward, Then::NoSuchService) => {

@@ -4,8 +4,10 @@ use std::rc::Rc;
 
 use leno_core::backend::{Choice, Endpoint};
 use leno_core::exchange::{ConnectFailure, Input};
-use leno_core::route::Speak;
+use leno_core::proxy_protocol::{self, Ends};
+use leno_core::route::{BackendId, Speak, speak};
 use leno_core::spec::{Protocol, Transport};
+use leno_core::time::Duration;
 
 use super::Drive;
 use crate::h1;
@@ -26,38 +28,69 @@ pub(super) enum Upstream {
 }
 
 impl Drive<'_> {
+    /// What the endpoint is spoken to.
+    pub(super) fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
+        let how = speak(self.request.kind, protocol);
+        if how != Speak::Http2 || protocol != Protocol::Auto {
+            return how;
+        }
+        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
+        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
+        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
+    }
+
+    /// What a new connection begins with before anybody's first byte: a header that names the client, where that is asked for.
+    pub(super) fn begin(&self, upstream: &Upstream, backend: BackendId) -> std::io::Result<()> {
+        let version = self.snapshot.backend(backend).and_then(|backend| backend.send_proxy);
+        let (Upstream::Opaque(connection), Some(version)) = (upstream, version) else { return Ok(()) };
+        let endpoint = self.exchange.endpoint().map(|endpoint| endpoint.spec.address);
+        let source = self.client.address;
+        let destination = self.client.destination.or(endpoint).unwrap_or(source);
+        let mut header = Vec::new();
+        proxy_protocol::encode(version, &Ends { source, destination }, &mut header);
+        connection.begin_with(&header)
+    }
+
     /// Takes a place on an endpoint, if there is one and one more attempt is allowed.
     pub(super) fn pick(&mut self, choice: Choice, budget: bool) {
         let now = self.worker.now();
+        if let (Choice::Backend(backend), true) = (choice, budget)
+            && !self.budget_allows(backend)
+        {
+            return self.handle(Input::OverBudget);
+        }
         let mut backends = self.worker.backends();
-        let (tried, count) = self.exchange.tried();
-        let tried = tried.get(..count).unwrap_or(&[]);
-        let allowed = match choice {
-            Choice::Backend(backend) if budget => {
-                let allowed = backends.try_retry(self.snapshot, backend, now);
-                if !allowed {
-                    bump(&mut self.worker.telemetry().limits, "retry_budget");
-                }
-                allowed
-            }
-            _ => true,
-        };
-        let mut pick = |choice| backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng());
+        let (inline, count) = self.exchange.tried();
+        let planned = self.exchange.planned_tried();
+        let tried = planned.unwrap_or_else(|| inline.get(..count).unwrap_or(&[]));
+        let mut pick =
+            |choice, tried: &[u64]| backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng());
         let picked = match self.leaving.map_or(&[][..], |leaving| &leaving.addresses) {
-            _ if !allowed => Err(leno_core::backend::NoEndpoint::AllTried),
-            [] => pick(choice),
+            // A policy goes on with what was tried before, the one that failed last only when there is no other.
+            [] if planned.is_some() => pick(choice, tried)
+                .or_else(|_| pick(choice, tried.last().map_or(&[], std::slice::from_ref)))
+                .or_else(|_| pick(choice, &[])),
+            [] => pick(choice, tried),
             // One address after the other, as the name has them.
-            [first, others @ ..] => others.iter().fold(pick(Choice::Direct(*first)), |picked, next| {
-                picked.or_else(|_| pick(Choice::Direct(*next)))
-            }),
+            [first, others @ ..] => {
+                others.iter().fold(pick(Choice::Direct(*first), tried), |picked, next| {
+                    picked.or_else(|_| pick(Choice::Direct(*next), tried))
+                })
+            }
         };
+        let first = tried.is_empty();
         if let Ok(permit) = &picked
-            && tried.is_empty()
+            && first
         {
             backends.request_started(self.snapshot, permit.backend(), now);
         }
         self.exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
     }
+}
+
+/// True when a connection between two Lenos stands, so that none need be made; others are [`ready`] before anybody asks.
+pub(super) fn stands(worker: &Rc<Worker>, endpoint: &Rc<Endpoint>) -> bool {
+    matches!(endpoint.spec.transport, Transport::Mesh(_)) && mux::pool::stands(worker, endpoint)
 }
 
 /// A connection that stands already.
@@ -82,13 +115,15 @@ pub(super) fn ready(
     }
 }
 
-/// A connection to `endpoint`, made if need be. Cancel-safe.
+/// A connection to `endpoint`, made if need be. The caller bounds its own wait; one that others wait for too goes on for as
+/// long as the longest default, or for `within`. Cancel-safe.
 pub(super) async fn connect(
     worker: &Rc<Worker>,
     endpoint: &Rc<Endpoint>,
     how: Speak,
     protocol: Protocol,
     upgrading: bool,
+    within: Duration,
 ) -> Result<Upstream, Refused> {
     let auto = protocol == Protocol::Auto;
     match (&endpoint.spec.transport, how) {
@@ -100,7 +135,7 @@ pub(super) async fn connect(
         }
         (Transport::Plain, Speak::Http2) => {
             let scheme = http::uri::Scheme::HTTP;
-            match h2::client::connect(worker, endpoint, scheme, h2::client::dial_plain).await {
+            match h2::client::connect(worker, endpoint, scheme, within, h2::client::dial_plain).await {
                 Ok(call) => Ok(Upstream::H2(call)),
                 Err(NoStream::NotHttp2) if auto => dial_http1(worker, endpoint).await,
                 Err(NoStream::NotHttp2) => Err(ConnectFailure::Refused.into()),
@@ -109,12 +144,12 @@ pub(super) async fn connect(
         }
         (Transport::Plain, Speak::Http1) => dial_http1(worker, endpoint).await,
         (Transport::Mesh(id), _) => {
-            let (conn, _) = mux::pool::connect(worker, endpoint, id).await?;
+            let (conn, _) = mux::pool::connect(worker, endpoint, id, within).await?;
             Ok(Upstream::Mux(Box::new(mux::stream::Stream::dial(conn))))
         }
         (Transport::Tls(spec), how) => {
             let offers = outside::offers(how, protocol, upgrading, spec);
-            Ok(match outside::reach(worker, endpoint, spec, &offers).await? {
+            Ok(match outside::reach(worker, endpoint, spec, &offers, within).await? {
                 Reached::Http2(call) => Upstream::H2(call),
                 Reached::Stream(stream) if how == Speak::Opaque => {
                     Upstream::Opaque(Box::new(opaque::Connection::over(worker, stream)))

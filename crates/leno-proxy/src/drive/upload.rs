@@ -6,6 +6,7 @@ use std::task::Poll;
 use leno_core::head::Fields;
 use leno_core::reason::Reason;
 
+use super::kept::{Kept, pump_kept};
 use crate::body::{Broken, Moved, PumpError, RequestSink, Source, pump};
 
 /// How the side of the request ended, as far as it concerns the response.
@@ -21,11 +22,13 @@ pub(super) enum Upload {
 }
 
 /// Sends the request's body, then watches for a client that goes away.
+#[allow(clippy::too_many_arguments, reason = "each is a separate part of the exchange, borrowed apart")]
 pub(super) async fn upload<S: Source, W: RequestSink>(
     source: &mut S,
     requests: &mut W,
     sent: &Moved,
     uploaded: &std::cell::Cell<bool>,
+    kept: Option<&Kept>,
     no_body: bool,
     tunnel_offered: bool,
     eager: bool,
@@ -38,7 +41,12 @@ pub(super) async fn upload<S: Source, W: RequestSink>(
     } else {
         // While the application takes nothing, nobody reads; a client that is cut off then has to be seen all the same.
         let mut cut_off = pin!(source.cut_off());
-        let mut pumped = pin!(pump(source, requests, sent));
+        let mut pumped = pin!(async {
+            match kept {
+                None => pump(source, requests, sent).await,
+                Some(kept) => Box::pin(pump_kept(source, requests, sent, kept)).await,
+            }
+        });
         std::future::poll_fn(|cx| match pumped.as_mut().poll(cx) {
             Poll::Ready(pumped) => Poll::Ready(pumped),
             Poll::Pending => cut_off.as_mut().poll(cx).map(|()| Err(PumpError::Source(Broken::CLOSED))),

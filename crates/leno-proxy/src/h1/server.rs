@@ -206,23 +206,25 @@ impl Connection {
         let head = self.reader.buffer.filled().get(..meta.head_bytes).unwrap_or(&[]);
         request.bytes.extend_from_slice(head);
         self.reader.buffer.consume(meta.head_bytes);
-        request.framing = meta.framing;
         request.expect_continue = meta.expect_continue;
         request.te_trailers = meta.te_trailers;
         request.upgrade.clear();
         // A request with a body that also offers an upgrade is served without it, as RFC 9110 §7.8 allows: the next hop
         // could not tell where the body ends and the other protocol begins.
-        let offer = request.index.view(&request.bytes).fields.get(FieldId::Upgrade).unwrap_or(&[]);
-        let upgrade = meta.upgrade && meta.framing == BodyFraming::None && names_protocol(offer);
-        if upgrade {
-            request.upgrade.extend_from_slice(offer);
+        if meta.upgrade && meta.framing == BodyFraming::None {
+            let offer = request.index.view(&request.bytes).fields.get(FieldId::Upgrade).unwrap_or(&[]);
+            if names_protocol(offer) {
+                request.upgrade.extend_from_slice(offer);
+            }
         }
+        let upgrade = !request.upgrade.is_empty();
+        let method = request.index.method.of(&request.bytes);
         // A tunnel through the forward proxy is a connection of the client's own: bytes that nobody looks into.
-        let tunnel = request.head().method == b"CONNECT" && matches!(caller, Caller::Forward);
+        let tunnel = method == b"CONNECT" && matches!(caller, Caller::Forward);
+        let answers = ResponseFor::request(method, upgrade);
         request.kind = if tunnel { Kind::Tcp } else { Kind::Http };
-        let framing = if request.kind == Kind::Tcp { BodyFraming::Tunnel } else { meta.framing };
+        let framing = if tunnel { BodyFraming::Tunnel } else { meta.framing };
         request.framing = framing;
-        let answers = ResponseFor::request(request.head().method, upgrade);
         self.reader.begin_body(framing);
         let keep_alive = meta.keep_alive && !self.worker.draining();
         self.writer.begin_answer(answers, meta.version, keep_alive);

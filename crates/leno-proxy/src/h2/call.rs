@@ -223,8 +223,8 @@ impl Writer {
         if let BodyFraming::Length(bytes) = hop.framing {
             heads.add_number(&mut map, header::CONTENT_LENGTH, bytes);
         }
-        // A call's deadline goes on as what is left of it.
-        let left = hop.time_left.filter(|_| head.fields.get_named(b"grpc-timeout").is_some());
+        // A call's deadline goes on as what is left of it, whoever has set it.
+        let left = hop.time_left.filter(|_| grpc::is_call(head.fields));
         let skip = |name: &[u8]| {
             left.is_some() && name.eq_ignore_ascii_case(b"grpc-timeout")
                 || socket && name.eq_ignore_ascii_case(websocket::KEY)

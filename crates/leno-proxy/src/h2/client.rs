@@ -124,6 +124,7 @@ pub(crate) async fn connect<D, F>(
     worker: &Rc<Worker>,
     endpoint: &Rc<Endpoint>,
     scheme: Scheme,
+    within: Duration,
     dial: D,
 ) -> Result<Box<Call>, NoStream>
 where
@@ -145,7 +146,8 @@ where
                 let dialing = Rc::new(Dialing::default());
                 peer.dialing = Some(dialing.clone());
                 let room = peer.room.clone();
-                let attempt = Attempt { endpoint: endpoint.clone(), dialing, room, scheme: scheme.clone() };
+                let attempt =
+                    Attempt { endpoint: endpoint.clone(), dialing, room, scheme: scheme.clone(), within };
                 worker.spawn(move |worker| {
                     let stream = dial(worker.clone(), attempt.endpoint.clone());
                     attempt.make(worker, stream)
@@ -200,6 +202,8 @@ struct Attempt {
     /// Rings when the connection has room.
     room: Rc<Notify>,
     scheme: Scheme,
+    /// How long whoever began it would wait.
+    within: Duration,
 }
 
 impl Attempt {
@@ -216,7 +220,7 @@ impl Attempt {
     }
 
     async fn make(self, worker: Rc<Worker>, stream: impl Future<Output = Result<Stream, ConnectFailure>>) {
-        let deadline = worker.clock.to_tokio(worker.now().after(CONNECT_TIMEOUT));
+        let deadline = worker.clock.to_tokio(worker.now().after(self.within.max(CONNECT_TIMEOUT)));
         let made = tokio::time::timeout_at(deadline, async {
             let wire = Wire::new(&worker, Rc::new(stream.await?), Role::Client, Vec::new());
             shake(&wire).await.ok_or(NoStream::NotHttp2)

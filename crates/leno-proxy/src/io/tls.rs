@@ -77,15 +77,9 @@ impl Session {
         Self::shake_hands(socket, Vec::new(), Connection::Client(tls)).await
     }
 
-    /// A session that somebody else has begun.
-    pub(super) fn of(socket: TcpStream, tls: Connection) -> Box<Self> {
-        let state = State { tls, waiting: Vec::new(), failed: None, sending: Sending::Open };
-        Box::new(Self { socket, state: RefCell::new(state), cut: Cell::new(false) })
-    }
-
     async fn shake_hands(socket: TcpStream, first: Vec<u8>, tls: Connection) -> io::Result<Box<Self>> {
-        let session = Self::of(socket, tls);
-        session.state.borrow_mut().waiting = first;
+        let state = State { tls, waiting: first, failed: None, sending: Sending::Open };
+        let session = Box::new(Self { socket, state: RefCell::new(state), cut: Cell::new(false) });
         std::future::poll_fn(|cx| session.poll_handshake(cx)).await?;
         Ok(session)
     }

@@ -5,20 +5,24 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use leno_core::client_hello;
 use leno_core::edit::Edits;
 use leno_core::mux::{Role, StreamId};
 use leno_core::peer::SpiffeId;
 use leno_core::time::Duration;
 use leno_identity::reason::explain_io;
+use leno_identity::session::Handshake;
 use leno_identity::svid::peer_of;
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
+use super::handshake::receive;
 use super::slot::Slot;
 use super::stream::Stream;
+use super::wire::{Wire, failure};
 use super::{Conn, Ended, NewStream, who_refused};
 use crate::alarm::Alarm;
 use crate::body::Request;
@@ -38,33 +42,31 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shakes hands with a peer and has it served by another task: what a handshake needs is much more than what a
 /// connection needs for the rest of its life.
 pub(crate) async fn accept(worker: Rc<Worker>, stream: TcpStream, from: SocketAddr, guard: Guard) {
-    if let Some((tls, peer)) = handshake(&worker, stream, from).await {
-        let tls = Box::new(tls);
-        match tls.get_ref().1.alpn_protocol() {
-            Some(ALPN) => worker.spawn(move |worker| serve(worker, tls, peer, from, guard)),
-            protocol => {
-                let http2 = protocol == Some(ALPN_HTTP2);
-                serve_http(&worker, *tls, &peer, from, guard, http2);
-            }
+    match handshake(&worker, stream, from).await {
+        Some((peer, Spoken::Mesh(wire))) => {
+            worker.spawn(move |worker| serve(worker, wire, peer, from, guard));
         }
+        Some((peer, Spoken::Http(stream))) => serve_http(&worker, stream, &peer, from, guard),
+        None => {}
     }
 }
 
+/// What a peer speaks on a connection whose handshake is over.
+enum Spoken {
+    /// The mesh transport.
+    Mesh(Box<Wire>),
+    /// HTTP of some version.
+    Http(io::Stream),
+}
+
 /// Serves a peer that speaks HTTP; its identity was checked like that of any other.
-fn serve_http(
-    worker: &Rc<Worker>,
-    tls: TlsStream<TcpStream>,
-    peer: &SpiffeId,
-    from: SocketAddr,
-    guard: Guard,
-    http2: bool,
-) {
+fn serve_http(worker: &Rc<Worker>, stream: io::Stream, peer: &SpiffeId, from: SocketAddr, guard: Guard) {
+    let http2 = stream.alpn().as_deref() == Some(ALPN_HTTP2);
     tracing::debug!(%peer, %from, http2, "a peer connected that is no Leno");
     let source = peer.service.to_string().into();
     let pair = worker.telemetry().pair(Direction::Inbound, &source, &worker.own_name);
-    let (socket, session) = tls.into_inner();
     let arrival = Arrival {
-        stream: Rc::new(io::Stream::of_server(socket, session)),
+        stream: Rc::new(stream),
         first: Vec::new(),
         remote: Remote::new(from),
         caller: Caller::Inbound { source, pair },
@@ -78,13 +80,7 @@ fn serve_http(
 }
 
 /// Serves a peer until the connection ends.
-async fn serve(
-    worker: Rc<Worker>,
-    tls: Box<TlsStream<TcpStream>>,
-    peer: SpiffeId,
-    from: SocketAddr,
-    _guard: Guard,
-) {
+async fn serve(worker: Rc<Worker>, wire: Box<Wire>, peer: SpiffeId, from: SocketAddr, _guard: Guard) {
     tracing::debug!(%peer, %from, "a peer connected");
     let conn = Conn::new(Role::Acceptor, &worker, Rc::default());
     worker.mux_pools.borrow_mut().accepted(&conn);
@@ -98,7 +94,7 @@ async fn serve(
         caller: Caller::Inbound { source, pair },
         remote: Remote::new(from),
     });
-    let ended = conn.run(tls, |new| Desk::serve(&worker, &visitor, new)).await;
+    let ended = conn.run(wire, |new| Desk::serve(&worker, &visitor, new)).await;
     match ended {
         Ended::Broken(error) => tracing::warn!(%peer, %from, %error, "a peer's connection failed"),
         ended => tracing::debug!(%peer, %from, ?ended, "a peer's connection ended"),
@@ -211,11 +207,7 @@ impl Desk {
 /// The largest memory for a head that is kept for the next request, in bytes.
 const HEAD_BYTES_KEPT: usize = 4 * 1024;
 
-async fn handshake(
-    worker: &Worker,
-    stream: TcpStream,
-    from: SocketAddr,
-) -> Option<(TlsStream<TcpStream>, SpiffeId)> {
+async fn handshake(worker: &Worker, socket: TcpStream, from: SocketAddr) -> Option<(SpiffeId, Spoken)> {
     let refused = |by: &'static str, reason: String| {
         // Whose fault it is is in the reason; for us it is a peer's mistake, not an error of ours.
         tracing::warn!(%from, reason, "refused a TLS connection");
@@ -226,35 +218,84 @@ async fn handshake(
         return None;
     };
     let deadline = worker.clock.to_tokio(worker.now().after(HANDSHAKE_TIMEOUT));
-    let accept = TlsAcceptor::from(tls.server.clone()).accept(stream);
-    let stream = match tokio::time::timeout_at(deadline, accept).await {
-        Err(_) => {
-            refused("self", "handshake_timeout".into());
-            return None;
-        }
-        Ok(Err(error)) => {
-            match explain_io(&error) {
-                Some(reason) => {
-                    tracing::warn!(%from, %reason, "a TLS connection was refused");
-                    let by = who_refused(&reason);
-                    *worker.telemetry().tls_refused.entry((by, reason.label().to_owned())).or_default() += 1;
-                }
-                None => refused("peer", "connection_lost".into()),
-            }
-            return None;
-        }
-        Ok(Ok(stream)) => stream,
+    let shaken = shake(worker, socket, tls.server.clone());
+    let refusal = match tokio::time::timeout_at(deadline, shaken).await {
+        Err(_) => Refusal::Late,
+        Ok(Err(refusal)) => refusal,
+        Ok(Ok(shaken)) => return Some(shaken),
     };
-    let (_, session) = stream.get_ref();
-    if session.alpn_protocol().is_none() {
-        refused("self", "protocol".into());
-        return None;
+    match refusal {
+        Refusal::Late => refused("self", "handshake_timeout".into()),
+        Refusal::Lost => refused("peer", "connection_lost".into()),
+        Refusal::NoProtocol => refused("self", "protocol".into()),
+        Refusal::NotSpiffe => refused("self", "not_spiffe".into()),
+        Refusal::Tls(reason) => {
+            tracing::warn!(%from, %reason, "a TLS connection was refused");
+            let by = who_refused(&reason);
+            *worker.telemetry().tls_refused.entry((by, reason.label().to_owned())).or_default() += 1;
+        }
     }
-    match peer_of(session.peer_certificates().unwrap_or(&[])) {
-        Ok(peer) => Some((stream, peer)),
-        Err(_) => {
-            refused("self", "not_spiffe".into());
-            None
+    None
+}
+
+/// Why there is no connection with a peer.
+enum Refusal {
+    Late,
+    Lost,
+    NoProtocol,
+    NotSpiffe,
+    Tls(leno_identity::reason::Reason),
+}
+
+impl From<std::io::Error> for Refusal {
+    fn from(error: std::io::Error) -> Self {
+        explain_io(&error).map_or(Self::Lost, Self::Tls)
+    }
+}
+
+/// Shakes hands with a peer in the way that suits what it offers to speak.
+async fn shake(
+    worker: &Worker,
+    socket: TcpStream,
+    config: Arc<ServerConfig>,
+) -> Result<(SpiffeId, Spoken), Refusal> {
+    let (first, offers_mesh) = hello(&socket).await?;
+    if !offers_mesh {
+        let stream = io::Stream::server(socket, first, config).await?;
+        if stream.alpn().is_none() {
+            return Err(Refusal::NoProtocol);
+        }
+        let certificate = stream.peer_certificate();
+        let peer = peer_of(certificate.as_slice()).map_err(|_| Refusal::NotSpiffe)?;
+        return Ok((peer, Spoken::Http(stream)));
+    }
+    let mut handshake = Handshake::server(config).map_err(failure)?;
+    super::handshake::shake(&socket, &mut handshake, first).await?;
+    if handshake.alpn() != Some(ALPN) {
+        return Err(Refusal::NoProtocol);
+    }
+    let peer = peer_of(handshake.peer_certificates()).map_err(|_| Refusal::NotSpiffe)?;
+    let established = handshake.finish().map_err(failure)?;
+    Ok((peer, Spoken::Mesh(Box::new(Wire::new(socket, established, worker.mux_buffers.clone())))))
+}
+
+/// Reads what a client says first, and whether it offers the mesh transport. What is no such message is left to rustls, which
+/// says what is wrong with it.
+async fn hello(socket: &TcpStream) -> std::io::Result<(Vec<u8>, bool)> {
+    let (mut reader, mut first) = (client_hello::Reader::default(), Vec::new());
+    loop {
+        first.reserve(HELLO_BYTES);
+        let before = first.len();
+        if receive(socket, &mut first).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        match reader.take(first.get(before..).unwrap_or(&[])) {
+            Ok(None) => {}
+            Ok(Some(hello)) => return Ok((first, hello.protocols.iter().any(|offered| offered == ALPN))),
+            Err(_) => return Ok((first, true)),
         }
     }
 }
+
+/// Bytes of a client's first message that are read at a time: nearly always all of it.
+const HELLO_BYTES: usize = 2 * 1024;

@@ -1,44 +1,39 @@
-//! Memory to read into: a connection has some only while it reads.
-
-use std::cell::RefCell;
-use std::mem::take;
-use std::rc::Rc;
+//! What a connection's peer has said and the machine has not understood yet.
 
 use leno_core::mux::HeadIndex;
 
-/// Bytes read from TLS at a time: two records.
-const READ_BYTES: usize = 32 * 1024;
-/// Bytes read and not yet understood.
-#[derive(Default)]
+/// The memory that is kept for the next such part, in bytes: a large head's is not.
+const KEPT_BYTES_MAX: usize = 1024;
+
+/// Bytes that the machine left, and the index that heads are read into.
+#[derive(Debug, Default)]
 pub(super) struct Input {
-    /// Empty between turns, unless a frame has come in part.
-    pub(super) bytes: Vec<u8>,
-    pub(super) filled: usize,
+    /// The beginning of a frame that goes on in the next record; nearly always empty, because a frame of data is taken in
+    /// whatever parts it comes. Its bound is the machine's, [`leno_core::mux::Limits::read_buffer_bytes`] and one record.
+    left: Vec<u8>,
     pub(super) index: HeadIndex,
 }
 
-/// A worker's memory to read into: a connection has some only while it reads, and it is the one used last.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Inputs(Rc<RefCell<Vec<Vec<u8>>>>);
-
-/// Such buffers kept by a worker. Only one is in use at a time, besides those with a part of a frame in them.
-const INPUTS_MAX: usize = 4;
-
-impl Inputs {
-    pub(super) fn lend(&self, input: &mut Input) {
-        if input.bytes.is_empty() {
-            input.bytes = self.0.borrow_mut().pop().unwrap_or_else(|| vec![0; READ_BYTES]);
+impl Input {
+    /// Has `understand` take what can be taken of what was left and `bytes`, and keeps the rest. `understand` says how much it took.
+    pub(super) fn add<E>(
+        &mut self,
+        bytes: &[u8],
+        understand: impl FnOnce(&[u8], &mut HeadIndex) -> Result<usize, E>,
+    ) -> Result<(), E> {
+        let Self { left, index } = self;
+        if left.is_empty() {
+            let used = understand(bytes, index)?;
+            left.extend_from_slice(bytes.get(used..).unwrap_or(&[]));
+            return Ok(());
         }
-    }
-
-    pub(super) fn take_back(&self, input: &mut Input) {
-        if input.filled == 0 {
-            let bytes = take(&mut input.bytes);
-            let mut kept = self.0.borrow_mut();
-            // One that grew for a large head is not worth keeping.
-            if kept.len() < INPUTS_MAX && bytes.len() == READ_BYTES {
-                kept.push(bytes);
-            }
+        left.extend_from_slice(bytes);
+        let used = understand(left, index)?;
+        if used == left.len() && left.capacity() > KEPT_BYTES_MAX {
+            *left = Vec::new();
+        } else {
+            left.drain(..used);
         }
+        Ok(())
     }
 }

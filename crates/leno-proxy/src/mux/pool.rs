@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 
@@ -12,12 +13,11 @@ use leno_core::mux::Role;
 use leno_core::peer::SpiffeId;
 use leno_core::time::Duration;
 use leno_identity::reason::explain_io;
-use leno_identity::tls::server_name;
-use tokio::net::TcpStream;
+use leno_identity::session::Handshake;
 use tokio::sync::Notify;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+use super::handshake::shake;
+use super::wire::{Wire, failure};
 use super::{Conn, Ended, who_refused};
 use crate::telemetry::bump;
 use crate::tls::ALPN;
@@ -103,6 +103,12 @@ impl Peer {
     }
 }
 
+/// True when a connection to `endpoint` takes a stream now.
+pub(crate) fn stands(worker: &Worker, endpoint: &Endpoint) -> bool {
+    let mut pools = worker.mux_pools.borrow_mut();
+    pools.peers.get_mut(&endpoint.key).is_some_and(|peer| peer.best().is_some())
+}
+
 /// What a request without a connection waits for.
 enum Wait {
     Dialing(Rc<Dialing>),
@@ -115,6 +121,7 @@ pub(crate) async fn connect(
     worker: &Rc<Worker>,
     endpoint: &Rc<Endpoint>,
     id: &SpiffeId,
+    within: Duration,
 ) -> Result<(Rc<Conn>, bool), ConnectFailure> {
     let mut stood = true;
     let mut patience = None;
@@ -129,7 +136,7 @@ pub(crate) async fn connect(
                 let dialing = Rc::new(Dialing::default());
                 peer.dialing = Some(dialing.clone());
                 let room = peer.room.clone();
-                let attempt = Attempt { endpoint: endpoint.clone(), id: id.clone(), dialing, room };
+                let attempt = Attempt { endpoint: endpoint.clone(), id: id.clone(), dialing, room, within };
                 worker.spawn(move |worker| dial(worker, attempt));
             }
             match (best, &peer.dialing) {
@@ -171,6 +178,8 @@ struct Attempt {
     dialing: Rc<Dialing>,
     /// Rings when the connection has room.
     room: Rc<Notify>,
+    /// How long whoever began it would wait.
+    within: Duration,
 }
 
 impl Attempt {
@@ -182,29 +191,21 @@ impl Attempt {
 /// Makes a connection and has it served by another task: what a handshake needs is much more than what a connection
 /// needs for the rest of its life.
 async fn dial(worker: Rc<Worker>, attempt: Attempt) {
-    let deadline = worker.clock.to_tokio(worker.now().after(CONNECT_TIMEOUT));
+    let deadline = worker.clock.to_tokio(worker.now().after(attempt.within.max(CONNECT_TIMEOUT)));
     let shaken = tokio::time::timeout_at(deadline, handshake(&worker, &attempt.endpoint, &attempt.id)).await;
     match shaken.unwrap_or(Err(ConnectFailure::TimedOut)) {
-        Ok(tls) => {
-            let tls = Box::new(tls);
-            worker.spawn(move |worker| serve(worker, attempt, tls, deadline));
-        }
+        Ok(wire) => worker.spawn(move |worker| serve(worker, attempt, wire, deadline)),
         Err(failure) => attempt.announce(&worker, Err(failure)),
     }
 }
 
 /// Announces a connection once the peer has said its first words, and serves it to its end.
-async fn serve(
-    worker: Rc<Worker>,
-    attempt: Attempt,
-    tls: Box<TlsStream<TcpStream>>,
-    deadline: tokio::time::Instant,
-) {
+async fn serve(worker: Rc<Worker>, attempt: Attempt, wire: Box<Wire>, deadline: tokio::time::Instant) {
     bump(&mut worker.telemetry().dialed, "mesh");
     let Attempt { endpoint, id, room, .. } = &attempt;
     let conn = Conn::new(Role::Dialer, &worker, room.clone());
     // A dialer's peer opens no streams; the machine refuses them.
-    let mut serving = pin!(conn.clone().run(tls, |_| {}));
+    let mut serving = pin!(conn.clone().run(wire, |_| {}));
     // In TLS 1.3 our side of the handshake ends before the peer has looked at our certificate, and until its SETTINGS
     // are here only the smallest limits hold. Requests wait for its first words: what it refuses before them, it
     // provably has not seen, and what it takes is taken whole and at once in the numbers that it allows.
@@ -250,11 +251,7 @@ async fn serve(
     room.notify_waiters();
 }
 
-async fn handshake(
-    worker: &Worker,
-    endpoint: &Endpoint,
-    id: &SpiffeId,
-) -> Result<TlsStream<TcpStream>, ConnectFailure> {
+async fn handshake(worker: &Worker, endpoint: &Endpoint, id: &SpiffeId) -> Result<Box<Wire>, ConnectFailure> {
     let refused = |by: &'static str, reason: &str| {
         tracing::warn!(peer = %id, address = %endpoint.spec.address, reason, "a TLS connection was refused");
         *worker.telemetry().tls_refused.entry((by, reason.to_owned())).or_default() += 1;
@@ -263,11 +260,11 @@ async fn handshake(
     let tls = worker.tls().clone();
     let Some(tls) = tls else { return Err(refused("self", "no_credential")) };
     let config = tls.client(id).map_err(|_| refused("self", "credential"))?;
-    let stream = worker.dialer.connect(endpoint.spec.address).await.map_err(|_| ConnectFailure::Refused)?;
+    let mut handshake = Handshake::client(config).map_err(|_| refused("self", "credential"))?;
+    let socket = worker.dialer.connect(endpoint.spec.address).await.map_err(|_| ConnectFailure::Refused)?;
     // Nagle's delay would undo the coalescing that the transport does itself.
-    stream.set_nodelay(true).map_err(|_| ConnectFailure::Refused)?;
-    let stream = TlsConnector::from(config).connect(server_name(), stream).await;
-    let stream = stream.map_err(|error| match explain_io(&error) {
+    socket.set_nodelay(true).map_err(|_| ConnectFailure::Refused)?;
+    let broken = |error: io::Error| match explain_io(&error) {
         Some(reason) => {
             let by = who_refused(&reason);
             tracing::warn!(peer = %id, address = %endpoint.spec.address, %reason, "a TLS connection was refused");
@@ -275,9 +272,11 @@ async fn handshake(
             ConnectFailure::Tls
         }
         None => ConnectFailure::Refused,
-    })?;
-    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+    };
+    shake(&socket, &mut handshake, Vec::new()).await.map_err(broken)?;
+    if handshake.alpn() != Some(ALPN) {
         return Err(refused("self", "protocol"));
     }
-    Ok(stream)
+    let established = handshake.finish().map_err(failure).map_err(broken)?;
+    Ok(Box::new(Wire::new(socket, established, worker.mux_buffers.clone())))
 }

@@ -28,6 +28,7 @@ fn world(hosts: &[&str]) -> Arc<World> {
         calls: vec![],
         health: None,
         timeout: None,
+        tries: None,
         external: Some(Arc::new(ExternalSpec { names: names.collect(), tls: None })),
         send_proxy: None,
         headless: false,

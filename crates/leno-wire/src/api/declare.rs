@@ -9,6 +9,7 @@ use leno_core::spec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tries::Tries;
 use crate::WireError;
 use crate::proto::change::{Change, Direct, Redirect};
 use crate::proto::resource as wire;
@@ -34,9 +35,12 @@ pub struct ServiceDeclaration {
     /// How sidecars check their instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
-    /// For a whole request.
+    /// For a whole request; 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Other time limits, and retries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tries: Option<Tries>,
     /// Connections begin with a PROXY header; for opaque bytes to plain endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send_proxy: Option<ProxyHeader>,
@@ -99,12 +103,15 @@ pub struct Rule {
     pub when: Match,
     /// What then happens.
     pub then: Action,
-    /// Overrides the service's timeout.
+    /// Overrides the service's timeout; 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// What it changes in the request and in its answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,
+    /// Overrides the service's other time limits, and its retries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries: Option<Tries>,
 }
 
 /// What a rule does.
@@ -141,6 +148,12 @@ pub struct HealthCheck {
     /// Path of a GET; unset: a TCP connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_path: Option<String>,
+    /// The GET is one of HTTP/2.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub http2: bool,
+    /// Set: the health service of gRPC is asked for this service, empty for the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_service: Option<String>,
     /// Between the starts of two checks. Default 1000.
     #[serde(default = "one_second")]
     pub interval_ms: u64,
@@ -181,12 +194,15 @@ impl ServiceDeclaration {
             calls: self.calls,
             health: self.health.map(|health| wire::HealthCheck {
                 http_path: health.http_path,
+                http2: health.http2,
+                grpc_service: health.grpc_service,
                 interval_nanos: nanos(health.interval_ms),
                 timeout_nanos: nanos(health.timeout_ms),
                 healthy_after: health.healthy_after,
                 unhealthy_after: health.unhealthy_after,
             }),
             timeout_nanos: self.timeout_ms.map(nanos),
+            tries: self.tries.map(Into::into),
             // Services outside the mesh are declared in the mesh file.
             external: None,
             send_proxy: match self.send_proxy {
@@ -223,6 +239,7 @@ impl From<Rule> for wire::Rule {
             }),
             timeout_nanos: rule.timeout_ms.map(nanos),
             change: rule.change,
+            tries: rule.tries.map(Into::into),
         }
     }
 }
@@ -244,17 +261,20 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
             },
             rules: spec.rules.iter().map(Rule::from).collect(),
             calls: spec.calls.iter().map(ToString::to_string).collect(),
-            health: spec.health.as_ref().map(|health| HealthCheck {
-                http_path: match &health.probe {
-                    spec::Probe::Tcp => None,
-                    spec::Probe::Http(path) => Some(path.clone()),
-                },
-                interval_ms: millis(health.interval),
-                timeout_ms: millis(health.timeout),
-                healthy_after: health.healthy_after,
-                unhealthy_after: health.unhealthy_after,
+            health: spec.health.as_ref().map(|health| {
+                let asked = wire::HealthCheck::from(health);
+                HealthCheck {
+                    http_path: asked.http_path,
+                    http2: asked.http2,
+                    grpc_service: asked.grpc_service,
+                    interval_ms: millis(health.interval),
+                    timeout_ms: millis(health.timeout),
+                    healthy_after: health.healthy_after,
+                    unhealthy_after: health.unhealthy_after,
+                }
             }),
-            timeout_ms: spec.timeout.map(millis),
+            timeout_ms: spec.timeout.map(limit),
+            tries: spec.tries.as_deref().map(|tries| crate::proto::tries::Tries::from(tries).into()),
             send_proxy: spec.send_proxy.map(|version| match version {
                 Version::V1 => ProxyHeader::V1,
                 Version::V2 => ProxyHeader::V2,
@@ -291,20 +311,31 @@ impl From<&spec::RuleSpec> for Rule {
                         .collect(),
                 ),
             },
-            timeout_ms: spec.timeout.map(millis),
+            timeout_ms: spec.timeout.map(limit),
             change: spec.change.as_deref().map(Change::from),
+            tries: spec.tries.as_deref().map(|tries| crate::proto::tries::Tries::from(tries).into()),
         }
     }
 }
 
 /// Nanoseconds of `millis`, at most 584 years.
-const fn nanos(millis: u64) -> u64 {
+pub(super) const fn nanos(millis: u64) -> u64 {
     millis.saturating_mul(1_000_000)
 }
 
 /// Whole milliseconds, at least 1 so that a short limit does not read as none.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// A limit in whole milliseconds: 0 is none, and a short one is not.
+fn limit(duration: Duration) -> u64 {
+    if duration.is_zero() { 0 } else { millis(duration) }
+}
+
+/// The same for nanoseconds.
+pub(super) const fn whole_millis(nanos: u64) -> u64 {
+    nanos.div_ceil(1_000_000)
 }
 
 /// Default of the times of a health check, in milliseconds.

@@ -11,7 +11,8 @@ fn a_declaration_survives_json_and_the_core_model() {
                             "headers": [["x-beta", null], ["x-user", "7"]]},
                    "then": {"split": [{"service": "product", "version": "v1", "weight": 90},
                                       {"service": "shop/other", "weight": 10}]},
-                   "timeout_ms": 50},
+                   "timeout_ms": 0,
+                   "tries": {"try_timeout_ms": 50, "connect_timeout_ms": 0}},
                   {"name": "asks",
                    "when": {"path": {"template": "/users/{id}/**"}, "path_ignore_case": true,
                             "headers": [["x-a", {"is": {"suffix": "z"}, "not": true}]],
@@ -31,6 +32,11 @@ fn a_declaration_survives_json_and_the_core_model() {
         "health": {"http_path": "/healthz", "interval_ms": 500, "timeout_ms": 250, "healthy_after": 1,
                    "unhealthy_after": 2},
         "timeout_ms": 15000,
+        "tries": {"idle_timeout_ms": 3600000,
+                  "retry": {"attempts": 5, "on_reset": true, "statuses": [[502, 504]], "grpc": [14],
+                            "headers": [["x-again", null]], "any_method": true, "backoff_ms": 10,
+                            "backoff_max_ms": 100, "asked_wait_max_ms": 0, "body_bytes_max": 1024},
+                  "budget": {"percent": 20, "per_second": 10}},
         "headless": true,
         "srv_port": 6379
     }"#;

@@ -78,6 +78,7 @@ fn answering(name: &str, answer: spec::Answer) -> spec::RuleSpec {
         },
         then: spec::ActionSpec::Answer(Arc::new(answer)),
         timeout: None,
+        tries: None,
         change: None,
     }
 }
@@ -115,6 +116,17 @@ fn full_service() -> spec::ServiceSpec {
                 ]),
                 timeout: Some(Duration::from_millis(1500)),
                 change: Some(Arc::new(full_change())),
+                tries: Some(Arc::new(spec::TriesSpec {
+                    retry: Some(spec::RetrySpec {
+                        methods: spec::RetryMethods::These(vec!["GET".into(), "POST".into()]),
+                        on: spec::RetryOn {
+                            statuses: vec![spec::StatusRange { first: 503, last: 503 }],
+                            ..spec::RetryOn::default()
+                        },
+                        ..spec::RetrySpec::default()
+                    }),
+                    ..spec::TriesSpec::default()
+                })),
             },
             spec::RuleSpec {
                 name: "rest".into(),
@@ -128,6 +140,7 @@ fn full_service() -> spec::ServiceSpec {
                     path: Some(spec::PathChange::Prefix("/b".into())),
                     ..spec::Change::default()
                 })),
+                tries: None,
             },
             answering("away", full_redirect()),
             answering("here", full_direct()),
@@ -141,6 +154,26 @@ fn full_service() -> spec::ServiceSpec {
             unhealthy_after: 2,
         }),
         timeout: Some(Duration::from_secs(15)),
+        tries: Some(Arc::new(spec::TriesSpec {
+            try_timeout: Some(Duration::from_secs(1)),
+            connect_timeout: Some(Duration::ZERO),
+            idle_timeout: Some(Duration::from_nanos(7)),
+            retry: Some(spec::RetrySpec {
+                attempts: 10,
+                methods: spec::RetryMethods::Any,
+                on: spec::RetryOn {
+                    reset: true,
+                    grpc: 1 << 14,
+                    headers: vec![
+                        spec::AnswerHeader { name: "x-a".into(), value: None },
+                        spec::AnswerHeader { name: "x-b".into(), value: Some("1".into()) },
+                    ],
+                    ..spec::RetryOn::default()
+                },
+                ..spec::RetrySpec::default()
+            }),
+            budget: Some(spec::BudgetSpec { percent: 50, per_second: 0 }),
+        })),
         external: Some(Arc::new(full_external())),
         send_proxy: Some(Version::V2),
         headless: true,
@@ -315,7 +348,10 @@ fn a_wrong_field_is_named() {
         ("rules[0].then", |s| s.rules[0].then = None),
         ("rules[1].service", |s| s.rules[1].then = Some(wire::Action::Service("x/y/z".into()))),
         ("rules[0].split", |s| s.rules[0].then = Some(wire::Action::Split(wire::Split::default()))),
-        ("rules[0].timeout", |s| s.rules[0].timeout_nanos = Some(0)),
+        ("rules[0].tries.retry.statuses[0]", |s| {
+            let retry = s.rules[0].tries.as_mut().unwrap().retry.as_mut().unwrap();
+            retry.statuses[0].last = 600;
+        }),
         ("rules[0].when.hosts[1]", |s| s.rules[0].when.as_mut().unwrap().hosts[1] = "Example.com".into()),
         ("rules[0].when.path", |s| {
             s.rules[0].when.as_mut().unwrap().path = Some(wire::Path::Exact("x".into()));
@@ -378,7 +414,15 @@ fn a_wrong_field_is_named() {
         ("health.interval", |s| s.health.as_mut().unwrap().interval_nanos = 0),
         ("health.unhealthy_after", |s| s.health.as_mut().unwrap().unhealthy_after = 0),
         ("health.http_path", |s| s.health.as_mut().unwrap().http_path = Some("healthz".into())),
-        ("timeout", |s| s.timeout_nanos = Some(0)),
+        ("tries.retry.attempts", |s| s.tries.as_mut().unwrap().retry.as_mut().unwrap().attempts = 0),
+        ("tries.retry.attempts", |s| s.tries.as_mut().unwrap().retry.as_mut().unwrap().attempts = 11),
+        ("tries.retry.headers[0].name", |s| {
+            s.tries.as_mut().unwrap().retry.as_mut().unwrap().headers[0].name = "X-A".into();
+        }),
+        ("tries.retry.body_bytes_max", |s| {
+            s.tries.as_mut().unwrap().retry.as_mut().unwrap().body_bytes_max = 1 << 30;
+        }),
+        ("tries.budget.percent", |s| s.tries.as_mut().unwrap().budget.as_mut().unwrap().percent = 101),
         ("srv_port", |s| s.srv_port = Some(65_536)),
     ];
     for (field, spoil) in cases {
@@ -473,4 +517,24 @@ fn a_wrong_field_about_the_outside_is_named() {
         spoil(&mut message);
         assert_eq!(spec::EgressSpec::try_from(message).unwrap_err().field, *field);
     }
+}
+
+#[test]
+fn every_way_to_ask_for_health_travels() {
+    for probe in [
+        spec::Probe::Tcp,
+        spec::Probe::Http("/a".into()),
+        spec::Probe::Http2("/a".into()),
+        spec::Probe::Grpc(String::new()),
+        spec::Probe::Grpc("shop.Cart".into()),
+    ] {
+        let spec = spec::HealthSpec { probe, ..leno_core::health::default_spec() };
+        assert_eq!(spec::HealthSpec::try_from(wire::HealthCheck::from(&spec)).unwrap(), spec);
+    }
+    let both = wire::HealthCheck {
+        http_path: Some("/a".into()),
+        grpc_service: Some(String::new()),
+        ..wire::HealthCheck::from(&leno_core::health::default_spec())
+    };
+    assert_eq!(spec::HealthSpec::try_from(both).unwrap_err().field, "grpc_service");
 }

@@ -22,7 +22,7 @@ pub struct Service {
     /// How the instance is checked.
     #[prost(message, optional, tag = "6")]
     pub health: Option<HealthCheck>,
-    /// Nanoseconds; unset: none.
+    /// Nanoseconds; 0 or unset: none.
     #[prost(uint64, optional, tag = "7")]
     pub timeout_nanos: Option<u64>,
     /// Connections begin with a PROXY header of this version; 0: with none.
@@ -37,6 +37,9 @@ pub struct Service {
     /// How it is reached outside the mesh; unset: by its endpoints as they are.
     #[prost(message, optional, tag = "12")]
     pub external: Option<super::outside::External>,
+    /// Its other time limits, and retries; unset: the defaults.
+    #[prost(message, optional, tag = "30")]
+    pub tries: Option<super::tries::Tries>,
 }
 
 /// What instances speak. 0 is no protocol: a receiver refuses what it does not know.
@@ -83,12 +86,15 @@ pub struct Rule {
     /// What happens.
     #[prost(oneof = "Action", tags = "3, 4, 20, 21")]
     pub then: Option<Action>,
-    /// Nanoseconds; unset: as the service says.
+    /// Nanoseconds; 0: none; unset: as the service says.
     #[prost(uint64, optional, tag = "5")]
     pub timeout_nanos: Option<u64>,
     /// Unset: nothing.
     #[prost(message, optional, tag = "22")]
     pub change: Option<super::change::Change>,
+    /// The other limits, and retries; unset: as the service says.
+    #[prost(message, optional, tag = "30")]
+    pub tries: Option<super::tries::Tries>,
 }
 
 /// `ActionSpec`.
@@ -179,6 +185,17 @@ pub enum Path {
     Template(String),
 }
 
+/// A header of an answer: `AnswerHeader`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Header {
+    /// Lower case.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Unset: it is enough that it is there.
+    #[prost(string, optional, tag = "2")]
+    pub value: Option<String>,
+}
+
 /// `FieldMatch`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Field {
@@ -245,6 +262,12 @@ pub struct HealthCheck {
     /// Bad answers in a row.
     #[prost(uint32, tag = "5")]
     pub unhealthy_after: u32,
+    /// The GET is one of HTTP/2.
+    #[prost(bool, tag = "6")]
+    pub http2: bool,
+    /// Set: the health service of gRPC is asked for this service, empty for the server.
+    #[prost(string, optional, tag = "7")]
+    pub grpc_service: Option<String>,
 }
 
 /// A gateway: `GatewaySpec`.

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 
 use super::command::Command;
 use super::log_file::LogFile;
-use super::plan::{InstancePlan, Joins, Kind, Plan, ReadyBy, reachable};
+use super::plan::{InstancePlan, Joins, Kind, Plan, ReadyBy};
 use super::probe::{self, Admin, Found};
 use super::process::{Launch, News, Process};
 use super::signals::Signals;
@@ -421,6 +421,7 @@ impl Mesh {
     }
 
     fn start_command(&mut self) {
+        let gateway = self.gateway_urls().into_iter().next();
         let Some(command) = &mut self.command else { return };
         let token = read_token(&self.state.token_file()).unwrap_or_default();
         let mut env = vec![
@@ -428,9 +429,7 @@ impl Mesh {
             ("LENO_API_TOKEN", token),
             ("LENO_STATE", self.state.path().to_string_lossy().into_owned()),
         ];
-        if let Some(gateway) = self.gateways.iter().flatten().next() {
-            env.push(("LENO_GATEWAY_URL", format!("http://{}", reachable(*gateway))));
-        }
+        env.extend(gateway.map(|gateway| ("LENO_GATEWAY_URL", gateway)));
         if let Err(failure) = command.start(env) {
             self.failure = Some(failure);
             let now = self.now();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use leno_config::native::{InstanceEntry, MeshFile, Run, ServiceEntry};
 use leno_core::name::ServiceId;
-use leno_core::spec::GatewaySpec;
+use leno_core::spec::{GatewaySpec, HttpSpec, Serve};
 
 use crate::capture::place::Place;
 use crate::failure::Failure;
@@ -32,6 +32,8 @@ pub(super) struct Plan {
     pub(super) instances: Vec<InstancePlan>,
     /// The paths that each gateway's rules take, for people who want to try one.
     pub(super) gateway_paths: Vec<Vec<String>>,
+    /// What a URL of each gateway's first listener begins with.
+    pub(super) gateway_schemes: Vec<&'static str>,
     /// Where each gateway's admin server listens.
     pub(super) gateway_admins: Vec<SocketAddr>,
 }
@@ -178,6 +180,7 @@ impl<'a> Planner<'a> {
             api,
             control,
             gateway_paths: mesh.gateways.iter().map(paths).collect(),
+            gateway_schemes: mesh.gateways.iter().map(scheme).collect(),
             gateway_admins: gateways.filter_map(|member| member.admin).collect(),
             members: self.members,
             instances: self.instances,
@@ -416,6 +419,16 @@ impl Kind {
             Self::Service => "service",
             Self::Gateway => "gateway",
         }
+    }
+}
+
+/// What is spoken at a gateway's first listener, as a URL says it.
+fn scheme(gateway: &GatewaySpec) -> &'static str {
+    match gateway.listeners.first().map(|listener| &listener.serve) {
+        None | Some(Serve::Http(HttpSpec { tls: None, .. })) => "http",
+        Some(Serve::Http(_)) => "https",
+        Some(Serve::Passthrough(_) | Serve::Tcp { tls: Some(_), .. }) => "tls",
+        Some(Serve::Tcp { tls: None, .. }) => "tcp",
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct RunFile {
     pub(crate) control: String,
     /// The file that holds the token for the API's writes.
     pub(crate) token_file: PathBuf,
-    /// `http://IP:PORT` of each gateway.
+    /// `http://IP:PORT` of each gateway; `https`, `tls` or `tcp` where its first listener speaks that.
     pub(crate) gateways: Vec<String>,
     /// Every process of the mesh.
     pub(crate) processes: Vec<ProcessEntry>,

@@ -1,55 +1,11 @@
 //! Who is answered: programs of this machine, at any of its addresses, and nobody on the network.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::common::{self, Running, run, stdout};
+use crate::common::cable::{Cable, inside};
+use crate::common::{Running, run, stdout};
 use crate::resolver::Resolver;
 use crate::{SOON, program, sidecar};
-
-/// Two network namespaces with a cable between them; gone when the test is.
-struct Cable {
-    /// 10.231.17.1.
-    here: String,
-    /// 10.231.17.2.
-    there: String,
-}
-
-impl Cable {
-    fn lay() -> Self {
-        let name = |end: &str| format!("leno-dns-{}-{end}", std::process::id());
-        let cable = Self { here: name("a"), there: name("b") };
-        let (here, there) = (&cable.here, &cable.there);
-        for namespace in [here, there] {
-            ip(&["netns", "add", namespace]);
-            ip(&["-n", namespace, "link", "set", "lo", "up"]);
-        }
-        ip(&["-n", here, "link", "add", "end", "type", "veth", "peer", "name", "end", "netns", there]);
-        for (namespace, address) in [(here, "10.231.17.1/24"), (there, "10.231.17.2/24")] {
-            ip(&["-n", namespace, "addr", "add", address, "dev", "end"]);
-            ip(&["-n", namespace, "link", "set", "end", "up"]);
-        }
-        cable
-    }
-}
-
-impl Drop for Cable {
-    fn drop(&mut self) {
-        for namespace in [&self.here, &self.there] {
-            Command::new("ip").args(["netns", "del", namespace]).status().ok();
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    let done = run(Command::new("ip").args(arguments));
-    assert!(done.status.success(), "ip {arguments:?}: {}", common::stderr(&done));
-}
-
-fn inside(namespace: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace]).arg(program).stdin(Stdio::null());
-    command
-}
 
 #[test]
 fn strangers_are_refused() {
@@ -60,7 +16,7 @@ fn strangers_are_refused() {
         let _ = writeln!(std::io::stderr(), "SKIPPED dns::{test}: only root can make network namespaces");
         return;
     }
-    let cable = Cable::lay();
+    let cable = Cable::lay("dns", 17);
     let folder = tempfile::tempdir().unwrap();
     let proxy = sidecar(&folder);
     let mut command = inside(&cable.here, proxy.get_program());

@@ -55,7 +55,11 @@ services:
     let log = folder.path().join("log");
     let arguments = ["--identity", identity.to_str().unwrap(), "--access-log", log.to_str().unwrap()];
     let _gateway = proxy(&stricter, "out", &arguments);
-    let _sidecars = ["cart-1", "user-1"].map(|role| proxy(&file, role, &arguments[..2]));
+    let own_log = folder.path().join("user.log");
+    let _sidecars = [
+        proxy(&file, "cart-1", &arguments[..2]),
+        proxy(&file, "user-1", &[arguments[0], arguments[1], "--access-log", own_log.to_str().unwrap()]),
+    ];
     let there = outside.address.to_string();
     expect("through the gateway", &get(cart, &there), 200, &["outside "]);
     expect("a tunnel", &tunnel(cart, &there), 200, &["outside "]);
@@ -73,6 +77,12 @@ services:
         403,
         &["leno-reason: egress_denied", "the rule \"not-user\" denies it"],
     );
+    // Of a tunnel the sidecar learns the reason, and its log has it.
+    tunnel(user, &there);
+    until("the sidecar has logged why a tunnel is refused", SOON, || {
+        let log = fs::read_to_string(&own_log).unwrap();
+        log.lines().last().is_some_and(|line| line.contains("CONNECT") && line.contains("\"egress_denied\""))
+    });
     // Refused by the sidecar, before anything was sent.
     expect("elsewhere", &get(cart, "192.0.2.1"), 403, &["the mode is registry-only"]);
     // The rules would allow it; but it is the gateway's own loopback, not the sidecar's.

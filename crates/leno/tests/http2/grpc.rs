@@ -105,3 +105,65 @@ fn a_caller_that_gives_up_is_told_to_the_application() {
         });
     }
 }
+
+#[test]
+fn calls_are_tried_again_by_how_they_end() {
+    Way::each("grpc\n    retry: {on: unavailable, methods: any, backoff: 0}", async |way, origin| {
+        let client = Client::connect(way.address).await;
+        let message = || Some(Bytes::from_static(b"\0\0\0\0\x02hi"));
+        let name = if way.name == "a pair" { "p" } else { "s" };
+        for kind in ["head", "trailers"] {
+            // Twice is tried again; a third failure is the client's.
+            for (times, status, attempts) in [(2, "0", 3), (3, "14", 3)] {
+                let path = format!("/s/again/{kind}?{times}-{name}");
+                let answer = client.ask(call(&path).body(()).unwrap(), message(), None).await.unwrap();
+                let said = if answer.field("grpc-status").is_empty() {
+                    answer.trailer("grpc-status")
+                } else {
+                    answer.field("grpc-status")
+                };
+                assert_eq!(said, status, "{}: {path}: {answer:?}", way.name);
+                assert_eq!(answer.body.is_empty(), status != "0");
+                let seen = origin.seen.lock().unwrap();
+                let came =
+                    seen.requests.iter().filter(|it| it.uri.path_and_query().unwrap() == &*path).count();
+                assert_eq!(came, attempts, "{}: {path}", way.name);
+            }
+        }
+        // A stream whose first word comes from the client is not held up.
+        let mut sender = client.send.clone().ready().await.unwrap();
+        let (answer, mut stream) = sender.send_request(call("/echo").body(()).unwrap(), false).unwrap();
+        let began = std::time::Instant::now();
+        let mut body = answer.await.unwrap().into_body();
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        stream.send_data(Bytes::from_static(b"one"), true).unwrap();
+        assert_eq!(crate::origin::next(&mut body).await.unwrap().unwrap(), "one");
+    });
+}
+
+#[test]
+fn a_routes_limits_are_told_to_the_application_as_a_deadline() {
+    Way::each("grpc\n    timeout: {request: 5s, try: 500ms}", async |way, origin| {
+        let client = Client::connect(way.address).await;
+        let message = || Some(Bytes::from_static(b"\0\0\0\0\x02hi"));
+        for given in [None, Some("100m"), Some("9S")] {
+            let mut request = call("/s/unary");
+            if let Some(given) = given {
+                request = request.header("grpc-timeout", given);
+            }
+            let answer = client.ask(request.body(()).unwrap(), message(), None).await.unwrap();
+            assert_eq!(answer.trailer("grpc-status"), "0", "{}", way.name);
+            let told = origin.last().headers.get("grpc-timeout").unwrap().to_str().unwrap().to_owned();
+            let (digits, unit) = told.split_at(told.len() - 1);
+            let nanos = digits.parse::<u64>().unwrap() * if unit == "u" { 1_000 } else { 1 };
+            let most = if given == Some("100m") { 100_000_000 } else { 500_000_000 };
+            assert!(nanos <= most && nanos > most / 2, "{}: {given:?}: {told}", way.name);
+        }
+        // What is too late already goes nowhere.
+        let before = origin.seen.lock().unwrap().requests.len();
+        let request = call("/s/unary").header("grpc-timeout", "0n").body(()).unwrap();
+        let answer = client.ask(request, message(), None).await.unwrap();
+        assert_eq!((answer.field("grpc-status"), answer.field("leno-reason")), ("4", "out_of_time"));
+        assert_eq!(origin.seen.lock().unwrap().requests.len(), before);
+    });
+}

@@ -167,6 +167,26 @@ async fn answer(
             let head = ok().header("content-type", "application/grpc").header("grpc-status", "5");
             respond.send_response(head.body(()).unwrap(), true).ok()?;
         }
+        // Ones that fail so many times before they succeed, with a status in the head or behind it.
+        path @ ("/s/again/head" | "/s/again/trailers") => {
+            let times: usize = parts.uri.query().unwrap().split('-').next().unwrap().parse().unwrap();
+            let so_far = seen.lock().unwrap().requests.iter().filter(|it| it.uri == parts.uri).count();
+            while let Some(data) = next(&mut body).await {
+                data.ok()?;
+            }
+            let head = || ok().header("content-type", "application/grpc");
+            if so_far > times {
+                let mut stream = respond.send_response(head().body(()).unwrap(), false).ok()?;
+                send(&mut stream, b"\0\0\0\0\x02ok"[..].into(), false).await?;
+                stream.send_trailers(trailers("0")).ok()?;
+            } else if path == "/s/again/head" {
+                let head = head().header("grpc-status", "14").body(()).unwrap();
+                respond.send_response(head, true).ok()?;
+            } else {
+                let mut stream = respond.send_response(head().body(()).unwrap(), false).ok()?;
+                stream.send_trailers(trailers("14")).ok()?;
+            }
+        }
         // One that never ends.
         "/s/hangs" => {
             std::future::poll_fn(|cx| respond.poll_reset(cx)).await.ok()?;

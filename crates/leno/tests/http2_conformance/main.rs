@@ -14,31 +14,33 @@ mod hpack;
 mod origin;
 mod origin_http2;
 mod peer;
+mod secure;
 mod servers;
 mod target;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use cases::Case;
 use peer::{OTHER_CODE, Outcome, Peer, UNEXPLAINED, WIDER};
+use rustls::ClientConfig;
 use target::Target;
 
 /// Cases at a time: most of their time they wait.
 const AT_ONCE: usize = 8;
 
 /// Runs every case against an address, in the order of the table.
-fn run(to: SocketAddr) -> Vec<(Case, Outcome)> {
+fn run(to: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Vec<(Case, Outcome)> {
     let cases = cases::all();
     let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = match Peer::connect(to) {
+                    let outcome = match Peer::connect_with(to, tls) {
                         Ok(mut peer) => case.run(&mut peer),
                         Err(error) => Err(format!("no connection: {error}")),
                     };
@@ -82,7 +84,7 @@ fn report(to: &str, outcomes: &[(Case, Outcome)]) -> Vec<(String, String)> {
 
 /// Every deviation and every remark is known, and every known one is still there.
 fn conforms(target: &Target) {
-    let outcomes = run(target.address);
+    let outcomes = run(target.address, target.tls.as_ref());
     let mut found = report(target.name, &outcomes);
     // A peer may be wider than it needs to be; here that is a decision, and written down.
     let remarked =
@@ -115,6 +117,17 @@ fn sidecars_conform() {
 }
 
 #[test]
+fn a_gateway_with_tls_conforms() {
+    conforms(&Target::gateway_with_tls());
+}
+
+/// A sidecar's inbound side alone, as a peer reaches it that is no Leno.
+#[test]
+fn an_inbound_sidecar_conforms() {
+    conforms(&Target::inbound());
+}
+
+#[test]
 fn a_gateway_before_an_application_of_http2_conforms() {
     conforms(&Target::gateway_before("http2", origin_http2::start()));
 }
@@ -130,5 +143,5 @@ fn a_peer_is_measured() {
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
     origin::start(variable("LENO_CONFORMANCE_ORIGIN").parse().unwrap());
     let peer = variable("LENO_CONFORMANCE_PEER");
-    report(&peer, &run(peer.parse().unwrap()));
+    report(&peer, &run(peer.parse().unwrap(), None));
 }

@@ -3,10 +3,14 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
 
 use crate::frame::{self, ACK, END_HEADERS, Frame, PREFACE, code, kind, setting};
 use crate::hpack;
+use crate::secure::Line;
 
 /// For everything that a case waits for together. An endpoint that has nothing to wait for itself answers at once.
 pub(crate) const CASE_MAX: Duration = Duration::from_secs(6);
@@ -36,7 +40,7 @@ pub(crate) enum Event {
 
 /// A connection.
 pub(crate) struct Peer {
-    stream: TcpStream,
+    stream: Line,
     read: Vec<u8>,
     end: Instant,
     seen: VecDeque<String>,
@@ -46,17 +50,28 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn connect(to: SocketAddr) -> std::io::Result<Self> {
-        Ok(Self::over(TcpStream::connect_timeout(&to, CASE_MAX)?))
+        Self::connect_with(to, None)
+    }
+
+    /// The same over TLS, where there is a configuration for it.
+    pub(crate) fn connect_with(to: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&to, CASE_MAX)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(CASE_MAX))?;
+        Ok(Self::over(match tls {
+            Some(config) => Line::secure(stream, config)?,
+            None => Line::Plain(stream),
+        }))
     }
 
     /// The other end of a connection: a server's.
     pub(crate) fn accepted(stream: TcpStream) -> Self {
-        Self::over(stream)
+        Self::over(Line::Plain(stream))
     }
 
-    fn over(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).unwrap();
-        stream.set_write_timeout(Some(CASE_MAX)).unwrap();
+    fn over(stream: Line) -> Self {
+        stream.socket().set_nodelay(true).unwrap();
+        stream.socket().set_write_timeout(Some(CASE_MAX)).unwrap();
         let (seen, settings) = (VecDeque::new(), Vec::new());
         Self { stream, read: Vec::new(), end: Instant::now() + CASE_MAX, seen, settings }
     }
@@ -64,7 +79,7 @@ impl Peer {
     /// Reads a client's preface; false when it sends something else.
     pub(crate) fn past_preface(&mut self) -> bool {
         let mut preface = vec![0; PREFACE.len()];
-        self.stream.set_read_timeout(Some(CASE_MAX)).unwrap();
+        self.stream.socket().set_read_timeout(Some(CASE_MAX)).unwrap();
         self.stream.read_exact(&mut preface).is_ok() && preface == PREFACE
     }
 
@@ -146,7 +161,7 @@ impl Peer {
             if left.is_zero() {
                 return Event::Silence;
             }
-            self.stream.set_read_timeout(Some(left)).ok();
+            self.stream.socket().set_read_timeout(Some(left)).ok();
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Event::Closed,
                 Ok(bytes) => self.read.extend_from_slice(&buffer[..bytes]),

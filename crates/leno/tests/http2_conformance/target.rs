@@ -4,10 +4,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::ClientConfig;
 
 use crate::common::{Running, agent, alive, free_port, leno};
 use crate::origin;
+use crate::secure;
 
 /// For a proxy to be ready: far above what it takes, because a machine that builds something beside is slow.
 const READY_MAX: Duration = Duration::from_secs(20);
@@ -16,15 +20,19 @@ const READY_MAX: Duration = Duration::from_secs(20);
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
+    /// How to begin TLS there; `None`: in plain text.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
     /// The one that clients talk to comes first.
     proxies: Vec<Proxy>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// One process.
 struct Proxy {
     running: Running,
     admin: SocketAddr,
+    /// Where peers reach it.
+    mesh: Option<SocketAddr>,
 }
 
 impl Target {
@@ -48,7 +56,40 @@ impl Target {
         );
         fs::write(&file, text).unwrap();
         let proxies = vec![Proxy::start(&file, "gateway", None)];
-        Self { name: "gateway", address: ([127, 0, 0, 1], port).into(), proxies, _folder: folder }
+        Self { name: "gateway", address: ([127, 0, 0, 1], port).into(), tls: None, proxies, folder }
+    }
+
+    /// A gateway where TLS ends.
+    pub(crate) fn gateway_with_tls() -> Self {
+        let (folder, port, origin) = (tempfile::tempdir().unwrap(), free_port(), origin::start(0));
+        secure::self_signed(folder.path());
+        let file = folder.path().join("mesh.yaml");
+        let text = format!(
+            "mesh: hop\ngateway:\n  listeners:\n    - protocol: https\n      listen: 127.0.0.1:{port}\n\
+             \x20     certificates: [{{cert: own.pem, key: own.key}}]\n  routes:\n    - {{path: /, to: web}}\n\
+             services:\n  web:\n    protocol: http\n    endpoints: [\"{origin}\"]\n"
+        );
+        fs::write(&file, text).unwrap();
+        let proxies = vec![Proxy::start(&file, "gateway", None)];
+        Self {
+            name: "gateway with TLS",
+            address: ([127, 0, 0, 1], port).into(),
+            tls: Some(secure::stranger()),
+            proxies,
+            folder,
+        }
+    }
+
+    /// The mesh port of a server's sidecar.
+    pub(crate) fn inbound() -> Self {
+        let mut target = Self::sidecars();
+        // The client's has done its part: it has made the authority that this peer's certificate is from.
+        let server = target.proxies.remove(1);
+        target.name = "inbound";
+        target.tls = Some(secure::peer(&target.folder.path().join("identity"), "pair.mesh", "client"));
+        target.address = server.mesh.unwrap();
+        target.proxies = vec![server];
+        target
     }
 
     /// The port that a client's sidecar has for the server; behind it the mesh and the server's sidecar.
@@ -69,12 +110,14 @@ impl Target {
         );
         fs::write(&file, text).unwrap();
         let identity = folder.path().join("identity");
-        let proxies = ["client", "server"].map(|role| Proxy::start(&file, role, Some(&identity)));
+        let mut proxies = ["client", "server"].map(|role| Proxy::start(&file, role, Some(&identity)));
+        proxies[1].mesh = Some(([127, 0, 0, 1], mesh).into());
         Self {
             name: "sidecars",
             address: ([127, 0, 0, 1], out).into(),
+            tls: None,
             proxies: proxies.into(),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -116,6 +159,6 @@ impl Proxy {
         let running = Running::start(command.stderr(Stdio::inherit()));
         let ready = running.event("ready", READY_MAX);
         let admin = ready["admin"].as_str().unwrap().parse().unwrap();
-        Self { running, admin }
+        Self { running, admin, mesh: None }
     }
 }

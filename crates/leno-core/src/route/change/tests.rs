@@ -29,6 +29,7 @@ fn rule(path: PathMatch, change: Change, then: Then) -> Rule {
         when: MatchSpec { path: Some(path), ..MatchSpec::default() },
         then,
         timeout: None,
+        tries: None,
         change: Some(Arc::new(change)),
         answer: None,
     }
@@ -40,6 +41,7 @@ fn list(rules: Vec<Rule>) -> RuleList {
         rules: rules.into(),
         otherwise: Then::NoRoute,
         timeout: None,
+        tries: None,
         expected: Expected::Http,
     }
 }

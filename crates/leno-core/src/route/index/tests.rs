@@ -49,6 +49,7 @@ fn rules(when: impl IntoIterator<Item = MatchSpec>) -> Vec<Rule> {
         when,
         then: Then::NoRoute,
         timeout: None,
+        tries: None,
         change: None,
         answer: None,
     };

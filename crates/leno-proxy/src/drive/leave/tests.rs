@@ -18,7 +18,7 @@ use crate::access_log::Log;
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::outside::SystemRoots;
-use crate::worker::{Seat, Worker};
+use crate::worker::{Seat, Spent, Worker};
 use crate::{downstream, listen};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -85,6 +85,7 @@ fn taken(egress: EgressSpec, destination: SocketAddr, words: Vec<u8>) -> Vec<u8>
             own_name: "cart".into(),
             own_addresses: Arc::new([]),
             system_roots: SystemRoots::default(),
+            spent: Spent::default(),
         };
         let worker = Worker::new(&seat, 0);
         let guard = listen::admit(&worker, "captured").unwrap();

@@ -181,7 +181,10 @@ impl Mesh {
     }
 
     pub(super) fn gateway_urls(&self) -> Vec<String> {
-        self.gateways.iter().flatten().map(|address| format!("http://{}", reachable(*address))).collect()
+        let gateways = self.gateways.iter().zip(&self.plan.gateway_schemes);
+        gateways
+            .filter_map(|(address, scheme)| Some(format!("{scheme}://{}", reachable((*address)?))))
+            .collect()
     }
 }
 

@@ -110,6 +110,7 @@ async fn fixture(service: &str, healthy: bool) -> Fixture {
         members,
         instances: vec![instance],
         gateway_paths: vec![Vec::new()],
+        gateway_schemes: vec!["http"],
         gateway_admins: vec![address],
     };
     Fixture { folder, plan, state }
