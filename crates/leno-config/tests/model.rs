@@ -158,7 +158,7 @@ fn defaults() {
     assert_eq!((mesh.trust_domain.as_str(), mesh.namespace.as_str()), ("shop.mesh", "default"));
     assert_eq!(mesh.gateways[0].id, id("gateway"));
     let web = &mesh.services[0];
-    assert_eq!((web.spec.balance, web.spec.timeout), (Balance::LeastRequest, None));
+    assert_eq!((web.spec.balance, web.spec.timeout), (Balance::PeakEwma, None));
     let health = web.spec.health.as_ref().unwrap();
     assert_eq!((&health.probe, health.interval, health.timeout), (&Probe::Tcp, SECOND, SECOND));
     assert_eq!((health.healthy_after, health.unhealthy_after), (1, 2));

@@ -176,6 +176,10 @@ const PLACES: &[(&str, &str)] = &[
     ("retry", "mesh: m\nservices: {web: {run: ./web, retry: {FIELD}}}\n"),
     ("retry-budget", "mesh: m\nservices: {web: {run: ./web, retry_budget: {FIELD}}}\n"),
     ("health", "mesh: m\nservices: {web: {run: ./web, health: {FIELD}}}\n"),
+    ("balance", "mesh: m\nservices: {web: {run: ./web, balance: {FIELD}}}\n"),
+    ("key", "mesh: m\nservices: {web: {run: ./web, balance: {policy: maglev, by: {FIELD}}}}\n"),
+    ("limits", "mesh: m\nservices: {web: {run: ./web, limits: {FIELD}}}\n"),
+    ("outliers", "mesh: m\nservices: {web: {run: ./web, outliers: {FIELD}}}\n"),
     ("instance", "mesh: m\nservices: {web: {instances: [{FIELD}]}}\n"),
     ("endpoint", "mesh: m\nservices: {web: {endpoints: [{FIELD}]}}\n"),
 ];

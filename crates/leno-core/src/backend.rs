@@ -1,36 +1,53 @@
 //! Live load and health of named sets of endpoints. One worker owns them; a configuration swap carries the live
 //! part over by name.
 //!
+//! An endpoint that could not be reached, or whose answers are worse than its peers', is put out for a while
+//! ([`outlier`]), and comes back through a probation.
+//!
 //! A [`Permit`] is one request's place on an endpoint: it counts as load while it lives and gives its place back
 //! when it is dropped, whatever way the request ended.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::Cell;
 use core::net::SocketAddr;
 
 use crate::rng::Rng;
 use crate::route::{BackendId, SplitId};
 use crate::snapshot::{BackendSpec, Snapshot};
-use crate::spec::{Balance, EndpointSpec, Transport};
+use crate::spec::{Affinity, Balance, Care, EndpointSpec, PENDING_MAX, PENDING_TIMEOUT, Transport};
 use crate::time::{Duration, Instant};
 
 mod budget;
+mod endpoint;
+mod ewma;
+mod group;
+mod hash;
+mod limit;
+mod outlier;
 mod shares;
+mod special;
 mod turns;
+mod warming;
+mod weighted;
 
 pub use budget::{Budget, RETRIES_PER_REQUEST, RETRIES_PER_SECOND_MIN};
+use endpoint::Live;
+pub use endpoint::{COOLING_MAX, COOLING_MIN, Chosen, Endpoint, Outcome, Permit};
+use group::{Bounds, Group};
+pub use group::{Event, What};
+use hash::Hashing;
+pub use hash::of_bytes as hash_of;
+use limit::Held;
+pub use limit::{Counter, Ledger, Ledgers, Limit, Limited, Place};
+pub use outlier::{Count, Detector};
 use shares::Shares;
+use special::Special;
 use turns::Turns;
-
-/// How long an endpoint that could not be reached gets no requests while others can take them. Doubles with each
-/// failure in a row, up to [`COOLING_MAX`].
-pub const COOLING_MIN: Duration = Duration::from_millis(500);
-/// The longest that an unreachable endpoint stays without a request.
-pub const COOLING_MAX: Duration = Duration::from_secs(10);
+use warming::Warm;
 
 /// Every backend of the current snapshot with its live state, in the snapshot's order.
 #[derive(Debug, Default)]
@@ -44,10 +61,18 @@ pub struct Backends {
     direct: BTreeMap<SocketAddr, Rc<Endpoint>>,
     /// The next endpoint key; never reused in one worker.
     next_key: u64,
+    /// What happened to endpoints since somebody asked.
+    events: Vec<Event>,
 }
+
+/// What happened to endpoints that nobody has asked for yet; more is forgotten.
+const EVENTS_MAX: usize = 256;
 
 /// Addresses outside the mesh that one worker remembers; when there are more, all are forgotten at once.
 pub const DIRECT_MAX: usize = 4096;
+
+/// How endpoints are looked after where nothing is said.
+static DEFAULT_CARE: Care = Care::new();
 
 /// The backend of addresses that are in none.
 const NO_BACKEND: BackendId = BackendId(u32::MAX);
@@ -62,38 +87,18 @@ pub struct Backend {
     shares: Shares,
     /// Whose turn it is, for round robin.
     turns: Turns,
+    /// Endpoints that are compared for one request.
+    choices: u32,
+    /// What an endpoint is taken for that has not answered yet, in microseconds; 0: as its peer.
+    default_rtt: u64,
+    /// What the endpoints have in common, where something is counted of them.
+    group: Option<Rc<Group>>,
+    /// What a pick has to heed beside health and load; `None` nearly everywhere.
+    special: Option<Box<Special>>,
     /// Retries allowed beside ordinary requests.
     budget: Budget,
     /// What there is when it has no endpoints.
     without: NoEndpoint,
-}
-
-/// One endpoint with its live state.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// What the registry says.
-    pub spec: Arc<EndpointSpec>,
-    /// Names this endpoint's pools; carried over a swap, never reused.
-    pub key: u64,
-    live: Rc<Live>,
-}
-
-/// What one worker knows of an endpoint; survives swaps.
-#[derive(Debug, Default)]
-struct Live {
-    /// Requests under way.
-    in_flight: Cell<u32>,
-    /// Times in a row that it could not be reached.
-    failures: Cell<u32>,
-    /// Until when it is left alone.
-    cooling_until: Cell<Option<Instant>>,
-}
-
-/// One request's place on an endpoint.
-#[derive(Debug)]
-pub struct Permit {
-    endpoint: Rc<Endpoint>,
-    backend: BackendId,
 }
 
 /// Where to look for an endpoint.
@@ -118,15 +123,13 @@ pub enum NoEndpoint {
     AllTried,
     /// The service's places are known by names, and no address was found for any of them.
     Unresolved,
-}
-
-/// What an attempt taught about its endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It answered, whatever the answer was.
-    Reached,
-    /// It could not be reached, or the application behind it could not.
-    Unreachable,
+    /// A limit of the service is reached.
+    Limit {
+        /// Which.
+        by: Limit,
+        /// Where there is no room: whoever waits for it asks there again.
+        backend: BackendId,
+    },
 }
 
 impl Backends {
@@ -136,6 +139,7 @@ impl Backends {
         let mut old = core::mem::take(self);
         self.next_key = old.next_key;
         self.direct = core::mem::take(&mut old.direct);
+        self.events = core::mem::take(&mut old.events);
         for spec in &snapshot.backends {
             let before = old.named(&spec.name).and_then(|at| old.backends.get(at));
             self.backends.push(Backend::build(spec, before, &mut self.next_key));
@@ -163,27 +167,84 @@ impl Backends {
         now: Instant,
         rng: &mut Rng,
     ) -> Result<Permit, NoEndpoint> {
+        self.pick_by(snapshot, choice, avoid, now, rng, |_, _| None)
+    }
+
+    /// The same for a request that may have a key, which `key` finds where the backend asks for one.
+    pub fn pick_by(
+        &mut self,
+        snapshot: &Snapshot,
+        choice: Choice,
+        avoid: &[u64],
+        now: Instant,
+        rng: &mut Rng,
+        key: impl FnMut(&Affinity, &mut Rng) -> Option<u64>,
+    ) -> Result<Permit, NoEndpoint> {
         let backend = match choice {
             Choice::Direct(address) => return self.direct(address, avoid),
             Choice::Backend(id) => id,
             Choice::Split(id) => self.target(snapshot, id).ok_or(NoEndpoint::Empty)?,
         };
-        let live = self.live(snapshot, backend).ok_or(NoEndpoint::Empty)?;
-        let endpoint = live.pick(avoid, now, rng)?;
-        endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
-        Ok(Permit { endpoint, backend })
+        let at = self.live(snapshot, backend).ok_or(NoEndpoint::Empty)?;
+        let live = self.backends.get_mut(at).ok_or(NoEndpoint::Empty)?;
+        if live.special.is_some() {
+            return self.pick_or_back_up(snapshot, backend, avoid, now, rng, key);
+        }
+        if live.group.as_ref().is_some_and(|group| group.is_due(now)) {
+            live.look(now, &mut self.events);
+        }
+        let (endpoint, chosen) = live.pick(avoid, now, rng, |_| true, |_| true)?;
+        Ok(Permit::new(endpoint, backend, chosen, Held::NOTHING))
+    }
+
+    /// Takes a place among those who wait for one in `backend`, and says how long they may; `None` when too many do.
+    pub fn wait(&self, snapshot: &Snapshot, backend: BackendId) -> Option<(Place, Duration)> {
+        let bounds = self.bounds(snapshot, backend)?;
+        let max = bounds.limits.pending.unwrap_or(PENDING_MAX);
+        let place = Place::take(&bounds.ledger, Limit::Pending, max)?;
+        Some((place, bounds.limits.pending_timeout.unwrap_or(PENDING_TIMEOUT)))
+    }
+
+    /// Takes a connection's place; `Err` when all are taken, `Ok(None)` where there is no limit.
+    pub fn connect(&self, snapshot: &Snapshot, backend: BackendId) -> Result<Option<Place>, Limit> {
+        let bounds = self.bounds(snapshot, backend);
+        let Some((bounds, max)) = bounds.and_then(|it| Some((it, it.limits.connections?))) else {
+            return Ok(None);
+        };
+        Place::take(&bounds.ledger, Limit::Connections, max).map(Some).ok_or(Limit::Connections)
+    }
+
+    /// The endpoints of a backend; none when it is not known any more.
+    pub fn endpoints_of(&self, snapshot: &Snapshot, backend: BackendId) -> &[Rc<Endpoint>] {
+        let live = self.live(snapshot, backend).and_then(|at| self.backends.get(at));
+        live.map_or(&[], Backend::endpoints)
+    }
+
+    fn bounds(&self, snapshot: &Snapshot, backend: BackendId) -> Option<&Bounds> {
+        let live = self.backends.get(self.live(snapshot, backend)?)?;
+        live.group.as_ref()?.bounds.as_ref()
+    }
+
+    /// What happened to endpoints since this was last asked.
+    pub fn events(&mut self) -> impl Iterator<Item = Event> {
+        self.events.drain(..)
+    }
+
+    /// True when there is something to ask [`Self::events`] for.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Counts a request against the backend's retry budget.
     pub fn request_started(&mut self, snapshot: &Snapshot, backend: BackendId, now: Instant) {
-        if let Some(live) = self.live(snapshot, backend) {
+        if let Some(live) = self.live_mut(snapshot, backend) {
             live.budget.deposit(now);
         }
     }
 
     /// Takes one retry from the backend's budget; false when it is used up.
     pub fn try_retry(&mut self, snapshot: &Snapshot, backend: BackendId, now: Instant) -> bool {
-        self.live(snapshot, backend).is_some_and(|live| live.budget.withdraw(now))
+        self.live_mut(snapshot, backend).is_some_and(|live| live.budget.withdraw(now))
     }
 
     /// The endpoints in use, for pools to know what may go.
@@ -213,13 +274,18 @@ impl Backends {
                 weight: 1,
                 healthy: true,
             };
-            Rc::new(Endpoint { spec: Arc::new(spec), key: *next_key, live: Rc::default() })
+            Rc::new(Endpoint {
+                spec: Arc::new(spec),
+                key: *next_key,
+                live: Rc::default(),
+                group: None,
+                counter: None,
+            })
         });
         if avoid.contains(&endpoint.key) {
             return Err(NoEndpoint::AllTried);
         }
-        endpoint.live.in_flight.set(endpoint.live.in_flight.get() + 1);
-        Ok(Permit { endpoint: endpoint.clone(), backend: NO_BACKEND })
+        Ok(Permit::new(endpoint.clone(), NO_BACKEND, Chosen::Balanced, Held::NOTHING))
     }
 
     fn target(&mut self, snapshot: &Snapshot, id: SplitId) -> Option<BackendId> {
@@ -233,13 +299,17 @@ impl Backends {
         split.targets.get(turn).or(split.targets.first()).map(|(backend, _)| *backend)
     }
 
-    fn live(&mut self, snapshot: &Snapshot, id: BackendId) -> Option<&mut Backend> {
+    fn live_mut(&mut self, snapshot: &Snapshot, id: BackendId) -> Option<&mut Backend> {
+        self.live(snapshot, id).and_then(|at| self.backends.get_mut(at))
+    }
+
+    /// The place of a backend of `snapshot` in the live ones.
+    fn live(&self, snapshot: &Snapshot, id: BackendId) -> Option<usize> {
         let name = &snapshot.backend(id)?.name;
         let at = id.0 as usize;
         // The same name is nearly always the same text, not only an equal one.
         let same = |backend: &Backend| Arc::ptr_eq(&backend.name, name) || backend.name == *name;
-        let at = if self.backends.get(at).is_some_and(same) { at } else { self.named(name)? };
-        self.backends.get_mut(at)
+        if self.backends.get(at).is_some_and(same) { Some(at) } else { self.named(name) }
     }
 
     fn named(&self, name: &str) -> Option<usize> {
@@ -252,12 +322,21 @@ impl Backends {
 impl Backend {
     fn build(spec: &BackendSpec, before: Option<&Self>, next_key: &mut u64) -> Self {
         let known = before.map_or(&[][..], |backend| &backend.endpoints);
+        let takes = |spec: &EndpointSpec| if spec.healthy { spec.weight } else { 0 };
+        let takers = spec.endpoints.iter().filter(|endpoint| takes(endpoint) > 0).count();
+        let care = spec.care.as_deref().unwrap_or(&DEFAULT_CARE);
+        let group = Group::new(spec, care, takers, before.and_then(|before| before.group.as_deref()));
+        let watched = group.as_ref().is_some_and(|group| group.outliers.is_some());
         // Both lists are sorted by name, so that one walk over both finds what is still there.
         let mut rest = known.iter().peekable();
+        let limited = spec.limited.as_ref();
+        // Among those who all come at a time nobody has to wait for the others.
+        let comes_late = care.slow_start.is_some() && before.is_some_and(|before| before.shares.len() > 0);
         let endpoints: Vec<Rc<Endpoint>> = spec
             .endpoints
             .iter()
-            .map(|spec| {
+            .enumerate()
+            .map(|(at, spec)| {
                 while rest.next_if(|endpoint| endpoint.spec.name < spec.name).is_some() {}
                 let same = rest.next_if(|endpoint| endpoint.spec.name == spec.name).filter(|endpoint| {
                     endpoint.spec.address == spec.address && endpoint.spec.transport == spec.transport
@@ -266,13 +345,21 @@ impl Backend {
                     Some(endpoint) => (endpoint.key, endpoint.live.clone()),
                     None => {
                         *next_key += 1;
-                        (*next_key, Rc::default())
+                        (*next_key, Rc::<Live>::default())
                     }
                 };
-                Rc::new(Endpoint { spec: spec.clone(), key, live })
+                if comes_late && same.is_none_or(|before| takes(&before.spec) == 0) && takes(spec) > 0 {
+                    live.warm.set(Warm::New);
+                }
+                if watched {
+                    live.tally.get_or_init(Box::default);
+                } else {
+                    live.acquit();
+                }
+                let counter = limited.and_then(|limited| limited.endpoints.get(at)).cloned();
+                Rc::new(Endpoint { spec: spec.clone(), key, live, group: group.clone(), counter })
             })
             .collect();
-        let takes = |spec: &EndpointSpec| if spec.healthy { spec.weight } else { 0 };
         let shares = Shares::new(endpoints.iter().map(|endpoint| takes(&endpoint.spec)));
         let moved = |old: usize| {
             let name = known.get(old).map(|endpoint| &endpoint.spec.name);
@@ -284,7 +371,17 @@ impl Backend {
             balance: spec.balance,
             shares,
             turns,
+            special: Special::new(
+                spec,
+                care,
+                before.and_then(|before| before.special.as_deref()),
+                comes_late,
+            )
+            .map(Box::new),
             endpoints,
+            choices: care.choices,
+            default_rtt: care.ewma.default_rtt.map_or(0, |rtt| rtt.as_micros() as u64),
+            group,
             budget: match before {
                 None => Budget::new(spec.budget),
                 Some(before) => {
@@ -307,19 +404,50 @@ impl Backend {
         &self.endpoints
     }
 
-    fn pick(&mut self, avoid: &[u64], now: Instant, rng: &mut Rng) -> Result<Rc<Endpoint>, NoEndpoint> {
+    /// Puts out who is worse than the others.
+    #[cold]
+    fn look(&mut self, now: Instant, events: &mut Vec<Event>) {
+        let Some(group) = &self.group else { return };
+        group.look(&self.endpoints, &self.shares, now, |endpoint, what| {
+            if events.len() < EVENTS_MAX {
+                let (backend, endpoint) = (self.name.clone(), endpoint.spec.name.clone());
+                events.push(Event { backend, endpoint, what });
+            }
+        });
+    }
+
+    fn pick(
+        &mut self,
+        avoid: &[u64],
+        now: Instant,
+        rng: &mut Rng,
+        has_room: impl Fn(&Endpoint) -> bool,
+        is_wanted: impl Fn(&Endpoint) -> bool,
+    ) -> Result<(Rc<Endpoint>, Chosen), NoEndpoint> {
         if self.shares.len() == 0 {
             return Err(if self.endpoints.is_empty() { self.without } else { NoEndpoint::Unhealthy });
         }
-        let untried = |endpoint: &Endpoint| !avoid.contains(&endpoint.key);
-        // An endpoint that is only cooling down is better than none.
-        let found = self.choose(rng, |endpoint| !endpoint.cooling(now) && untried(endpoint));
-        let found = found.or_else(|| match self.balance {
-            // The search has used up turns; what it left of the order would not be by weight.
-            Balance::RoundRobin => self.draw(rng, untried),
-            Balance::Random | Balance::LeastRequest => self.choose(rng, untried),
+        let panic = self.group.as_ref().is_some_and(|group| group.panic.get());
+        let open = |endpoint: &Endpoint| !avoid.contains(&endpoint.key) && has_room(endpoint);
+        let found = self.choose(rng, |it| it.takes(now, panic) && open(it) && is_wanted(it));
+        // One that is not wanted, that is on probation already, or only put out, is better than none.
+        let found = found.or_else(|| {
+            let tried = self.choose_again(rng, |endpoint| endpoint.takes(now, panic) && open(endpoint));
+            let tried =
+                tried.or_else(|| self.choose_again(rng, |endpoint| !endpoint.cooling(now) && open(endpoint)));
+            tried.or_else(|| self.choose_again(rng, open))
         });
-        found.and_then(|at| self.endpoints.get(at)).cloned().ok_or(NoEndpoint::AllTried)
+        let endpoint = found.and_then(|at| self.endpoints.get(at)).ok_or(NoEndpoint::AllTried)?;
+        Ok((endpoint.clone(), endpoint.chosen(now, panic)))
+    }
+
+    #[cold]
+    fn choose_again(&mut self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        match self.balance {
+            // The search has used up turns; what it left of the order would not be by weight.
+            Balance::RoundRobin => self.draw(rng, fits),
+            _ => self.choose(rng, fits),
+        }
     }
 
     fn choose(&mut self, rng: &mut Rng, fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
@@ -329,18 +457,60 @@ impl Backend {
                 self.turns.next(&self.shares, |at| endpoints.get(at).is_some_and(|endpoint| fits(endpoint)))
             }
             Balance::Random => self.draw(rng, fits),
-            Balance::LeastRequest => {
-                let fits = |at: usize| self.endpoints.get(at).is_some_and(|endpoint| fits(endpoint));
-                let first = self.shares.draw(rng, fits)?;
-                if self.shares.len() == 1 {
-                    return Some(first);
-                }
-                let second = self.shares.draw(rng, |at| at != first && fits(at));
-                let load = |at: usize| self.endpoints.get(at).map_or(0, |endpoint| endpoint.load());
+            Balance::RingHash | Balance::Maglev if let Some((hashing, key)) = self.hashed() => {
+                hashing.pick(key, |at| {
+                    let endpoint = self.endpoints.get(at);
+                    endpoint.is_some_and(|endpoint| endpoint.spec.healthy && fits(endpoint))
+                })
+            }
+            Balance::LeastRequest | Balance::RingHash | Balance::Maglev => {
                 // Equal load: the first, so that weights hold.
-                Some(second.filter(|second| load(*second) < load(first)).unwrap_or(first))
+                let prefers = |first: &Endpoint, second: &Endpoint| second.load() < first.load();
+                self.best_of_some(rng, fits, prefers)
+            }
+            Balance::PeakEwma => {
+                let default_rtt = self.default_rtt;
+                let prefers = |first: &Endpoint, second: &Endpoint| {
+                    second.live.cost(&first.live, default_rtt) < first.live.cost(&second.live, default_rtt)
+                };
+                self.best_of_some(rng, fits, prefers)
             }
         }
+    }
+
+    /// Where the request's key leads, if it has one.
+    fn hashed(&self) -> Option<(&Hashing, u64)> {
+        let special = self.special.as_ref()?;
+        Some((special.hashing.as_ref()?, special.key?))
+    }
+
+    /// The best of some that are drawn by weight: the first, unless `prefers` says that another one is better.
+    fn best_of_some(
+        &self,
+        rng: &mut Rng,
+        fits: impl Fn(&Endpoint) -> bool,
+        prefers: impl Fn(&Endpoint, &Endpoint) -> bool,
+    ) -> Option<usize> {
+        let fits = |at: usize| self.endpoints.get(at).is_some_and(|endpoint| fits(endpoint));
+        let mut best = self.shares.draw(rng, fits)?;
+        if self.shares.len() == 1 {
+            return Some(best);
+        }
+        for _ in 1..self.choices {
+            let Some(other) = self.shares.draw(rng, |at| at != best && fits(at)) else { break };
+            let (Some(first), Some(second)) = (self.endpoints.get(best), self.endpoints.get(other)) else {
+                break;
+            };
+            let better = if self.shares.is_even() {
+                prefers(first, second)
+            } else {
+                weighted::prefers(first, second, self.balance)
+            };
+            if better {
+                best = other;
+            }
+        }
+        Some(best)
     }
 
     /// One endpoint by weight among those that fit.
@@ -349,61 +519,7 @@ impl Backend {
     }
 }
 
-impl Endpoint {
-    /// Requests under way on it, from this worker.
-    pub fn in_flight(&self) -> u32 {
-        self.live.in_flight.get()
-    }
-
-    /// True while it is left alone because it could not be reached.
-    pub fn cooling(&self, now: Instant) -> bool {
-        self.live.cooling_until.get().is_some_and(|until| now < until)
-    }
-
-    /// Load compared between endpoints.
-    fn load(&self) -> u32 {
-        self.live.in_flight.get()
-    }
-}
-
-impl Permit {
-    /// The endpoint that it is a place on.
-    pub fn endpoint(&self) -> &Rc<Endpoint> {
-        &self.endpoint
-    }
-
-    /// The backend that the endpoint was picked from.
-    pub const fn backend(&self) -> BackendId {
-        self.backend
-    }
-
-    /// Teaches the endpoint what happened.
-    pub fn report(&self, outcome: Outcome, now: Instant) {
-        let live = &self.endpoint.live;
-        match outcome {
-            Outcome::Reached => {
-                live.failures.set(0);
-                live.cooling_until.set(None);
-            }
-            Outcome::Unreachable => {
-                // Requests that fail together are one failure: the first has already set the pause.
-                if !self.endpoint.cooling(now) {
-                    let failures = live.failures.get();
-                    let pause = COOLING_MIN.saturating_mul(1 << failures.min(8)).min(COOLING_MAX);
-                    live.failures.set(failures.saturating_add(1));
-                    live.cooling_until.set(Some(now.after(pause)));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let in_flight = &self.endpoint.live.in_flight;
-        in_flight.set(in_flight.get().saturating_sub(1));
-    }
-}
-
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod tests;

@@ -82,6 +82,16 @@ impl Edits {
         self.add_with(name, write);
     }
 
+    /// Makes the changes of `others`, too.
+    pub fn append(&mut self, others: &Self) {
+        for edit in &others.list {
+            match edit {
+                Edit::Remove(name) => self.remove(name.of(&others.bytes)),
+                Edit::Add(name, value) => self.add(name.of(&others.bytes), value.of(&others.bytes)),
+            }
+        }
+    }
+
     /// True when a field of this name is to go.
     pub fn removes(&self, name: &[u8]) -> bool {
         self.list.iter().any(|edit| match edit {

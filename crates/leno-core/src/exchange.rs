@@ -33,6 +33,7 @@ use crate::reason::Reason;
 use crate::route::{BackendId, Decision, Then};
 use crate::time::{Duration, Instant};
 
+mod answer;
 mod policy;
 mod record;
 mod talk;
@@ -193,12 +194,20 @@ impl Exchange {
                 if self.call && status != 200 {
                     self.record.grpc = Some(Status::of_http(status));
                 }
-                self.report(Outcome::Reached, now);
+                // What a call's answer is worth is said at its end.
+                let outcome =
+                    if self.call && status == 200 { Outcome::Reached } else { Outcome::Answered(status) };
+                self.report(outcome, now);
                 self.state = State::Streaming;
                 self.action = Some(Action::Relay);
             }
             (State::Waiting, Input::Withheld { status }) => {
-                self.report(Outcome::Reached, now);
+                let outcome = if self.call && status == 200 {
+                    Outcome::Ended(Status::UNAVAILABLE.as_http())
+                } else {
+                    Outcome::Answered(status)
+                };
+                self.report(outcome, now);
                 self.app_saw = AppSaw::Maybe;
                 if let Some(attempt) = self.record.last() {
                     (attempt.status, attempt.failed) = (status, Some(Reason::AnswerRetried));
@@ -213,7 +222,10 @@ impl Exchange {
                 self.ended_early(AppSaw::Maybe, Reason::UpstreamMalformed, now);
             }
             (State::Streaming, Input::UpstreamEnded(Ending::Complete)) => self.finish(now),
-            (State::Streaming, Input::UpstreamEnded(Ending::Early { .. })) => self.cut(Reason::ResponseCut),
+            (State::Streaming, Input::UpstreamEnded(Ending::Early { .. })) => {
+                self.report(Outcome::Cut, now);
+                self.cut(Reason::ResponseCut);
+            }
             (_, Input::DownstreamGone) => {
                 self.record.reason = Some(Reason::DownstreamGone);
                 if self.record.status == 0 {
@@ -282,9 +294,7 @@ impl Exchange {
     pub const fn begin_call(&mut self) {
         self.call = true;
         self.silence_allowed = true;
-        if let Then::Answer(status) = self.record.decision.then {
-            self.record.grpc = Some(Status::of_http(status));
-        }
+        self.answer_call();
     }
 
     /// The answer is a stream of events, between which any time may pass.
@@ -347,8 +357,8 @@ impl Exchange {
     }
 
     fn picked(&mut self, permit: Permit, now: Instant) {
-        let endpoint = permit.endpoint().clone();
-        let attempt = Attempt { endpoint, started: now, status: 0, failed: None };
+        let (endpoint, chosen) = (permit.endpoint().clone(), permit.chosen());
+        let attempt = Attempt { endpoint, chosen, started: now, status: 0, failed: None };
         if !self.record.begin(attempt) {
             return self.reply(Reason::ConnectFailed);
         }
@@ -369,6 +379,7 @@ impl Exchange {
             NoEndpoint::Empty => Reason::NoEndpoint,
             NoEndpoint::Unresolved => Reason::NameNotResolved,
             NoEndpoint::Unhealthy | NoEndpoint::AllTried => Reason::NoHealthyEndpoint,
+            NoEndpoint::Limit { .. } => Reason::ServiceLimit,
         };
         self.no_attempt(NoRetry::NoEndpoint, none);
     }
@@ -396,6 +407,10 @@ impl Exchange {
             ConnectFailure::TimedOut => Reason::ConnectTimeout,
             ConnectFailure::Tls => Reason::TlsRefused,
             ConnectFailure::Overload => Reason::Overload,
+            ConnectFailure::Limit => {
+                self.fail_attempt(Reason::ServiceLimit, Some(NoRetry::NoEndpoint));
+                return self.reply(Reason::ServiceLimit);
+            }
         };
         self.connect_deadline = None;
         if why != ConnectFailure::Overload {
@@ -411,6 +426,8 @@ impl Exchange {
         // A peer that says that its application cannot be reached is as good as unreachable.
         if app_saw == AppSaw::Nothing && reason == Reason::ConnectFailed {
             self.report(Outcome::Unreachable, now);
+        } else if app_saw == AppSaw::Maybe {
+            self.report(Outcome::NoAnswer, now);
         }
         // The peer knows the attempt's deadline only; there may be time for another one.
         let of_attempt = self.plan.as_ref().is_some_and(|plan| plan.try_deadline.is_some());
@@ -515,12 +532,16 @@ impl Exchange {
             }
             (State::Waiting, Reason::TryTimeout) => {
                 self.app_saw = AppSaw::Maybe;
+                self.report(Outcome::NoAnswer, now);
                 self.retry_or_reply(AppSaw::Maybe, reason, true, now);
             }
             (State::Streaming | State::Ending, _) => self.cut(reason),
             (state, _) => {
                 if state == State::Waiting {
                     self.app_saw = AppSaw::Maybe;
+                }
+                if matches!(state, State::Waiting | State::Dialing) {
+                    self.report(Outcome::NoAnswer, now);
                 }
                 self.fail_attempt(reason, Some(NoRetry::Deadline));
                 self.reply(reason);
@@ -538,13 +559,6 @@ impl Exchange {
         self.action = Some(Action::Reply(reason));
     }
 
-    /// What the operator wanted answered is no failure.
-    fn answer(&mut self, status: u16) {
-        self.record.status = status;
-        self.state = State::Ending;
-        self.action = Some(Action::Answer);
-    }
-
     fn cut(&mut self, reason: Reason) {
         self.record.reason = Some(reason);
         self.fail_attempt(reason, Some(NoRetry::ResponseBegun));
@@ -553,11 +567,14 @@ impl Exchange {
     }
 
     fn finish(&mut self, now: Instant) {
-        self.permit = None;
         if self.call {
             let said = self.record.grpc.unwrap_or(Status::UNKNOWN);
+            if self.state == State::Streaming && self.record.status == 200 && self.record.reason.is_none() {
+                self.report(Outcome::Ended(said.as_http()), now);
+            }
             self.record.grpc = Some(self.record.reason.map_or(said, Status::of_reason));
         }
+        self.permit = None;
         self.record.finished = now;
         self.state = State::Done;
         self.action = Some(Action::Finish);
@@ -565,7 +582,8 @@ impl Exchange {
 
     fn report(&self, outcome: Outcome, now: Instant) {
         if let Some(permit) = &self.permit {
-            permit.report(outcome, now);
+            let started = || self.record.attempts().next_back().map_or(now, |attempt| attempt.started);
+            permit.report_since(outcome, started, now);
         }
     }
 

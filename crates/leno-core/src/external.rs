@@ -90,6 +90,7 @@ mod tests {
             id: id.clone(),
             protocol: Protocol::default(),
             balance: Balance::default(),
+            care: None,
             rules: vec![],
             calls: vec![],
             health: None,

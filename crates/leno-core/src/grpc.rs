@@ -65,6 +65,16 @@ impl Status {
         }
     }
 
+    /// What it would be over HTTP, as far as it says whether the server or the caller is to blame.
+    pub const fn as_http(self) -> u16 {
+        match self {
+            Self::UNKNOWN | Self::INTERNAL | Self(15) => 500,
+            Self::UNAVAILABLE => 503,
+            Self::DEADLINE_EXCEEDED => 504,
+            _ => 200,
+        }
+    }
+
     /// What a call comes to that Leno answers or ends. Whoever can try again is told so by UNAVAILABLE.
     pub const fn of_reason(reason: Reason) -> Self {
         match reason {

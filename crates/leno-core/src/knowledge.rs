@@ -304,7 +304,7 @@ impl Knowledge {
                 return false;
             }
             if let Some(spec) = self.services.get(&id).and_then(Held::newest) {
-                open.extend(targets(&spec.rules).cloned());
+                open.extend(targets(&spec.rules).chain(spec.backup()).cloned());
             }
             seen.insert(id);
         }
@@ -343,7 +343,7 @@ impl Knowledge {
                 break;
             }
             for spec in self.services.get(&id).into_iter().flat_map(Held::both) {
-                open.extend(targets(&spec.rules).cloned());
+                open.extend(targets(&spec.rules).chain(spec.backup()).cloned());
             }
             seen.insert(id);
         }

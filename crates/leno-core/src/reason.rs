@@ -57,6 +57,8 @@ pub enum Reason {
     RequestHeadTimeout,
     /// The peer sidecar is at one of its limits.
     Overload,
+    /// As much of the service is in use as its limits allow.
+    ServiceLimit,
     /// This proxy is stopping.
     Draining,
     /// A method or feature that Leno does not support here.
@@ -73,7 +75,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -93,6 +95,7 @@ impl Reason {
         Self::RequestMalformed,
         Self::RequestHeadTimeout,
         Self::Overload,
+        Self::ServiceLimit,
         Self::Draining,
         Self::Unsupported,
         Self::EgressDenied,
@@ -159,6 +162,9 @@ impl Reason {
                 ("request_head_timeout", 408, Downstream, "the request head did not arrive in time")
             }
             Self::Overload => ("overload", 503, Leno, "a limit of the proxy is reached"),
+            Self::ServiceLimit => {
+                ("service_limit", 503, Configuration, "as much of the service is in use as its limits allow")
+            }
             Self::Draining => ("draining", 503, Leno, "the proxy is stopping"),
             Self::Unsupported => ("unsupported", 501, Downstream, "the proxy does not support this request"),
             Self::EgressDenied => {

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
+use crate::backend::Ledgers;
 use crate::edit::Edits;
 use crate::egress::{self, Destination, Verdict};
 use crate::exchange::Tries;
@@ -17,13 +18,14 @@ use crate::route::{
     Unfit, decide, decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, BudgetSpec, EgressSpec, EndpointSpec, KnownService, ListenerSpec, Protocol,
-    ServiceSpec, TargetSpec, Transport, TriesSpec, Via, World,
+    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, Protocol, ServiceSpec,
+    TargetSpec, Transport, TriesSpec, Via, World,
 };
 use crate::time::Duration;
 use crate::vip::{Vips, is_virtual};
 
 mod addresses;
+mod backends;
 mod hosts;
 mod places;
 mod rules;
@@ -31,6 +33,8 @@ mod tries;
 
 use addresses::Addresses;
 pub use addresses::{Instance, Published, Target};
+pub use backends::BackendSpec;
+use backends::Endpoints;
 use hosts::{host_names, service_of_host};
 use places::Places;
 use tries::budget;
@@ -72,27 +76,6 @@ pub struct Snapshot {
     via: Option<Then>,
     /// Where the known services that are outside the mesh are: what leaves for there is declared.
     places: Places,
-}
-
-/// A named set of endpoints as configured; its live twin is [`crate::backend::Backend`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendSpec {
-    /// `service` or `service@version`; live state is carried over a swap by it.
-    pub name: Arc<str>,
-    /// The service.
-    pub service: ServiceId,
-    /// How an endpoint is chosen.
-    pub balance: Balance,
-    /// What the endpoints speak.
-    pub protocol: Protocol,
-    /// How many retries its endpoints take; `None`: as many as without configuration.
-    pub budget: Option<BudgetSpec>,
-    /// Connections begin with a PROXY header.
-    pub send_proxy: Option<crate::proxy_protocol::Version>,
-    /// In the order of their names.
-    pub endpoints: Vec<Arc<EndpointSpec>>,
-    /// Its places are known by names: when there are no endpoints, no name has an address.
-    pub by_names: bool,
 }
 
 /// Where a request enters the proxy; it selects the list of rules that decides first.
@@ -139,12 +122,19 @@ impl Snapshot {
     /// names and the world lacks becomes an answer with a reason, never a failure of the whole. Virtual addresses are those
     /// of a process that has just started.
     pub fn build(world: &World, local: Option<&LocalApp>) -> Self {
-        Self::build_with(world, local, &mut Vips::new())
+        Self::build_with(world, local, &mut Vips::new(), &mut Ledgers::default())
     }
 
-    /// The same with the virtual addresses that this process has given out so far.
-    pub fn build_with(world: &World, local: Option<&LocalApp>, vips: &mut Vips) -> Self {
+    /// The same with the virtual addresses that this process has given out so far, and with what it has in use.
+    pub fn build_with(
+        world: &World,
+        local: Option<&LocalApp>,
+        vips: &mut Vips,
+        ledgers: &mut Ledgers,
+    ) -> Self {
+        ledgers.keep(&world.services.keys().collect());
         let mut build = Build {
+            ledgers,
             snapshot: Self::default(),
             backends: BTreeMap::new(),
             splits: BTreeMap::new(),
@@ -397,8 +387,10 @@ fn expected(spec: &ServiceSpec) -> Expected {
 }
 
 /// A snapshot under construction.
-struct Build<'a> {
+struct Build<'l> {
     snapshot: Snapshot,
+    /// What is in use of services with limits.
+    ledgers: &'l mut Ledgers,
     /// Backends made so far, so that two rules with one target share its live state.
     backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
     /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
@@ -407,28 +399,7 @@ struct Build<'a> {
     /// The endpoints of each service that a rule leads to.
     endpoints: BTreeMap<ServiceId, Endpoints>,
     /// For whom this proxy sends; `None`: nobody says.
-    own: Option<&'a ServiceId>,
-}
-
-/// One service's endpoints, in the order of their names.
-#[derive(Default)]
-struct Endpoints {
-    all: Vec<Arc<EndpointSpec>>,
-    of_version: BTreeMap<Label, Vec<Arc<EndpointSpec>>>,
-}
-
-impl Endpoints {
-    fn new(specs: &[EndpointSpec]) -> Self {
-        let mut all: Vec<Arc<EndpointSpec>> = specs.iter().cloned().map(Arc::new).collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut of_version: BTreeMap<Label, Vec<_>> = BTreeMap::new();
-        for endpoint in &all {
-            if let Some(version) = &endpoint.version {
-                of_version.entry(version.clone()).or_default().push(endpoint.clone());
-            }
-        }
-        Self { all, of_version }
-    }
+    own: Option<&'l ServiceId>,
 }
 
 impl Build<'_> {
@@ -449,40 +420,6 @@ impl Build<'_> {
         }
     }
 
-    fn backend(
-        &mut self,
-        service: &ServiceSpec,
-        version: Option<&Label>,
-        endpoints: &[EndpointSpec],
-    ) -> BackendId {
-        let key = (service.id.clone(), version.cloned());
-        if let Some(id) = self.backends.get(&key) {
-            return *id;
-        }
-        let name = match version {
-            Some(version) => alloc::format!("{}@{version}", service.id),
-            None => service.id.to_string(),
-        };
-        let known = self.endpoints.entry(service.id.clone()).or_insert_with(|| Endpoints::new(endpoints));
-        let endpoints = match version {
-            Some(version) => known.of_version.get(version).cloned().unwrap_or_default(),
-            None => known.all.clone(),
-        };
-        self.snapshot.backends.push(BackendSpec {
-            name: name.into(),
-            service: service.id.clone(),
-            balance: service.balance,
-            protocol: service.protocol,
-            budget: budget(service),
-            send_proxy: service.send_proxy,
-            endpoints,
-            by_names: service.external.as_ref().is_some_and(|external| !external.names.is_empty()),
-        });
-        let id = BackendId(self.snapshot.backends.len() as u32 - 1);
-        self.backends.insert(key, id);
-        id
-    }
-
     /// Gives every service its virtual addresses, and each instance of a headless one its own.
     fn publish(&mut self, world: &World, vips: &mut Vips) {
         let mut addresses = Addresses::default();
@@ -499,14 +436,19 @@ impl Build<'_> {
         let name: Arc<str> = alloc::format!("{}#{}", service.id, endpoint.name).into();
         // Whoever names an instance means it, whatever its checks and weight say.
         let endpoint = Arc::new(EndpointSpec { weight: 1, healthy: true, ..endpoint.clone() });
+        let endpoints = alloc::vec![endpoint];
+        let limited = self.limited(service, &endpoints);
         self.snapshot.backends.push(BackendSpec {
             name: name.clone(),
             service: service.id.clone(),
             balance: Balance::RoundRobin,
+            care: service.care.clone(),
+            backup: None,
+            limited,
             protocol: service.protocol,
             budget: budget(service),
             send_proxy: service.send_proxy,
-            endpoints: alloc::vec![endpoint],
+            endpoints,
             by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
@@ -528,6 +470,9 @@ impl Build<'_> {
         self.snapshot.backends.push(BackendSpec {
             name: alloc::format!("{service} (egress)").into(),
             balance: Balance::RoundRobin,
+            care: None,
+            backup: None,
+            limited: None,
             protocol: Protocol::Auto,
             budget: None,
             send_proxy: None,
@@ -553,6 +498,9 @@ impl Build<'_> {
             name: alloc::format!("{} (local)", app.service).into(),
             service: app.service.clone(),
             balance: Balance::RoundRobin,
+            care: None,
+            backup: None,
+            limited: None,
             protocol: declared.map_or(Protocol::Auto, |spec| spec.protocol),
             budget: declared.and_then(budget),
             send_proxy: None,

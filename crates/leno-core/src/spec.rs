@@ -11,6 +11,7 @@ use crate::peer::SpiffeId;
 use crate::time::Duration;
 
 mod answer;
+mod care;
 mod change;
 mod cidr;
 mod format;
@@ -22,6 +23,10 @@ mod template;
 mod tries;
 
 pub use answer::{ANSWER_BODY_BYTES_MAX, Answer, Direct, REDIRECT_STATUSES, Redirect, Scheme};
+pub use care::{
+    Affinity, CHOICES, Care, CookieSpec, Ewma, KeySpec, Limits, Outliers, PENDING_MAX, PENDING_TIMEOUT,
+    SLOW_START_FROM, SlowStart,
+};
 pub(crate) use change::ReplacementPiece;
 pub use change::{
     CHANGED_PATH_BYTES_MAX, Change, FieldChanges, Fixed, MIRRORS_MAX, Mirror, PathChange, Replacement,
@@ -54,6 +59,8 @@ pub struct ServiceSpec {
     pub protocol: Protocol,
     /// How one of several endpoints is chosen.
     pub balance: Balance,
+    /// How endpoints are looked after; `None`: as [`Care::new`] says.
+    pub care: Option<Arc<Care>>,
     /// Where requests for this service go, first match wins; a request that no rule matches goes to every
     /// endpoint of the service.
     pub rules: Vec<RuleSpec>,
@@ -74,6 +81,13 @@ pub struct ServiceSpec {
     pub headless: bool,
     /// The port that SRV records name; a captured connection reaches the service by any port. Default [`SRV_PORT`].
     pub srv_port: u16,
+}
+
+impl ServiceSpec {
+    /// The service that takes its requests when none of its own endpoints can.
+    pub fn backup(&self) -> Option<&ServiceId> {
+        self.care.as_ref()?.backup.as_ref()
+    }
 }
 
 /// The port that SRV records name when nothing else is said: HTTP's.
@@ -117,8 +131,15 @@ pub enum Balance {
     /// By chance, by weight.
     Random,
     /// Two by chance (by weight), the one with fewer requests under way.
-    #[default]
     LeastRequest,
+    /// Two by chance (by weight), the one whose latency (peak EWMA) times its requests under way is less. The default: of
+    /// all it is the only one with which a slow endpoint does not show in the 99th percentile (docs/resilience.md).
+    #[default]
+    PeakEwma,
+    /// The same for the same key ([`Care::affinity`]), by points on a ring.
+    RingHash,
+    /// The same for the same key ([`Care::affinity`]), by Maglev's table.
+    Maglev,
 }
 
 /// One rule of an ordered list.

@@ -265,6 +265,7 @@ fn world(id: &ServiceId) -> World {
         id: id.clone(),
         protocol: Protocol::Http1,
         balance: Balance::LeastRequest,
+        care: None,
         rules: Vec::new(),
         calls: Vec::new(),
         health: None,

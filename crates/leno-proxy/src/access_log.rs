@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
+use leno_core::backend::Chosen;
 use leno_core::exchange::Record;
 use leno_core::head::RequestHead;
 use leno_core::mux::Kind;
@@ -170,6 +171,9 @@ impl Entry<'_> {
                 ",\"address\":\"{}\",\"after_us\":{since},\"failed\":\"{failed}\"",
                 attempt.endpoint.spec.address
             );
+            if attempt.chosen != Chosen::Balanced {
+                let _ = write!(out, ",\"chosen\":\"{}\"", attempt.chosen.word());
+            }
             if attempt.status != 0 {
                 let _ = write!(out, ",\"status\":{}", attempt.status);
             }

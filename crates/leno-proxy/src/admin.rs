@@ -116,13 +116,14 @@ impl Admin {
     async fn backends(&self) -> String {
         let mut out = String::from("[");
         for views in self.ask(Order::Backends).await {
-            for EndpointView { backend, endpoint, in_flight, cooling } in views {
+            for EndpointView { backend, endpoint, in_flight, cooling, ejected } in views {
                 out.push_str(if out.len() > 1 { ",\n{\"backend\":" } else { "{\"backend\":" });
                 json_string(&mut out, backend.as_bytes());
                 out.push_str(",\"endpoint\":");
                 json_string(&mut out, endpoint.as_bytes());
                 // Writing to a String cannot fail.
-                let _ = write!(out, ",\"in_flight\":{in_flight},\"cooling\":{cooling}}}");
+                let _ =
+                    write!(out, ",\"in_flight\":{in_flight},\"cooling\":{cooling},\"ejected\":{ejected}}}");
             }
         }
         out.push_str("]\n");

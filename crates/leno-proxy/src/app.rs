@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leno_core::backend::Ledgers;
 use leno_core::name::ServiceId;
 use leno_core::snapshot::{LocalApp, Snapshot};
 use leno_core::spec::{GatewaySpec, World};
@@ -431,12 +432,14 @@ fn follow_world(
 ) -> watch::Receiver<Arc<Snapshot>> {
     let first = world.borrow_and_update().clone();
     // Names keep their addresses as long as the process lives; this is the only writer.
-    let mut vips = Vips::new();
-    let (sender, receiver) = watch::channel(Arc::new(Snapshot::build_with(&first, app.as_ref(), &mut vips)));
+    let (mut vips, mut ledgers) = (Vips::new(), Ledgers::default());
+    let mut build =
+        move |world: &World| Arc::new(Snapshot::build_with(world, app.as_ref(), &mut vips, &mut ledgers));
+    let (sender, receiver) = watch::channel(build(&first));
     tokio::spawn(async move {
         while world.changed().await.is_ok() {
             let next = world.borrow_and_update().clone();
-            if sender.send(Arc::new(Snapshot::build_with(&next, app.as_ref(), &mut vips))).is_err() {
+            if sender.send(build(&next)).is_err() {
                 return;
             }
         }

@@ -5,6 +5,8 @@
 use std::pin::pin;
 use std::rc::Rc;
 
+use leno_core::affinity::NewCookie;
+use leno_core::backend::Place;
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::grpc::{self, Status};
@@ -39,6 +41,7 @@ mod mirror;
 mod reach;
 mod record;
 mod upload;
+mod wait;
 
 use kept::Kept;
 use reach::{Upstream, connect, ready};
@@ -129,6 +132,8 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         copy: mirrors.as_ref().map(|mirrors| &mirrors.body),
         why: leaving.as_ref().and_then(|leaving| leaving.why.clone()).or(unfit),
         kept: None,
+        place: None,
+        cookie: None,
     };
     if let Some(tries) = tries {
         drive.exchange.follow(tries, worker.rng().next_u64());
@@ -140,7 +145,11 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let mut upstream = None;
     while let Some(action) = drive.exchange.poll_action() {
         match action {
-            Action::Pick { choice, budget } => drive.pick(choice, budget),
+            Action::Pick { choice, budget } => {
+                if let Some(waiting) = drive.pick(choice, budget) {
+                    Box::pin(drive.wait_to_pick(waiting, source)).await;
+                }
+            }
             Action::Pause { budget } => Box::pin(drive.pause(budget, source)).await,
             Action::Dial => upstream = pin!(drive.dial(source)).await,
             Action::Send => match upstream.take() {
@@ -202,6 +211,10 @@ struct Drive<'a> {
     why: Option<String>,
     /// The request's body as far as it was sent, where it may have to be sent again.
     kept: Option<Box<Kept>>,
+    /// The place of a connection that is this request's alone, where connections have a limit.
+    place: Option<Box<Place>>,
+    /// The cookie that the client gets so that it finds the same instance again.
+    cookie: Option<Box<NewCookie>>,
 }
 
 /// What a conversation with an upstream left behind.
@@ -231,6 +244,9 @@ impl Drive<'_> {
             // Without a place there is no attempt any more.
             self.exchange.endpoint()?;
         }
+        if self.needs_place(backend, how, &endpoint) {
+            self.place = Box::pin(self.reserve(backend, source)).await.ok()?;
+        }
         let within = self.exchange.connect_timeout();
         let mut connecting = pin!(connect(self.worker, &endpoint, how, protocol, upgrading, within));
         let mut gone = pin!(source.gone());
@@ -238,7 +254,8 @@ impl Drive<'_> {
         let input = tokio::select! {
             biased;
             connected = &mut connecting => match connected {
-                Ok(upstream) if self.begin(&upstream, backend).is_ok() => {
+                Ok(mut upstream) if self.begin(&upstream, backend).is_ok() => {
+                    self.settle(&mut upstream);
                     self.handle(Input::Connected { reused: false });
                     return Some(upstream);
                 }
@@ -251,6 +268,7 @@ impl Drive<'_> {
             () = &mut gone => Input::DownstreamGone,
             () = self.alarm.until(due) => Input::Timeout,
         };
+        self.place = None;
         self.handle(input);
         None
     }
@@ -280,7 +298,7 @@ impl Drive<'_> {
                     return self.handle(Input::UpstreamEnded(early(broken)));
                 }
                 let key = self.exchange.endpoint().map(|endpoint| endpoint.key);
-                let h1::client::Connection { source: responses, sink: requests } = &mut *connection;
+                let h1::client::Connection { source: responses, sink: requests, .. } = &mut *connection;
                 let conversed = pin!(self.converse(source, sink, responses, requests)).await;
                 if let Some(why) = responses.reader.refused.take() {
                     self.why = Some(why);
@@ -419,7 +437,7 @@ impl Drive<'_> {
                     && Status::of(responses.view().fields).is_none()
                 {
                     let held = self.hold(responses, upload.as_mut(), &mut uploading, sent);
-                    if !pin!(held).await {
+                    if !Box::pin(held).await {
                         break 'talk broken_off;
                     }
                 }
@@ -446,10 +464,13 @@ impl Drive<'_> {
                 {
                     self.exchange.allow_silence();
                 }
-                let marked =
-                    if arrived.status >= 500 || self.call { self.mark(arrived.status) } else { None };
-                // Only what comes from the mesh is marked, and only what goes into it is changed.
-                let edits = marked.as_ref().or(self.changed.map(|it| &it.response)).unwrap_or(&NO_EDITS);
+                let own = if arrived.status >= 500 || self.call || self.cookie.is_some() {
+                    self.answer_edits(arrived.status)
+                } else {
+                    None
+                };
+                let edits = self.with_changes(own);
+                let edits = edits.as_deref().unwrap_or(&NO_EDITS);
                 let relayed = sink.head(&responses.view(), edits, framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
                     let input = match broken.reason {

@@ -29,6 +29,7 @@ mod mux;
 mod names;
 pub mod netns;
 mod opaque;
+mod outliers;
 mod outside;
 mod socket;
 mod source;

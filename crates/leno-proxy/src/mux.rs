@@ -435,7 +435,7 @@ const fn code_of(reason: Reason) -> Code {
         Reason::RequestTimeout | Reason::IdleTimeout | Reason::TryTimeout | Reason::OutOfTime => {
             Code::Deadline
         }
-        Reason::Overload => Code::Overload,
+        Reason::Overload | Reason::ServiceLimit => Code::Overload,
         Reason::DownstreamGone => Code::Cancel,
         Reason::NoRoute
         | Reason::NoSuchService

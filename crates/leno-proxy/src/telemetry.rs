@@ -62,6 +62,10 @@ pub(crate) struct Telemetry {
     pub(crate) mismatches: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
     /// Answers that rules have given by themselves, by list, rule and kind.
     answers: BTreeMap<(Arc<str>, Arc<str>, &'static str), u64>,
+    /// Requests refused because of a limit of their service, by backend and limit.
+    pub(crate) service_limits: BTreeMap<(Arc<str>, &'static str), u64>,
+    /// Endpoints put out, kept although they should be, and taken back: by backend, what and why.
+    pub(crate) outliers: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
     /// Access log lines that were dropped because the log could not keep up.
     pub(crate) log_lines_dropped: u64,
 }
@@ -165,6 +169,8 @@ impl Telemetry {
         sum(&mut self.no_retry, &other.no_retry);
         sum(&mut self.mismatches, &other.mismatches);
         sum(&mut self.answers, &other.answers);
+        sum(&mut self.outliers, &other.outliers);
+        sum(&mut self.service_limits, &other.service_limits);
         self.log_lines_dropped += other.log_lines_dropped;
     }
 
@@ -266,6 +272,19 @@ impl Telemetry {
         for ((list, rule, kind), count) in &self.answers {
             let (list, rule) = (escaped(list), escaped(rule));
             line(&mut out, name, &format!("list=\"{list}\",rule=\"{rule}\",kind=\"{kind}\""), count);
+        }
+        let name = "leno_service_limit_hits_total";
+        family(&mut out, name, "counter", "Requests refused because of a limit of their service.");
+        for ((backend, limit), count) in &self.service_limits {
+            let backend = escaped(backend);
+            line(&mut out, name, &format!("service=\"{backend}\",limit=\"{limit}\""), count);
+        }
+        let name = "leno_outlier_events_total";
+        family(&mut out, name, "counter", "Endpoints put out because they fail, and taken back.");
+        for ((backend, event, detector), count) in &self.outliers {
+            let backend = escaped(backend);
+            let labels = format!("service=\"{backend}\",event=\"{event}\",detector=\"{detector}\"");
+            line(&mut out, name, &labels, count);
         }
         family(
             &mut out,

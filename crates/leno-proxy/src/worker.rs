@@ -116,8 +116,10 @@ pub(crate) struct EndpointView {
     pub(crate) endpoint: String,
     /// Requests under way.
     pub(crate) in_flight: u32,
-    /// It could not be reached lately and is left alone.
+    /// It could not be reached lately, or failed more than its peers, and is left alone.
     pub(crate) cooling: bool,
+    /// The second of the two.
+    pub(crate) ejected: bool,
 }
 
 /// The state of one worker thread.
@@ -155,6 +157,9 @@ pub(crate) struct Worker {
     demand: mpsc::Sender<ServiceId>,
     /// Rings when a snapshot was adopted.
     adopted: Notify,
+    /// Requests that wait for a place under a limit of their service, and what rings when one may be free.
+    pub(crate) waiting: Cell<usize>,
+    pub(crate) room: Notify,
     pub(crate) h1_pools: RefCell<H1Pools>,
     pub(crate) spent: Spent,
     /// Bytes of request bodies that are kept to be sent again; see [`crate::drive`].
@@ -225,6 +230,8 @@ impl Worker {
             entering: Cell::new(0),
             demand: seat.demand.clone(),
             adopted: Notify::new(),
+            waiting: Cell::new(0),
+            room: Notify::new(),
             h1_pools: RefCell::default(),
             spent: seat.spent.clone(),
             kept_bytes: Cell::new(0),
@@ -467,6 +474,7 @@ impl Worker {
                 endpoint: endpoint.spec.name.to_string(),
                 in_flight: endpoint.in_flight(),
                 cooling: endpoint.cooling(now),
+                ejected: endpoint.ejected(now),
             })
         });
         views.collect()

@@ -10,10 +10,12 @@
 //! - [`model`]: what must happen, written down a second time and much smaller, one request at a time.
 //! - [`wire`]: requests over real pairs of the mesh transport's machine ([`link`]), whose connections are cut anywhere.
 //! - [`storm`]: a chain of services of which the last one fails, and how much more it gets for that.
+//! - [`load`]: a service under load, balanced by the real backends and by models of other proxies.
 //! - [`agenda`]: virtual time.
 
 pub mod agenda;
 pub mod link;
+pub mod load;
 pub mod mesh;
 pub mod model;
 pub mod scenario;

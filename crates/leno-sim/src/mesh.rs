@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use leno_core::backend::{Backends, COOLING_MAX, Choice, NoEndpoint};
+use leno_core::backend::{Backends, COOLING_MAX, Ledgers, Place};
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::head::{Fields, RequestHead};
 use leno_core::name::{Label, ServiceId};
 use leno_core::reason::Reason;
 use leno_core::rng::Rng;
+use leno_core::route::BackendId;
 use leno_core::snapshot::{Entry, Snapshot};
 use leno_core::spec::{Balance, EndpointSpec, KnownService, World};
 use leno_core::time::{Duration, Instant};
+use leno_core::vip::Vips;
 
 use crate::agenda::Agenda;
 use crate::model::{Fact, Model, Must, TELLING};
@@ -20,6 +22,7 @@ use crate::scenario::{Mood, RequestPlan, Scenario};
 
 mod checks;
 mod facts;
+mod picks;
 
 use facts::{ensure, live_state, method, mood, promised, usable};
 
@@ -38,6 +41,8 @@ pub struct Summary {
     pub retries: u64,
     /// Configuration changes.
     pub swaps: u64,
+    /// Looks for a place that met a limit.
+    pub limited: u64,
 }
 
 /// Runs the scenario of `seed` to its end.
@@ -64,6 +69,8 @@ enum Event {
     Leave(usize),
     /// The client of a request has been told.
     Told(usize),
+    /// A request that waits for a place looks again.
+    Look(usize),
     /// A configuration change arrives.
     Swap(usize),
 }
@@ -96,6 +103,8 @@ struct Run {
     attempts: usize,
     /// Where the current attempt goes, and the mood it met there.
     target: Option<(SocketAddr, usize)>,
+    /// It waits for a place in this backend until then.
+    waits: Option<(Place, BackendId, Instant)>,
     /// When the pending timer event fires.
     timer: Option<Instant>,
     client: Client,
@@ -121,6 +130,8 @@ struct Mesh {
     rng: Rng,
     world: World,
     snapshot: Rc<Snapshot>,
+    vips: Vips,
+    ledgers: Ledgers,
     backends: Backends,
     runs: Vec<Option<Run>>,
     /// Requests that are not over.
@@ -144,7 +155,8 @@ impl Mesh {
             agenda.plan_at(swap.at, Event::Swap(at));
         }
         let world = scenario.world.clone();
-        let snapshot = Rc::new(Snapshot::build(&world, None));
+        let (mut vips, mut ledgers) = (Vips::new(), Ledgers::default());
+        let snapshot = Rc::new(Snapshot::build_with(&world, None, &mut vips, &mut ledgers));
         let mut backends = Backends::default();
         backends.adopt(&snapshot);
         Self {
@@ -152,6 +164,8 @@ impl Mesh {
             rng: Rng::new(!scenario.seed),
             world,
             snapshot,
+            vips,
+            ledgers,
             backends,
             runs: scenario.requests.iter().map(|_| None).collect(),
             active: Vec::new(),
@@ -178,6 +192,7 @@ impl Mesh {
             if self.agenda.planned().is_multiple_of(4) {
                 self.check_places()?;
             }
+            self.check_limits()?;
         }
         self.check_places()
     }
@@ -189,6 +204,7 @@ impl Mesh {
             Event::Attempt(at, attempt, happening) => self.attempt(at, attempt, happening),
             Event::Leave(at) => self.feed(at, Input::DownstreamGone, Fact::Left),
             Event::Told(at) => self.told(at),
+            Event::Look(at) => self.look(at),
             Event::Timer(at) => {
                 let now = self.agenda.now();
                 let Some(run) = self.runs[at].as_mut() else { return Ok(()) };
@@ -251,6 +267,7 @@ impl Mesh {
             version: None,
             attempts: 0,
             target: None,
+            waits: None,
             timer: None,
             client: Client::Waits,
             effects: 0,
@@ -266,6 +283,9 @@ impl Mesh {
         let late = run.exchange.deadline().is_some_and(|deadline| now > deadline);
         let must = run.model.after(fact, now);
         run.exchange.handle(input, now);
+        if !matches!(must, Must::Nothing) {
+            run.waits = None;
+        }
         let action = run.exchange.poll_action();
         ensure(must.is(action), || format!("after {fact:?} {must:?} must follow, not {action:?}"))?;
         let more = run.exchange.poll_action();
@@ -306,45 +326,6 @@ impl Mesh {
         }
         self.plan_timer(at);
         Ok(())
-    }
-
-    fn pick(&mut self, at: usize, choice: Choice, budget: bool) -> Result<(), String> {
-        let now = self.agenda.now();
-        let Some(run) = self.runs[at].as_ref() else { return Ok(()) };
-        let snapshot = run.snapshot.clone();
-        if let (true, Choice::Backend(backend)) = (budget, choice) {
-            if !self.backends.try_retry(&snapshot, backend, now) {
-                let fact = Fact::NotFound(Reason::NoHealthyEndpoint);
-                return self.feed(at, Input::OverBudget, fact);
-            }
-            self.budgeted += 1;
-        }
-        let (tried, count) = run.exchange.tried();
-        match self.backends.pick(&snapshot, choice, &tried[..count], now, &mut self.rng) {
-            Ok(permit) => {
-                self.check_pick(at, permit.endpoint(), &tried[..count])?;
-                if count == 0 {
-                    self.backends.request_started(&snapshot, permit.backend(), now);
-                }
-                let endpoint = permit.endpoint().spec.clone();
-                if let Some(run) = self.runs[at].as_mut() {
-                    run.attempts += 1;
-                    run.target = Some((endpoint.address, 0));
-                    run.version.get_or_insert_with(|| endpoint.version.clone());
-                }
-                self.summary.retries += u64::from(count > 0);
-                self.feed(at, Input::Picked(permit), Fact::Found)
-            }
-            Err(why) => {
-                self.check_none(at, &tried[..count], why)?;
-                let reason = match why {
-                    NoEndpoint::Empty => Reason::NoEndpoint,
-                    NoEndpoint::Unresolved => Reason::NameNotResolved,
-                    NoEndpoint::Unhealthy | NoEndpoint::AllTried => Reason::NoHealthyEndpoint,
-                };
-                self.feed(at, Input::NoEndpoint(why), Fact::NotFound(reason))
-            }
-        }
     }
 
     fn dial(&mut self, at: usize) {
@@ -396,6 +377,7 @@ impl Mesh {
                     ConnectFailure::TimedOut => Reason::ConnectTimeout,
                     ConnectFailure::Tls => Reason::TlsRefused,
                     ConnectFailure::Overload => Reason::Overload,
+                    ConnectFailure::Limit => Reason::ServiceLimit,
                 };
                 self.feed(at, Input::ConnectFailed(why), Fact::NotConnected(reason))
             }
@@ -504,7 +486,8 @@ impl Mesh {
         let before = live_state(&self.backends, now);
         let newest = before.values().map(|live| live.0).max().unwrap_or(0);
         self.world = self.scenario.swaps[at].world.clone();
-        self.snapshot = Rc::new(Snapshot::build(&self.world, None));
+        let snapshot = Snapshot::build_with(&self.world, None, &mut self.vips, &mut self.ledgers);
+        self.snapshot = Rc::new(snapshot);
         self.backends.adopt(&self.snapshot);
         self.summary.swaps += 1;
         for (name, live) in live_state(&self.backends, now) {
@@ -565,7 +548,9 @@ impl Mesh {
             ensure(answered == u64::from(2 * turns), || {
                 format!("{answered} of {} answered in the calm", 2 * turns)
             })?;
-            if service.spec.balance == Balance::RoundRobin {
+            // Whoever has just come gets less than its share, where that is asked for.
+            let warms_up = service.spec.care.as_ref().is_some_and(|care| care.slow_start.is_some());
+            if service.spec.balance == Balance::RoundRobin && !warms_up {
                 for endpoint in usable {
                     let served = self.served.get(&*endpoint.name).copied().unwrap_or(0);
                     ensure(served.abs_diff(2 * endpoint.weight) <= 1, || {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use leno_core::name::{Label, ServiceId};
 use leno_core::rng::Rng;
 use leno_core::spec::{
-    ActionSpec, Balance, EndpointSpec, KnownService, MatchSpec, PathMatch, Protocol, RuleSpec, ServiceSpec,
-    TargetSpec, Transport, World,
+    ActionSpec, Affinity, Balance, Care, EndpointSpec, KeySpec, KnownService, Limits, MatchSpec, PathMatch,
+    Protocol, RuleSpec, ServiceSpec, SlowStart, TargetSpec, Transport, World,
 };
 use leno_core::time::{Duration, Instant};
 
@@ -119,6 +119,16 @@ impl Scenario {
     }
 }
 
+/// Every way to choose.
+const POLICIES: [Balance; 6] = [
+    Balance::RoundRobin,
+    Balance::Random,
+    Balance::LeastRequest,
+    Balance::PeakEwma,
+    Balance::RingHash,
+    Balance::Maglev,
+];
+
 struct Make {
     rng: Rng,
     hosts: BTreeMap<SocketAddr, Host>,
@@ -128,15 +138,20 @@ struct Make {
 impl Make {
     fn service(&mut self, name: &str) -> KnownService {
         let id = ServiceId::parse(name).expect("s0 to s2 are names");
-        let balance =
-            [Balance::RoundRobin, Balance::Random, Balance::LeastRequest][self.rng.below(3) as usize];
+        let mut balance = POLICIES[self.rng.below(POLICIES.len() as u64) as usize];
+        // Its table takes a while to make.
+        if balance == Balance::Maglev && !self.rng.one_in(64) {
+            balance = Balance::RingHash;
+        }
         let timeout = self.rng.one_in(2).then(|| Duration::from_millis(50 + self.rng.below(3000)));
         let endpoints = (0..1 + self.rng.below(5)).map(|at| self.endpoint(name, at)).collect();
         let rules = if self.rng.one_in(2) { self.rules(&id) } else { Vec::new() };
+        let care = self.care(balance);
         let spec = ServiceSpec {
             id,
             protocol: Protocol::Http1,
             balance,
+            care,
             rules,
             calls: Vec::new(),
             health: None,
@@ -148,6 +163,33 @@ impl Make {
             external: None,
         };
         KnownService { spec, endpoints }
+    }
+
+    /// In a third of the services, limits that a few requests at a time reach; keys where they are needed.
+    fn care(&mut self, balance: Balance) -> Option<Arc<Care>> {
+        let rng = &mut self.rng;
+        let hashes = matches!(balance, Balance::RingHash | Balance::Maglev);
+        let affinity = hashes.then(|| {
+            let bound_percent = rng.one_in(2).then(|| 100 + rng.below(100) as u32);
+            Arc::new(Affinity { keys: vec![KeySpec::Source], bound_percent })
+        });
+        let from_percent = rng.below(50) as u32;
+        let slow_start =
+            rng.one_in(5).then_some(SlowStart { duration: Duration::from_secs(1), from_percent });
+        let mut limits = Limits::NONE;
+        if rng.one_in(3) {
+            let mut some = |below: u64| rng.one_in(2).then(|| 1 + rng.below(below) as u32);
+            limits = Limits {
+                requests: some(4),
+                endpoint_requests: some(2),
+                connections: None,
+                pending: some(3).map(|most| most - 1),
+                pending_timeout: some(100).map(|millis| Duration::from_millis(millis.into())),
+                retries: some(2),
+            };
+        }
+        let care = Care { limits, affinity, slow_start, ..Care::default() };
+        (care != Care::default()).then(|| Arc::new(care))
     }
 
     /// `/v2` goes to version 2, the rest is split by weight.

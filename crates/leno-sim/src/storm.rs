@@ -264,6 +264,7 @@ fn world(storm: &Storm) -> World {
         id: id.clone(),
         protocol: Protocol::Http1,
         balance: Balance::default(),
+        care: None,
         rules: Vec::new(),
         calls: Vec::new(),
         health: None,

@@ -116,6 +116,7 @@ impl Wires {
             id: id.clone(),
             protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
+            care: None,
             rules: Vec::new(),
             calls: Vec::new(),
             health: None,

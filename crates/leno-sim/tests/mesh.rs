@@ -9,7 +9,7 @@ const SCENARIOS: u64 = 10_000;
 
 #[test]
 fn every_request_comes_to_its_one_promised_end() {
-    let [answered, told, cut, left, retries, swaps] = [const { AtomicU64::new(0) }; 6];
+    let [answered, told, cut, left, retries, swaps, limited] = [const { AtomicU64::new(0) }; 7];
     leno_sim::run_each(SCENARIOS, |seed| {
         let summary = mesh::run(seed)?;
         for (sum, part) in [
@@ -19,13 +19,14 @@ fn every_request_comes_to_its_one_promised_end() {
             (&left, summary.left),
             (&retries, summary.retries),
             (&swaps, summary.swaps),
+            (&limited, summary.limited),
         ] {
             sum.fetch_add(part, Ordering::Relaxed);
         }
         Ok(())
     });
-    let sums = [answered, told, cut, left, retries, swaps].map(AtomicU64::into_inner);
-    println!("answered, told, cut, left, retries, swaps: {sums:?}");
+    let sums = [answered, told, cut, left, retries, swaps, limited].map(AtomicU64::into_inner);
+    println!("answered, told, cut, left, retries, swaps, limited: {sums:?}");
     // Every kind of end was seen, unless a single seed was asked for.
     assert!(leno_sim::seeds(SCENARIOS).count() == 1 || sums.iter().all(|sum| *sum > 1_000), "{sums:?}");
 }

@@ -14,6 +14,7 @@ use prost::Message;
 
 use crate::proto::{self, kind_of, resource as wire, xds};
 
+mod care;
 mod outside;
 mod tries;
 
@@ -141,8 +142,12 @@ impl From<&spec::ServiceSpec> for wire::Service {
                 spec::Balance::RoundRobin => wire::Balance::RoundRobin,
                 spec::Balance::Random => wire::Balance::Random,
                 spec::Balance::LeastRequest => wire::Balance::LeastRequest,
+                spec::Balance::PeakEwma => wire::Balance::PeakEwma,
+                spec::Balance::RingHash => wire::Balance::RingHash,
+                spec::Balance::Maglev => wire::Balance::Maglev,
             }
             .into(),
+            care: spec.care.as_deref().map(proto::care::Care::from),
             rules: spec.rules.iter().map(wire::Rule::from).collect(),
             calls: spec.calls.iter().map(full_name).collect(),
             health: spec.health.as_ref().map(wire::HealthCheck::from),
@@ -165,6 +170,11 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
 
     fn try_from(message: wire::Service) -> Result<Self, WireError> {
         let id = id("name", &message.name)?;
+        let hashes = [wire::Balance::RingHash, wire::Balance::Maglev].map(i32::from);
+        let keyless = message.care.as_ref().is_none_or(|care| care.keys.is_empty());
+        if keyless && hashes.contains(&message.balance) {
+            return Err(WireError { resource: message.name, ..bad("care.keys", "this policy needs a key") });
+        }
         let parse = move || {
             Ok(Self {
                 id,
@@ -173,10 +183,18 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     Ok(wire::Balance::RoundRobin) => spec::Balance::RoundRobin,
                     Ok(wire::Balance::Random) => spec::Balance::Random,
                     Ok(wire::Balance::LeastRequest) => spec::Balance::LeastRequest,
+                    Ok(wire::Balance::PeakEwma) => spec::Balance::PeakEwma,
+                    Ok(wire::Balance::RingHash) => spec::Balance::RingHash,
+                    Ok(wire::Balance::Maglev) => spec::Balance::Maglev,
                     Ok(wire::Balance::Unspecified) | Err(_) => {
                         return Err(bad("balance", format!("{} is not known here", message.balance)));
                     }
                 },
+                care: message
+                    .care
+                    .map(|care| spec::Care::try_from(care).map_err(|e| e.below("care")))
+                    .transpose()?
+                    .map(Arc::new),
                 rules: rules(message.rules)?,
                 calls: list("calls", message.calls, |name| self::id("", &name))?,
                 health: message

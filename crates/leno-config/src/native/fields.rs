@@ -1,11 +1,13 @@
 //! Every field of the mesh file, once: what the reader accepts, what the schema completes, what the manual lists.
 
+mod care;
 mod change;
 mod gateway;
 mod matching;
 mod outside;
 mod tries;
 
+pub(crate) use care::{BALANCE, FAILURES_MAX, KEY, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
 pub(crate) use change::{ANSWER, HEADER_CHANGES, MIRROR, REDIRECT, REPLACING, REWRITE};
 use change::{
     ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
@@ -160,6 +162,10 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &TIMEOUT,
     &RETRY,
     &RETRY_BUDGET_SHAPE,
+    &BALANCE,
+    &KEY,
+    &OUTLIERS,
+    &LIMITS,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -270,16 +276,10 @@ pub(crate) static SERVICE: Shape = Shape {
             Without::Value("auto"),
             "What its instances speak. HTTP/1.1 and HTTP/2 are translated where a client speaks the other one.",
         ),
-        field(
-            "balance",
-            Kind::Choice(&[
-                ("least-request", "of two instances chosen by chance, the one with fewer requests under way"),
-                ("round-robin", "each in turn"),
-                ("random", "by chance"),
-            ]),
-            Without::Value("least-request"),
-            "How one of several instances is chosen. Each way respects weights.",
-        ),
+        care::BALANCE_FIELD,
+        care::OUTLIERS_FIELD,
+        care::LIMITS_FIELD,
+        care::BACKUP_FIELD,
         field(
             "health",
             Kind::Either(&[Kind::Choice(HEALTH_WORDS), Kind::Path, Kind::Object(&HEALTH)]),

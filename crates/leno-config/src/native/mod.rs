@@ -5,6 +5,7 @@
 //! wrong, with positions. The fields are written down once, in `fields`: the reader refuses what the table does
 //! not have, and [`json_schema`] and the reference in the manual are printed from it.
 
+mod care;
 mod change;
 mod check;
 mod covers;

@@ -7,6 +7,7 @@ use leno_core::name::ServiceId;
 use leno_core::proxy_protocol::Version;
 use leno_core::spec::{Balance, ExternalSpec, HealthSpec, Probe, Protocol, SRV_PORT, ServiceSpec};
 
+use super::care;
 use super::check::Claims;
 use super::endpoint::{self, Places};
 use super::fields::{CHECKS_MAX, HEALTH, HEALTH_WORDS, Kind, SERVICE};
@@ -55,6 +56,7 @@ impl<'n> Draft<'n> {
             id: id.clone(),
             protocol: Protocol::default(),
             balance: Balance::default(),
+            care: None,
             rules: Vec::new(),
             calls: Vec::new(),
             health: Some(health_spec(Probe::Tcp)),
@@ -81,13 +83,8 @@ impl<'n> Draft<'n> {
                 _ => Protocol::Auto,
             };
         }
-        if let Some(node) = fields.get("balance") {
-            spec.balance = match reader.choice(node, choices("balance")) {
-                Some("round-robin") => Balance::RoundRobin,
-                Some("random") => Balance::Random,
-                _ => Balance::LeastRequest,
-            };
-        }
+        let (balance, care) = care::read(&id, &mut fields, reader);
+        (spec.balance, spec.care) = (balance, care.map(Arc::new));
         if let Some(node) = fields.get("health") {
             spec.health = health(node, reader);
         }

@@ -20,6 +20,7 @@ fn spec(name: &str) -> ServiceSpec {
         id: id(name),
         protocol: Protocol::Http1,
         balance: Balance::LeastRequest,
+        care: None,
         rules: vec![],
         calls: vec![],
         health: None,

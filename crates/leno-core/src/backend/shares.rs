@@ -53,6 +53,16 @@ impl Shares {
         self.members.len()
     }
 
+    /// True when all have the same weight.
+    pub(super) fn is_even(&self) -> bool {
+        self.classes.len() <= 1
+    }
+
+    /// Everybody who takes part, class after class.
+    pub(super) fn members(&self) -> impl Iterator<Item = usize> {
+        self.members.iter().map(|member| *member as usize)
+    }
+
     /// One by chance, by weight, among those that fit. Costs a draw or two while most of them fit; where hardly any
     /// does, a walk over all.
     pub(super) fn draw(&self, rng: &mut Rng, fits: impl Fn(usize) -> bool) -> Option<usize> {

@@ -1,9 +1,11 @@
 use alloc::string::ToString;
 use alloc::vec;
+use core::cell::Cell;
 
 use super::*;
 use crate::name::{Label, ServiceId};
 use crate::spec::{KnownService, MatchSpec, RuleSpec, ServiceSpec, TargetSpec, Transport, World};
+use crate::time::Duration;
 
 fn service(balance: Balance, endpoints: Vec<EndpointSpec>) -> KnownService {
     KnownService {
@@ -11,6 +13,7 @@ fn service(balance: Balance, endpoints: Vec<EndpointSpec>) -> KnownService {
             id: ServiceId::parse("product").unwrap(),
             protocol: crate::spec::Protocol::Http1,
             balance,
+            care: None,
             rules: vec![],
             calls: vec![],
             health: None,

@@ -18,6 +18,7 @@ fn service(name: &str, headless: bool, instances: &[(&str, u32, bool)]) -> Known
             id: ServiceId::parse(name).unwrap(),
             protocol: Protocol::Auto,
             balance: Balance::default(),
+            care: None,
             rules: vec![],
             calls: vec![],
             health: None,

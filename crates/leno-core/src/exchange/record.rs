@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 
 use super::{ATTEMPTS, ATTEMPTS_MAX};
-use crate::backend::Endpoint;
+use crate::backend::{Chosen, Endpoint};
 use crate::grpc::Status;
 use crate::reason::Reason;
 use crate::route::Decision;
@@ -40,6 +40,8 @@ pub struct Record {
 pub struct Attempt {
     /// Where.
     pub endpoint: Rc<Endpoint>,
+    /// How it came that this one was picked.
+    pub chosen: Chosen,
     /// When it was picked.
     pub started: Instant,
     /// The status of an answer that was to be tried again; 0: there was none.

@@ -55,6 +55,8 @@ pub enum ConnectFailure {
     Tls,
     /// The endpoint is at one of its limits.
     Overload,
+    /// The service has as many connections as it may: another endpoint would not help.
+    Limit,
 }
 
 /// How an attempt ended.

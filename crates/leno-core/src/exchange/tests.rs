@@ -33,6 +33,7 @@ impl Scene {
             id: id.clone(),
             protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
+            care: None,
             rules: vec![],
             calls: vec![],
             health: None,

@@ -99,6 +99,7 @@ fn service(name: &str, leads_to: &[&str]) -> ServiceSpec {
         id: id(name),
         protocol: Protocol::Http1,
         balance: Balance::RoundRobin,
+        care: None,
         rules: leads_to.iter().map(|to| rule(to, to)).collect(),
         calls: vec![],
         health: None,
@@ -148,6 +149,24 @@ fn a_sidecar_learns_its_own_service_what_it_calls_and_what_those_lead_to() {
     assert_eq!(found, ["i0", "i1", "i2"], "sorted");
     assert_eq!(world.generation, pair.index.generation());
     assert!(pair.knowledge.is_complete());
+}
+
+#[test]
+fn a_backup_is_learnt_with_the_service_that_it_backs_up() {
+    let mut pair = Pair::new();
+    let mut own = service("cart", &[]);
+    own.calls = vec![id("product")];
+    pair.put(key(Kind::Service, &id("cart")), Ok(Content::Service(own)));
+    let mut product = service("product", &[]);
+    let care = crate::spec::Care { backup: Some(id("spare")), ..crate::spec::Care::default() };
+    product.care = Some(Arc::new(care));
+    pair.put(key(Kind::Service, &id("product")), Ok(Content::Service(product)));
+    pair.service("spare", &[]);
+    pair.endpoints("spare", 1);
+    pair.knowledge.set_own(id("cart"));
+    pair.reconnect();
+    pair.run();
+    assert_eq!(names(&pair.knowledge.world()), ["cart", "product", "spare"]);
 }
 
 #[test]

@@ -76,10 +76,9 @@ impl Build<'_> {
             let Some(service) = world.services.get(&target.service) else {
                 return Then::NoSuchService;
             };
-            resolved.push((
-                self.backend(&service.spec, target.version.as_ref(), &service.endpoints),
-                target.weight,
-            ));
+            let backend = self.backend(&service.spec, target.version.as_ref(), &service.endpoints);
+            self.back_up(backend, &service.spec, world);
+            resolved.push((backend, target.weight));
         }
         if resolved.is_empty() {
             return Then::NoSuchService;

@@ -13,6 +13,7 @@ fn service(name: &str) -> KnownService {
             id: ServiceId::parse(name).unwrap(),
             protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
+            care: None,
             rules: vec![],
             calls: vec![],
             health: None,

@@ -26,6 +26,7 @@ fn service(name: &str, calls: &[&str]) -> ServiceSpec {
         id: id(name),
         protocol: Protocol::Http1,
         balance: Balance::RoundRobin,
+        care: None,
         rules: vec![],
         calls: calls.iter().map(|name| id(name)).collect(),
         health: None,

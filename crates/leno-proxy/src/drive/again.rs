@@ -63,8 +63,18 @@ impl Drive<'_> {
         allowed
     }
 
+    /// What is changed in the head of an answer on its way to the client.
+    #[cold]
+    pub(super) fn answer_edits(&self, status: u16) -> Option<Edits> {
+        let mut edits = self.mark(status);
+        if let Some(cookie) = &self.cookie {
+            edits.get_or_insert_default().append(&cookie.edits);
+        }
+        edits
+    }
+
     /// What a failing answer of the application beside says to its caller, if that is anything; see [`RETRIED_HEADER`].
-    pub(super) fn mark(&self, status: u16) -> Option<Edits> {
+    fn mark(&self, status: u16) -> Option<Edits> {
         let failed = self.exchange.record().grpc.is_some_and(|status| status != Status::OK);
         if status < 500 && !failed {
             return None;

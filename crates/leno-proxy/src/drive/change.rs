@@ -1,5 +1,6 @@
 //! Requests that rules change. Nothing of this is done for any other.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use leno_core::edit::Edits;
@@ -54,6 +55,20 @@ impl Drive<'_> {
         match self.changed {
             None => self.head,
             Some(changed) => changed.head(&self.head),
+        }
+    }
+
+    /// What becomes of an answer's head: what rules want, and then what is `own` to this hop.
+    pub(super) fn with_changes(&self, own: Option<Edits>) -> Option<Cow<'_, Edits>> {
+        match (own, self.changed) {
+            (None, None) => None,
+            (Some(own), None) => Some(Cow::Owned(own)),
+            (None, Some(changed)) => Some(Cow::Borrowed(&changed.response)),
+            (Some(own), Some(changed)) => {
+                let mut edits = changed.response.clone();
+                edits.append(&own);
+                Some(Cow::Owned(edits))
+            }
         }
     }
 }

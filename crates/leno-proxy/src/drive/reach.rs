@@ -2,19 +2,23 @@
 
 use std::rc::Rc;
 
-use leno_core::backend::{Choice, Endpoint};
+use leno_core::affinity;
+use leno_core::backend::{Choice, Endpoint, NoEndpoint, Permit};
 use leno_core::exchange::{ConnectFailure, Input};
 use leno_core::proxy_protocol::{self, Ends};
+use leno_core::rng::Rng;
 use leno_core::route::{BackendId, Speak, speak};
-use leno_core::spec::{Protocol, Transport};
+use leno_core::spec::{Affinity, Protocol, Transport};
 use leno_core::time::Duration;
 
 use super::Drive;
+use super::wait::Waiting;
 use crate::h1;
 use crate::h2;
 use crate::h2::client::NoStream;
 use crate::mux;
 use crate::opaque;
+use crate::outliers;
 use crate::outside::{self, Reached, Refused};
 use crate::telemetry::bump;
 use crate::worker::Worker;
@@ -28,17 +32,6 @@ pub(super) enum Upstream {
 }
 
 impl Drive<'_> {
-    /// What the endpoint is spoken to.
-    pub(super) fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
-        let how = speak(self.request.kind, protocol);
-        if how != Speak::Http2 || protocol != Protocol::Auto {
-            return how;
-        }
-        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
-        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
-        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
-    }
-
     /// What a new connection begins with before anybody's first byte: a header that names the client, where that is asked for.
     pub(super) fn begin(&self, upstream: &Upstream, backend: BackendId) -> std::io::Result<()> {
         let version = self.snapshot.backend(backend).and_then(|backend| backend.send_proxy);
@@ -51,25 +44,42 @@ impl Drive<'_> {
         connection.begin_with(&header)
     }
 
-    /// Takes a place on an endpoint, if there is one and one more attempt is allowed.
-    pub(super) fn pick(&mut self, choice: Choice, budget: bool) {
+    /// What the endpoint is spoken to.
+    pub(super) fn how(&self, endpoint: &Endpoint, protocol: Protocol) -> Speak {
+        let how = speak(self.request.kind, protocol);
+        if how != Speak::Http2 || protocol != Protocol::Auto {
+            return how;
+        }
+        // Whoever has not said what it speaks is tried; nearly everybody who has WebSockets has them over HTTP/1.
+        let known = self.worker.h2_pools.borrow().speaks_http1(endpoint.key, self.worker.now());
+        if known || !self.request.upgrade.is_empty() { Speak::Http1 } else { how }
+    }
+
+    /// Takes a place on an endpoint, if there is one and one more attempt is allowed. What comes back has to be waited for.
+    pub(super) fn pick(&mut self, choice: Choice, budget: bool) -> Option<Waiting> {
         let now = self.worker.now();
         if let (Choice::Backend(backend), true) = (choice, budget)
             && !self.budget_allows(backend)
         {
-            return self.handle(Input::OverBudget);
+            self.handle(Input::OverBudget);
+            return None;
         }
         let mut backends = self.worker.backends();
         let (inline, count) = self.exchange.tried();
         let planned = self.exchange.planned_tried();
         let tried = planned.unwrap_or_else(|| inline.get(..count).unwrap_or(&[]));
-        let mut pick =
-            |choice, tried: &[u64]| backends.pick(self.snapshot, choice, tried, now, &mut self.worker.rng());
+        let (head, source, cookie) = (&self.head, self.client.address.ip(), &mut self.cookie);
+        let mut pick = |choice, tried: &[u64]| {
+            let key = |affinity: &Affinity, rng: &mut Rng| affinity::key(affinity, head, source, cookie, rng);
+            backends.pick_by(self.snapshot, choice, tried, now, &mut self.worker.rng(), key)
+        };
         let picked = match self.leaving.map_or(&[][..], |leaving| &leaving.addresses) {
             // A policy goes on with what was tried before, the one that failed last only when there is no other.
             [] if planned.is_some() => pick(choice, tried)
-                .or_else(|_| pick(choice, tried.last().map_or(&[], std::slice::from_ref)))
-                .or_else(|_| pick(choice, &[])),
+                .or_else(|why| {
+                    unless_limited(why, || pick(choice, tried.last().map_or(&[], std::slice::from_ref)))
+                })
+                .or_else(|why| unless_limited(why, || pick(choice, &[]))),
             [] => pick(choice, tried),
             // One address after the other, as the name has them.
             [first, others @ ..] => {
@@ -84,7 +94,16 @@ impl Drive<'_> {
         {
             backends.request_started(self.snapshot, permit.backend(), now);
         }
+        if backends.has_events() {
+            let events = backends.events().collect();
+            outliers::tell(self.worker, events);
+        }
+        drop(backends);
+        if let Err(NoEndpoint::Limit { by, backend }) = picked {
+            return self.limited(by, backend);
+        }
         self.exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
+        None
     }
 }
 
@@ -167,4 +186,15 @@ async fn dial_http1(worker: &Rc<Worker>, endpoint: &Endpoint) -> Result<Upstream
     let connection = connection.map_err(|_| ConnectFailure::Refused)?;
     bump(&mut worker.telemetry().dialed, "plain");
     Ok(Upstream::H1(Box::new(connection)))
+}
+
+/// Looks again, unless it is a limit that is in the way: another endpoint would not help.
+fn unless_limited(
+    why: NoEndpoint,
+    look: impl FnOnce() -> Result<Permit, NoEndpoint>,
+) -> Result<Permit, NoEndpoint> {
+    match why {
+        NoEndpoint::Limit { .. } => Err(why),
+        _ => look(),
+    }
 }

@@ -6,6 +6,9 @@ use crate::caller::{Caller, Remote};
 impl Drive<'_> {
     /// Counts and logs the request.
     pub(super) fn finish(&self, client: &Remote) {
+        if self.worker.waiting.get() > 0 {
+            self.worker.room.notify_waiters();
+        }
         let record = self.exchange.record();
         let pair = match self.caller {
             Caller::Inbound { source, .. } if self.leaving.is_some() => self.worker.outside_pair(source),

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use leno_core::backend::Place;
 use leno_core::http1::ResponseFor;
 use leno_core::reason::Reason;
 use leno_core::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) struct Connection {
     pub(crate) source: ResponseReader,
     pub(crate) sink: Writer,
+    /// Its place, where connections have a limit.
+    pub(crate) place: Option<Box<Place>>,
 }
 
 impl Connection {
@@ -41,6 +44,7 @@ impl Connection {
         Self {
             source: ResponseReader::new(reader, worker.limits),
             sink: Writer::new(stream, worker.stock.clone()),
+            place: None,
         }
     }
 
@@ -90,6 +94,18 @@ impl Pools {
         if idle.len() < IDLE_MAX {
             idle.push((connection, now));
         }
+    }
+
+    /// Closes one idle connection to these endpoints, the one that has been so for longest on the first that has any.
+    #[cold]
+    pub(crate) fn evict(&mut self, endpoints: impl Iterator<Item = u64>) -> bool {
+        for endpoint in endpoints {
+            if let Some(idle) = self.idle.get_mut(&endpoint).filter(|idle| !idle.is_empty()) {
+                idle.remove(0);
+                return true;
+            }
+        }
+        false
     }
 
     /// Closes what has been idle for too long.

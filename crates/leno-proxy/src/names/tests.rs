@@ -24,6 +24,7 @@ fn world(hosts: &[&str]) -> Arc<World> {
         id: id.clone(),
         protocol: Protocol::default(),
         balance: Balance::default(),
+        care: None,
         rules: vec![],
         calls: vec![],
         health: None,

@@ -2,18 +2,20 @@
 
 use std::rc::Rc;
 
-use leno_core::backend::{Endpoint, NoEndpoint};
+use leno_core::backend::{Chosen, Endpoint, Ledger, Limit, NoEndpoint, Permit};
 use leno_core::exchange::AppSaw;
 use leno_core::name::Label;
-use leno_core::route::Then;
-use leno_core::spec::EndpointSpec;
+use leno_core::route::{BackendId, Then};
+use leno_core::snapshot::Snapshot;
+use leno_core::spec::{EndpointSpec, KnownService, Limits};
 
 use super::{Client, Mesh, ensure, method, usable};
 
 impl Mesh {
     /// A pick must be an endpoint that the world has, that is wanted, usable, not tried, and not cooling down while
     /// another one is not.
-    pub(super) fn check_pick(&self, at: usize, endpoint: &Rc<Endpoint>, tried: &[u64]) -> Result<(), String> {
+    pub(super) fn check_pick(&self, at: usize, permit: &Permit, tried: &[u64]) -> Result<(), String> {
+        let endpoint: &Rc<Endpoint> = permit.endpoint();
         let now = self.agenda.now();
         let Some(run) = self.runs[at].as_ref() else { return Ok(()) };
         let spec = &endpoint.spec;
@@ -32,12 +34,13 @@ impl Mesh {
                 .iter()
                 .find(|backend| backend.endpoints().iter().any(|e| Rc::ptr_eq(e, endpoint)));
             let better = backend.is_some_and(|backend| {
-                backend
-                    .endpoints()
-                    .iter()
-                    .any(|e| usable(&e.spec) && !e.cooling(now) && !tried.contains(&e.key))
+                backend.endpoints().iter().any(|e| {
+                    usable(&e.spec) && !e.cooling(now) && !tried.contains(&e.key) && !self.is_full(e)
+                })
             });
-            ensure(!better, || format!("{} is cooling down and others are not", spec.name))?;
+            // In a panic those are asked too whose answers were bad, but not those that nobody reaches.
+            let panic = permit.chosen() == Chosen::Panic && endpoint.ejected(now);
+            ensure(!better || panic, || format!("{} is cooling down and others are not", spec.name))?;
         }
         Ok(())
     }
@@ -60,6 +63,60 @@ impl Mesh {
         ensure(rules_changed || wanted.iter().any(|version| left(version) == 0), || {
             format!("{why:?} although there are usable endpoints")
         })
+    }
+
+    /// A limit that is in the way must have been reached.
+    pub(super) fn check_limit(&self, at: usize, by: Limit, backend: BackendId) -> Result<(), String> {
+        let Some(run) = self.runs[at].as_ref() else { return Ok(()) };
+        let Some((limits, ledger)) = limits_of(&run.snapshot, backend) else { return Ok(()) };
+        let max = match by {
+            Limit::Requests => limits.requests,
+            Limit::Retries => limits.retries,
+            Limit::Pending | Limit::Connections | Limit::EndpointRequests => return Ok(()),
+        };
+        let taken = ledger.counter(by).taken();
+        ensure(Some(taken) == max, || format!("{by:?} of {max:?} is in the way with {taken} places taken"))
+    }
+
+    /// True for an endpoint that takes no more because of its limit.
+    fn is_full(&self, endpoint: &Endpoint) -> bool {
+        let of_it = |service: &&KnownService| service.endpoints.contains(&endpoint.spec);
+        let service = self.world.services.values().find(of_it);
+        let max = service.and_then(|it| it.spec.care.as_ref()?.limits.endpoint_requests);
+        endpoint.counter().is_some_and(|counter| max.is_some_and(|max| counter.taken() >= max))
+    }
+
+    /// No limit is passed, at any moment, and what is counted is what is there.
+    pub(super) fn check_limits(&self) -> Result<(), String> {
+        for at in 0..self.snapshot.backends.len() {
+            let Some((limits, ledger)) = limits_of(&self.snapshot, BackendId(at as u32)) else { continue };
+            let Some(spec) = self.snapshot.backends.get(at) else { continue };
+            let runs = || self.active.iter().filter_map(|at| self.runs[*at].as_ref());
+            let here = || runs().filter(|run| run.plan.service == spec.service.name.as_str());
+            let placed = || here().filter(|run| run.exchange.endpoint().is_some());
+            let counts = [
+                (Limit::Requests, limits.requests, placed().count()),
+                (Limit::Retries, limits.retries, placed().filter(|run| run.attempts > 1).count()),
+                (Limit::Pending, limits.pending, here().filter(|run| run.waits.is_some()).count()),
+            ];
+            for (limit, max, expected) in counts {
+                let Some(max) = max else { continue };
+                let taken = ledger.counter(limit).taken();
+                ensure(taken <= max, || format!("{limit:?}: {taken} of {max}"))?;
+                ensure(taken as usize == expected, || {
+                    format!("{limit:?}: {taken} counted, {expected} there")
+                })?;
+            }
+            let Some(max) = limits.endpoint_requests else { continue };
+            for endpoint in &spec.endpoints {
+                let on_it = |run: &&super::Run| {
+                    run.exchange.endpoint().is_some_and(|it| it.spec.name == endpoint.name)
+                };
+                let taken = placed().filter(on_it).count();
+                ensure(taken <= max as usize, || format!("{}: {taken} of {max}", endpoint.name))?;
+            }
+        }
+        Ok(())
     }
 
     /// The places taken on endpoints are those of the requests under way, no more and no fewer.
@@ -107,4 +164,9 @@ impl Mesh {
         let most = (100 + 10 * seconds) * backends + self.runs.len() as u64 / 5;
         ensure(self.budgeted <= most, || format!("{} retries from budgets", self.budgeted))
     }
+}
+
+fn limits_of(snapshot: &Snapshot, backend: BackendId) -> Option<(&Limits, &Ledger)> {
+    let spec = snapshot.backend(backend)?;
+    Some((&spec.care.as_ref()?.limits, &spec.limited.as_ref()?.ledger))
 }

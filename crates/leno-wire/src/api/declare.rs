@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tries::Tries;
 use crate::WireError;
+use crate::proto::care::Care;
 use crate::proto::change::{Change, Direct, Redirect};
 use crate::proto::resource as wire;
 
@@ -24,8 +25,11 @@ pub use matching::{Call, FieldMatch, FieldTest, Host, Match, Path, TextTest};
 pub struct ServiceDeclaration {
     /// What instances speak. Default `auto`.
     pub protocol: Protocol,
-    /// How one of several endpoints is chosen. Default `least_request`.
+    /// How one of several endpoints is chosen. Default `peak_ewma`.
     pub balance: Balance,
+    /// How endpoints are looked after: when one that fails is put out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub care: Option<Care>,
     /// First match wins; a request that none matches goes to every endpoint.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
@@ -88,8 +92,14 @@ pub enum Balance {
     /// By chance, by weight.
     Random,
     /// The less loaded of two picked by chance.
-    #[default]
     LeastRequest,
+    /// Of two picked by chance the one with the smaller latency (peak EWMA) times load.
+    #[default]
+    PeakEwma,
+    /// The same for the same key (`care.keys`), on a ring.
+    RingHash,
+    /// The same for the same key (`care.keys`), in Maglev's table.
+    Maglev,
 }
 
 /// One rule.
@@ -188,8 +198,12 @@ impl ServiceDeclaration {
                 Balance::RoundRobin => wire::Balance::RoundRobin,
                 Balance::Random => wire::Balance::Random,
                 Balance::LeastRequest => wire::Balance::LeastRequest,
+                Balance::PeakEwma => wire::Balance::PeakEwma,
+                Balance::RingHash => wire::Balance::RingHash,
+                Balance::Maglev => wire::Balance::Maglev,
             }
             .into(),
+            care: self.care,
             rules: self.rules.into_iter().map(wire::Rule::from).collect(),
             calls: self.calls,
             health: self.health.map(|health| wire::HealthCheck {
@@ -258,7 +272,11 @@ impl From<&spec::ServiceSpec> for ServiceDeclaration {
                 spec::Balance::RoundRobin => Balance::RoundRobin,
                 spec::Balance::Random => Balance::Random,
                 spec::Balance::LeastRequest => Balance::LeastRequest,
+                spec::Balance::PeakEwma => Balance::PeakEwma,
+                spec::Balance::RingHash => Balance::RingHash,
+                spec::Balance::Maglev => Balance::Maglev,
             },
+            care: spec.care.as_deref().map(Care::from),
             rules: spec.rules.iter().map(Rule::from).collect(),
             calls: spec.calls.iter().map(ToString::to_string).collect(),
             health: spec.health.as_ref().map(|health| {

@@ -1,5 +1,9 @@
 use super::*;
 
+mod rules;
+
+use rules::{answering, every_field_match, full_change, full_direct, full_redirect};
+
 fn label(text: &str) -> Label {
     Label::parse(text).unwrap()
 }
@@ -8,86 +12,12 @@ fn service(text: &str) -> ServiceId {
     ServiceId::parse(text).unwrap()
 }
 
-/// One of each kind.
-fn every_field_match() -> Vec<spec::FieldMatch> {
-    let value = [
-        spec::TextMatch::Present,
-        spec::TextMatch::Exact("".into()),
-        spec::TextMatch::Prefix("a".into()),
-        spec::TextMatch::Suffix("b".into()),
-        spec::TextMatch::Contains("c".into()),
-        spec::TextMatch::Regex(spec::Pattern::whole("d+").unwrap()),
-    ];
-    let fields = value.into_iter().enumerate();
-    fields
-        .map(|(at, value)| spec::FieldMatch {
-            name: format!("F{at}").into(),
-            value,
-            any_case: at % 2 == 0,
-            not: at % 3 == 0,
-        })
-        .collect()
-}
-
-fn format(text: &str) -> spec::Format {
-    spec::Format::parse(text, spec::Scope::Field, &[]).unwrap()
-}
-
-fn full_change() -> spec::Change {
-    let pattern = spec::Pattern::anywhere("/(a)").unwrap();
-    let with = spec::Replacement::parse(r"/\1", &pattern).unwrap();
-    spec::Change {
-        path: Some(spec::PathChange::Regex(pattern, with)),
-        host: Some("h:80".into()),
-        request: spec::FieldChanges {
-            remove: vec!["x-a".into()],
-            set: vec![("x-b".into(), format("{path}"))],
-            add: vec![("x-c".into(), format("{{c}}"))],
-        },
-        response: spec::FieldChanges { remove: vec!["server".into()], ..spec::FieldChanges::default() },
-        mirrors: vec![
-            spec::Mirror { service: service("shop/new"), version: Some(label("v2")), share_ppm: 5_000 },
-            spec::Mirror { service: service("log"), version: None, share_ppm: spec::Mirror::ALL_PPM },
-        ],
-    }
-}
-
-fn full_redirect() -> spec::Answer {
-    let whole = spec::Format::parse("/x/{id}", spec::Scope::Path, &["id"]).unwrap();
-    spec::Answer::Redirect(spec::Redirect {
-        scheme: Some(spec::Scheme::Https),
-        host: Some("other.example".into()),
-        port: Some(8443),
-        path: Some(spec::PathChange::Whole(whole)),
-        status: 308,
-    })
-}
-
-fn full_direct() -> spec::Answer {
-    let headers = vec![("retry-after".into(), format("60"))];
-    spec::Answer::Direct(spec::Direct { status: 503, headers, body: "later".into() })
-}
-
-fn answering(name: &str, answer: spec::Answer) -> spec::RuleSpec {
-    let template = spec::Template::parse("/y/{id}").unwrap();
-    spec::RuleSpec {
-        name: name.into(),
-        when: spec::MatchSpec {
-            path: Some(spec::PathMatch::Template(template)),
-            ..spec::MatchSpec::default()
-        },
-        then: spec::ActionSpec::Answer(Arc::new(answer)),
-        timeout: None,
-        tries: None,
-        change: None,
-    }
-}
-
 fn full_service() -> spec::ServiceSpec {
     spec::ServiceSpec {
         id: service("shop/product"),
         protocol: spec::Protocol::Http1,
         balance: spec::Balance::RoundRobin,
+        care: Some(Arc::new(full_care())),
         rules: vec![
             spec::RuleSpec {
                 name: "canary".into(),
@@ -179,6 +109,88 @@ fn full_service() -> spec::ServiceSpec {
         headless: true,
         srv_port: 5432,
     }
+}
+
+fn full_care() -> spec::Care {
+    let outliers = spec::Outliers {
+        errors: None,
+        gateway_errors: Some(7),
+        local_failures: Some(8),
+        success_rate: false,
+        failure_percent: None,
+        latency: Some(3),
+        requests_min: 9,
+        window: Duration::from_secs(20),
+        ejection: Duration::from_millis(1500),
+        ejection_max: Duration::from_secs(60),
+        ejected_percent: 30,
+        panic_percent: 0,
+        probation: 1,
+    };
+    let limits = spec::Limits {
+        requests: Some(1),
+        endpoint_requests: Some(2),
+        connections: Some(3),
+        pending: Some(0),
+        pending_timeout: Some(Duration::from_millis(250)),
+        retries: Some(0),
+    };
+    let ewma = spec::Ewma { decay: Duration::from_secs(3), default_rtt: Some(Duration::from_millis(30)) };
+    let cookie =
+        spec::CookieSpec { name: "leno".into(), path: "/app".into(), ttl: Some(Duration::from_secs(3600)) };
+    let keys = vec![
+        spec::KeySpec::Header("x-user".into()),
+        spec::KeySpec::Query("user[id]".into()),
+        spec::KeySpec::Source,
+        spec::KeySpec::Cookie(spec::CookieSpec { ttl: None, ..cookie.clone() }),
+        spec::KeySpec::Cookie(cookie),
+    ];
+    let affinity = Some(Arc::new(spec::Affinity { keys, bound_percent: Some(125) }));
+    let slow_start = Some(spec::SlowStart { duration: Duration::from_secs(30), from_percent: 20 });
+    spec::Care {
+        outliers: Some(outliers),
+        limits,
+        choices: 3,
+        ewma,
+        affinity,
+        slow_start,
+        backup: Some(service("other/spare")),
+    }
+}
+
+#[test]
+fn what_is_unset_of_the_care_is_the_default_and_off_is_off() {
+    let parse = |care: proto::care::Care| spec::Care::try_from(care);
+    assert_eq!(parse(proto::care::Care::default()), Ok(spec::Care::default()));
+    let outliers = |outliers| proto::care::Care { outliers: Some(outliers), ..proto::care::Care::default() };
+    let none = spec::Care { outliers: None, ..spec::Care::default() };
+    let bad = proto::care::Limits { requests: Some(0), ..proto::care::Limits::default() };
+    let bad = proto::care::Care { limits: Some(bad), ..proto::care::Care::default() };
+    assert_eq!(parse(bad).unwrap_err().field, "limits.requests");
+    let keyed = |key, bound_percent| {
+        parse(proto::care::Care { keys: vec![key], bound_percent, ..proto::care::Care::default() })
+    };
+    let key = proto::care::Key::default;
+    let named = |text: &str| Some(text.to_owned());
+    for (wrong, bound, field) in [
+        (key(), None, "keys[0]"),
+        (proto::care::Key { header: named("a"), source: true, ..key() }, None, "keys[0]"),
+        (proto::care::Key { header: named("a b"), ..key() }, None, "keys[0].header"),
+        (proto::care::Key { cookie: named("a;b"), ..key() }, None, "keys[0].cookie"),
+        (proto::care::Key { cookie: named("a"), path: named("/;x"), ..key() }, None, "keys[0].path"),
+        (proto::care::Key { source: true, ttl_ms: Some(1), ..key() }, None, "keys[0]"),
+        (proto::care::Key { source: true, ..key() }, Some(99), "bound_percent"),
+    ] {
+        assert_eq!(keyed(wrong, bound).unwrap_err().field, field);
+    }
+    let message = proto::care::Outliers::default;
+    assert_eq!(parse(outliers(message())), Ok(spec::Care::default()));
+    assert_eq!(parse(outliers(proto::care::Outliers { off: true, ..message() })), Ok(none.clone()));
+    let bad = proto::care::Outliers { ejected_percent: Some(101), ..message() };
+    assert_eq!(parse(outliers(bad)).unwrap_err().field, "outliers.ejected_percent");
+    let bad = proto::care::Outliers { window_ms: Some(0), ..message() };
+    assert_eq!(parse(outliers(bad)).unwrap_err().field, "outliers.window_ms");
+    assert_eq!(parse(proto::care::Care::from(&none)), Ok(none));
 }
 
 fn full_external() -> spec::ExternalSpec {

@@ -40,6 +40,9 @@ pub struct Service {
     /// Its other time limits, and retries; unset: the defaults.
     #[prost(message, optional, tag = "30")]
     pub tries: Option<super::tries::Tries>,
+    /// How endpoints are looked after; unset: by the defaults.
+    #[prost(message, optional, tag = "40")]
+    pub care: Option<super::care::Care>,
 }
 
 /// What instances speak. 0 is no protocol: a receiver refuses what it does not know.
@@ -72,6 +75,12 @@ pub enum Balance {
     Random = 2,
     /// The less loaded of two.
     LeastRequest = 3,
+    /// Of two the one with the smaller latency times load.
+    PeakEwma = 4,
+    /// By a key, on a ring.
+    RingHash = 5,
+    /// By a key, in Maglev's table.
+    Maglev = 6,
 }
 
 /// One rule: `RuleSpec`.

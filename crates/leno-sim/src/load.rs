@@ -1,0 +1,319 @@
+//! A service under load: callers, each with its own balancer, and instances that are slow, fail, queue, come and go.
+//!
+//! What Leno's callers do is decided by the real machines of `leno-core`; beside them the same load is put on models of
+//! Envoy and Linkerd with their documented defaults ([`peers`]), so that a figure has something to be compared with. The
+//! models know what those proxies decide, not what they cost.
+
+use std::net::SocketAddr;
+
+use leno_core::rng::Rng;
+use leno_core::time::{Duration, Instant};
+
+use crate::agenda::Agenda;
+
+pub mod host;
+pub mod leno;
+pub mod peers;
+pub mod suite;
+
+use host::{Host, HostPlan, Served};
+
+/// From a caller to an instance, or back.
+const HOP: Duration = Duration::from_micros(100);
+
+/// How long a connection attempt takes that nobody answers.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What happens in one run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The instances.
+    pub hosts: Vec<HostPlan>,
+    /// Callers, each with what it alone has learnt.
+    pub callers: usize,
+    /// Requests per second, of all callers together, from when on.
+    pub rates: Vec<(Instant, u64)>,
+    /// Requests that arrive at one moment.
+    pub bursts: Vec<(Instant, usize)>,
+    /// The instances that the callers are told of, from when on.
+    pub told: Vec<(Instant, Vec<usize>)>,
+    /// When the last request arrives.
+    pub length: Duration,
+    /// Requests that arrive before this are not measured.
+    pub measured_from: Instant,
+    /// How long a request may take.
+    pub timeout: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Requests that were measured.
+    pub requests: u64,
+    /// Those that were not answered well.
+    pub failed: u64,
+    /// Requests that reached an instance, retries included.
+    pub reached: u64,
+    /// How long the good ones took, sorted.
+    pub latencies: Vec<Duration>,
+    /// Requests by instance.
+    pub by_host: Vec<u64>,
+    /// Instances that were put out because of their answers, each time.
+    pub ejected: Vec<usize>,
+}
+
+/// How a caller's request ended, or what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A connection to this instance.
+    Dial(usize),
+    /// Its answer.
+    Send(usize),
+    /// A place under a limit: it looks again after so long.
+    Wait(Duration),
+    /// It is over; true when it was answered well.
+    Over(bool),
+}
+
+/// What came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// The connection stands.
+    Connected,
+    /// Nobody accepted it.
+    Refused,
+    /// An answer of this status.
+    Answer(u16),
+    /// The connection broke before an answer.
+    Broke,
+    /// The request's time is over.
+    TimedOut,
+}
+
+/// What chooses instances for one caller.
+pub trait Caller {
+    /// The instances that there are now.
+    fn told(&mut self, hosts: &[usize], now: Instant);
+    /// A request, with its number.
+    fn arrives(&mut self, number: usize, deadline: Instant, now: Instant, rng: &mut Rng) -> Step;
+    /// A request that waits looks again.
+    fn looks(&mut self, _number: usize, _now: Instant, _rng: &mut Rng) -> Step {
+        Step::Over(false)
+    }
+    /// What came of the last step of a request.
+    fn back(&mut self, number: usize, back: Back, now: Instant, rng: &mut Rng) -> Step;
+    /// Instances put out since this was last asked.
+    fn ejected(&mut self) -> Vec<usize> {
+        Vec::new()
+    }
+}
+
+/// The address of an instance.
+pub fn address(host: usize) -> SocketAddr {
+    ([127, 0, 0, 1], 1000 + host as u16).into()
+}
+
+enum Event {
+    Arrive,
+    Burst(usize),
+    Told(usize),
+    /// An attempt of a request, by its number and how many attempts it had.
+    Dialed(usize, u32),
+    Reaches(usize, u32),
+    /// An instance is done with something.
+    Served(usize, Served),
+    Back(usize, u32, Back),
+    Deadline(usize),
+    Look(usize),
+}
+
+struct Request {
+    caller: usize,
+    arrived: Instant,
+    host: usize,
+    attempt: u32,
+    over: bool,
+}
+
+/// Runs `plan` with one caller made by `caller` for each.
+pub fn run(plan: &Plan, seed: u64, mut caller: impl FnMut(u64) -> Box<dyn Caller>) -> Figures {
+    let mut agenda = Agenda::default();
+    agenda.plan(Duration::ZERO, Event::Arrive);
+    for (at, (when, _)) in plan.bursts.iter().enumerate() {
+        agenda.plan_at(*when, Event::Burst(at));
+    }
+    for (at, (when, _)) in plan.told.iter().enumerate() {
+        agenda.plan_at(*when, Event::Told(at));
+    }
+    let mut run = Run {
+        plan,
+        rng: Rng::new(seed),
+        callers: (0..plan.callers).map(|at| caller(seed.wrapping_mul(31).wrapping_add(at as u64))).collect(),
+        hosts: plan.hosts.iter().map(Host::new).collect(),
+        requests: Vec::new(),
+        figures: Figures { by_host: vec![0; plan.hosts.len()], ..Figures::default() },
+        agenda,
+    };
+    if plan.told.is_empty() {
+        let all: Vec<usize> = (0..plan.hosts.len()).collect();
+        run.callers.iter_mut().for_each(|caller| caller.told(&all, Instant::ZERO));
+    } else {
+        run.callers.iter_mut().for_each(|caller| caller.told(&plan.told[0].1, Instant::ZERO));
+    }
+    while let Some(event) = run.agenda.pop() {
+        run.happen(event);
+    }
+    run.figures.latencies.sort_unstable();
+    run.figures
+}
+
+struct Run<'p> {
+    plan: &'p Plan,
+    rng: Rng,
+    callers: Vec<Box<dyn Caller>>,
+    hosts: Vec<Host>,
+    requests: Vec<Request>,
+    figures: Figures,
+    agenda: Agenda<Event>,
+}
+
+impl Run<'_> {
+    fn happen(&mut self, event: Event) {
+        let now = self.agenda.now();
+        match event {
+            Event::Arrive => {
+                self.arrive();
+                let rate = self.plan.rates.iter().rev().find(|(from, _)| *from <= now).map_or(1, |(_, r)| *r);
+                let gap = Duration::from_secs_f64(exponential(&mut self.rng) / rate.max(1) as f64);
+                if now.after(gap) < Instant::ZERO.after(self.plan.length) {
+                    self.agenda.plan(gap, Event::Arrive);
+                }
+            }
+            Event::Burst(at) => (0..self.plan.bursts[at].1).for_each(|_| self.arrive()),
+            Event::Told(at) => {
+                let hosts = &self.plan.told[at].1;
+                self.callers.iter_mut().for_each(|caller| caller.told(hosts, now));
+            }
+            Event::Dialed(number, attempt) => {
+                let host = self.requests[number].host;
+                let back = if self.hosts[host].accepts(now) { Back::Connected } else { Back::Refused };
+                self.back(number, attempt, back);
+            }
+            Event::Reaches(number, attempt) => {
+                let host = self.requests[number].host;
+                self.figures.reached += 1;
+                self.figures.by_host[host] += 1;
+                let agenda = &mut self.agenda;
+                self.hosts[host].take(number, attempt, now, &mut self.rng, |wait, served| {
+                    agenda.plan(wait, Event::Served(host, served));
+                });
+            }
+            Event::Served(host, served) => {
+                let agenda = &mut self.agenda;
+                let answer = self.hosts[host].done(served, now, &mut self.rng, |wait, served| {
+                    agenda.plan(wait, Event::Served(host, served));
+                });
+                if let Some((number, attempt, back)) = answer {
+                    agenda.plan(HOP, Event::Back(number, attempt, back));
+                }
+            }
+            Event::Back(number, attempt, back) => self.back(number, attempt, back),
+            Event::Look(number) if self.requests[number].over => {}
+            Event::Look(number) => {
+                let caller = self.requests[number].caller;
+                let step = self.callers[caller].looks(number, now, &mut self.rng);
+                self.step(number, step);
+            }
+            Event::Deadline(number) => {
+                let attempt = self.requests[number].attempt;
+                self.back(number, attempt, Back::TimedOut);
+            }
+        }
+    }
+
+    fn arrive(&mut self) {
+        let now = self.agenda.now();
+        let (number, caller) = (self.requests.len(), self.rng.below(self.plan.callers as u64) as usize);
+        self.requests.push(Request { caller, arrived: now, host: 0, attempt: 0, over: false });
+        let deadline = now.after(self.plan.timeout);
+        self.agenda.plan_at(deadline, Event::Deadline(number));
+        let step = self.callers[caller].arrives(number, deadline, now, &mut self.rng);
+        self.step(number, step);
+    }
+
+    fn back(&mut self, number: usize, attempt: u32, back: Back) {
+        let request = &self.requests[number];
+        // What comes back of an attempt that was given up is heard by nobody.
+        if request.over || request.attempt != attempt {
+            return;
+        }
+        let now = self.agenda.now();
+        let step = self.callers[request.caller].back(number, back, now, &mut self.rng);
+        self.step(number, step);
+    }
+
+    fn step(&mut self, number: usize, step: Step) {
+        let now = self.agenda.now();
+        let request = &mut self.requests[number];
+        match step {
+            Step::Dial(host) => {
+                (request.host, request.attempt) = (host, request.attempt + 1);
+                let wait = if self.hosts[host].is_silent(now) { CONNECT_TIMEOUT } else { HOP };
+                self.agenda.plan(wait, Event::Dialed(number, request.attempt));
+            }
+            Step::Send(host) => {
+                debug_assert_eq!(host, request.host);
+                self.agenda.plan(HOP, Event::Reaches(number, request.attempt));
+            }
+            Step::Wait(wait) => self.agenda.plan(wait, Event::Look(number)),
+            Step::Over(good) => {
+                request.over = true;
+                if request.arrived >= self.plan.measured_from {
+                    self.figures.requests += 1;
+                    self.figures.failed += u64::from(!good);
+                    if good {
+                        self.figures.latencies.push(now.since(request.arrived));
+                    }
+                }
+                let ejected = self.callers[request.caller].ejected();
+                self.figures.ejected.extend(ejected);
+            }
+        }
+    }
+}
+
+impl Figures {
+    /// Good answers per second of the part that was measured, in percent of `capacity`.
+    pub fn goodput(&self, capacity: u64, seconds: f64) -> f64 {
+        (self.requests - self.failed) as f64 / seconds / capacity as f64 * 100.0
+    }
+
+    /// The share of the requests that failed, in percent.
+    pub fn failed_percent(&self) -> f64 {
+        self.failed as f64 * 100.0 / (self.requests.max(1)) as f64
+    }
+
+    /// The latency that this share of the good answers did not pass, in thousandths.
+    pub fn quantile(&self, thousandths: usize) -> Duration {
+        let at = (self.latencies.len() * thousandths / 1000).min(self.latencies.len().saturating_sub(1));
+        self.latencies.get(at).copied().unwrap_or_default()
+    }
+
+    /// Adds another run of the same plan.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        self.reached += other.reached;
+        self.latencies.extend(&other.latencies);
+        self.latencies.sort_unstable();
+        self.by_host.resize(other.by_host.len(), 0);
+        self.by_host.iter_mut().zip(&other.by_host).for_each(|(mine, theirs)| *mine += theirs);
+        self.ejected.extend(&other.ejected);
+    }
+}
+
+/// A draw of the exponential distribution with mean 1.
+pub(crate) fn exponential(rng: &mut Rng) -> f64 {
+    let uniform = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+    -(1.0 - uniform).ln()
+}

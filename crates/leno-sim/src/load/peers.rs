@@ -1,0 +1,151 @@
+//! Callers that decide as Envoy and Linkerd document their defaults. Neither retries, neither puts anybody out unless
+//! told to; what they cost per request is not modelled.
+//!
+//! - Envoy: `ROUND_ROBIN`; 1,024 requests under way per cluster, more are answered 503; no outlier detection.
+//! - Linkerd: the lesser of two by peak EWMA (decay 10 s, first guess 30 ms) times requests under way; no failure
+//!   accrual. It chooses among endpoints to which a connection stands, so that one that refuses connections fails nobody;
+//!   it is tried again after half a second.
+
+use std::collections::BTreeMap;
+
+use leno_core::rng::Rng;
+use leno_core::time::{Duration, Instant};
+
+use super::{Back, Caller, Step};
+
+/// Envoy's `max_requests`.
+const ENVOY_REQUESTS_MAX: usize = 1024;
+
+/// Envoy with its defaults.
+#[derive(Default)]
+pub struct Envoy {
+    hosts: Vec<usize>,
+    next: usize,
+    running: BTreeMap<usize, usize>,
+}
+
+impl Envoy {
+    /// One that begins its round somewhere.
+    pub fn new(seed: u64) -> Self {
+        Self { next: seed as usize % 1000, ..Self::default() }
+    }
+}
+
+impl Caller for Envoy {
+    fn told(&mut self, hosts: &[usize], _now: Instant) {
+        self.hosts = hosts.to_vec();
+    }
+
+    fn arrives(&mut self, number: usize, _deadline: Instant, _now: Instant, _rng: &mut Rng) -> Step {
+        if self.running.len() >= ENVOY_REQUESTS_MAX || self.hosts.is_empty() {
+            return Step::Over(false);
+        }
+        self.next = (self.next + 1) % self.hosts.len();
+        let host = self.hosts[self.next];
+        self.running.insert(number, host);
+        Step::Dial(host)
+    }
+
+    fn back(&mut self, number: usize, back: Back, _now: Instant, _rng: &mut Rng) -> Step {
+        let Some(host) = self.running.get(&number).copied() else { return Step::Over(false) };
+        match back {
+            Back::Connected => Step::Send(host),
+            Back::Answer(status) => {
+                self.running.remove(&number);
+                Step::Over(status < 500)
+            }
+            Back::Refused | Back::Broke | Back::TimedOut => {
+                self.running.remove(&number);
+                Step::Over(false)
+            }
+        }
+    }
+}
+
+/// Linkerd's decay.
+const LINKERD_DECAY: Duration = Duration::from_secs(10);
+/// What Linkerd takes for the latency of an endpoint that has not answered yet.
+const LINKERD_DEFAULT_RTT: f64 = 0.030;
+
+/// Linkerd with its defaults.
+#[derive(Default)]
+pub struct Linkerd {
+    hosts: Vec<usize>,
+    /// Seconds, when that was, and requests under way.
+    known: BTreeMap<usize, (f64, Instant, u32)>,
+    running: BTreeMap<usize, (usize, Instant)>,
+    /// Endpoints to which there is no connection, and when one is tried again.
+    down: BTreeMap<usize, Instant>,
+}
+
+/// The longest pause between two attempts to connect.
+const LINKERD_RECONNECT: Duration = Duration::from_millis(500);
+
+impl Linkerd {
+    fn choose(&mut self, number: usize, now: Instant, rng: &mut Rng) -> Step {
+        self.down.retain(|_, until| now < *until);
+        let ready: Vec<usize> = self.hosts.iter().copied().filter(|it| !self.down.contains_key(it)).collect();
+        let count = ready.len() as u64;
+        if count == 0 {
+            return Step::Over(false);
+        }
+        let first = rng.below(count) as usize;
+        let second = (first + 1 + rng.below(count.saturating_sub(1)) as usize) % count as usize;
+        let (a, b) = (ready[first], ready[second]);
+        let host = if self.cost(b, now) < self.cost(a, now) { b } else { a };
+        if let Some((_, _, in_flight)) = self.known.get_mut(&host) {
+            *in_flight += 1;
+        }
+        self.running.insert(number, (host, now));
+        Step::Dial(host)
+    }
+
+    fn cost(&self, host: usize, now: Instant) -> f64 {
+        let (rtt, at, in_flight) = self.known.get(&host).copied().unwrap_or_default();
+        let decayed = rtt * (-now.since(at).as_secs_f64() / LINKERD_DECAY.as_secs_f64()).exp();
+        decayed * f64::from(in_flight + 1)
+    }
+
+    fn over(&mut self, number: usize, now: Instant, good: bool) -> Step {
+        if let Some((host, started)) = self.running.remove(&number)
+            && let Some((rtt, at, in_flight)) = self.known.get_mut(&host)
+        {
+            let took = now.since(started).as_secs_f64();
+            let keep = (-now.since(*at).as_secs_f64() / LINKERD_DECAY.as_secs_f64()).exp();
+            *rtt = if took > *rtt { took } else { *rtt * keep + took * (1.0 - keep) };
+            *at = now;
+            *in_flight -= 1;
+        }
+        Step::Over(good)
+    }
+}
+
+impl Caller for Linkerd {
+    fn told(&mut self, hosts: &[usize], now: Instant) {
+        self.hosts = hosts.to_vec();
+        for host in hosts {
+            self.known.entry(*host).or_insert((LINKERD_DEFAULT_RTT, now, 0));
+        }
+    }
+
+    fn arrives(&mut self, number: usize, _deadline: Instant, now: Instant, rng: &mut Rng) -> Step {
+        self.choose(number, now, rng)
+    }
+
+    fn back(&mut self, number: usize, back: Back, now: Instant, rng: &mut Rng) -> Step {
+        let Some((host, _)) = self.running.get(&number).copied() else { return Step::Over(false) };
+        match back {
+            Back::Connected => Step::Send(host),
+            Back::Answer(status) => self.over(number, now, status < 500),
+            Back::Refused => {
+                self.down.insert(host, now.after(LINKERD_RECONNECT));
+                if let Some((_, _, in_flight)) = self.known.get_mut(&host) {
+                    *in_flight -= 1;
+                }
+                self.running.remove(&number);
+                self.choose(number, now, rng)
+            }
+            Back::Broke | Back::TimedOut => self.over(number, now, false),
+        }
+    }
+}
