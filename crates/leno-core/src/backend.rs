@@ -74,6 +74,9 @@ pub const DIRECT_MAX: usize = 4096;
 /// How endpoints are looked after where nothing is said.
 static DEFAULT_CARE: Care = Care::new();
 
+/// The key of no endpoint: to avoid it says that a request is a retry, and keeps it from nobody.
+pub const NO_KEY: u64 = 0;
+
 /// The backend of addresses that are in none.
 const NO_BACKEND: BackendId = BackendId(u32::MAX);
 

@@ -528,6 +528,7 @@ impl Exchange {
             }
             (State::Dialing, Reason::ConnectTimeout) => self.connect_failed(ConnectFailure::TimedOut, now),
             (State::Dialing, Reason::TryTimeout) => {
+                self.report(Outcome::NoAnswer, now);
                 self.retry_or_reply(AppSaw::Nothing, reason, true, now);
             }
             (State::Waiting, Reason::TryTimeout) => {

@@ -40,11 +40,14 @@ mod leave;
 mod mirror;
 mod reach;
 mod record;
+mod silence;
 mod upload;
 mod wait;
 
 use kept::Kept;
 use reach::{Upstream, connect, ready};
+use record::{add, early};
+use silence::is_event_stream;
 use upload::{Upload, upload};
 
 /// When what has no deadline is due.
@@ -558,21 +561,4 @@ impl Drive<'_> {
         add(&self.received, received);
         conversed
     }
-}
-
-/// The media type of server-sent events.
-const EVENT_STREAM: &[u8] = b"text/event-stream";
-
-/// True for server-sent events, between which any time may pass.
-fn is_event_stream(head: &ResponseHead<'_>) -> bool {
-    let kind = head.fields.get_named(b"content-type").unwrap_or(&[]);
-    kind.get(..EVENT_STREAM.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
-}
-
-const fn early(broken: Broken) -> Ending {
-    Ending::Early { app_saw: broken.app_saw, reason: broken.reason }
-}
-
-fn add(total: &Moved, part: &Moved) {
-    total.bytes.set(total.bytes.get() + part.bytes.get());
 }

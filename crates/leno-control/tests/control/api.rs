@@ -39,7 +39,7 @@ async fn what_is_wrong_with_a_request_is_said() {
     let cases: &[(&str, &str, &str, u16, &str)] = &[
         ("PUT", service, "{", 400, "EOF while parsing"),
         ("PUT", service, r#"{"protocl": "http1"}"#, 400, "unknown field `protocl`"),
-        ("PUT", service, r#"{"timeout_ms": 0}"#, 400, "default/user: timeout: is 0"),
+        ("PUT", service, r#"{"health": {"timeout_ms": 0}}"#, 400, "default/user: health.timeout: is 0"),
         ("PUT", service, r#"{"calls": ["A"]}"#, 400, "calls[0]"),
         ("PUT", "/v1/services/default/User", "{}", 400, "a name has only a-z"),
         ("POST", "/v1/tokens", "{}", 400, "service or gateway is missing"),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use leno_core::affinity;
-use leno_core::backend::{Choice, Endpoint, NoEndpoint, Permit};
+use leno_core::backend::{Choice, Endpoint, NO_KEY, NoEndpoint, Permit};
 use leno_core::exchange::{ConnectFailure, Input};
 use leno_core::proxy_protocol::{self, Ends};
 use leno_core::rng::Rng;
@@ -57,17 +57,29 @@ impl Drive<'_> {
 
     /// Takes a place on an endpoint, if there is one and one more attempt is allowed. What comes back has to be waited for.
     pub(super) fn pick(&mut self, choice: Choice, budget: bool) -> Option<Waiting> {
-        let now = self.worker.now();
         if let (Choice::Backend(backend), true) = (choice, budget)
             && !self.budget_allows(backend)
         {
             self.handle(Input::OverBudget);
             return None;
         }
+        match self.choose(choice) {
+            Err(NoEndpoint::Limit { by, backend }) => self.limited(by, backend),
+            picked => {
+                self.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked));
+                None
+            }
+        }
+    }
+
+    /// A place on an endpoint that this request has not tried, if there is one.
+    pub(super) fn choose(&mut self, choice: Choice) -> Result<Permit, NoEndpoint> {
+        let now = self.worker.now();
         let mut backends = self.worker.backends();
         let (inline, count) = self.exchange.tried();
         let planned = self.exchange.planned_tried();
         let tried = planned.unwrap_or_else(|| inline.get(..count).unwrap_or(&[]));
+        let first = tried.is_empty();
         let (head, source, cookie) = (&self.head, self.client.address.ip(), &mut self.cookie);
         let mut pick = |choice, tried: &[u64]| {
             let key = |affinity: &Affinity, rng: &mut Rng| affinity::key(affinity, head, source, cookie, rng);
@@ -79,7 +91,7 @@ impl Drive<'_> {
                 .or_else(|why| {
                     unless_limited(why, || pick(choice, tried.last().map_or(&[], std::slice::from_ref)))
                 })
-                .or_else(|why| unless_limited(why, || pick(choice, &[]))),
+                .or_else(|why| unless_limited(why, || pick(choice, if first { &[] } else { &[NO_KEY] }))),
             [] => pick(choice, tried),
             // One address after the other, as the name has them.
             [first, others @ ..] => {
@@ -88,7 +100,6 @@ impl Drive<'_> {
                 })
             }
         };
-        let first = tried.is_empty();
         if let Ok(permit) = &picked
             && first
         {
@@ -98,12 +109,7 @@ impl Drive<'_> {
             let events = backends.events().collect();
             outliers::tell(self.worker, events);
         }
-        drop(backends);
-        if let Err(NoEndpoint::Limit { by, backend }) = picked {
-            return self.limited(by, backend);
-        }
-        self.exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
-        None
+        picked
     }
 }
 

@@ -1,6 +1,9 @@
 //! What is kept of a request that is over.
 
+use leno_core::exchange::Ending;
+
 use super::Drive;
+use crate::body::{Broken, Moved};
 use crate::caller::{Caller, Remote};
 
 impl Drive<'_> {
@@ -39,4 +42,14 @@ impl Drive<'_> {
             }
         }
     }
+}
+
+/// Counts what one conversation moved.
+pub(super) fn add(total: &Moved, part: &Moved) {
+    total.bytes.set(total.bytes.get() + part.bytes.get());
+}
+
+/// How an attempt ended that broke.
+pub(super) const fn early(broken: Broken) -> Ending {
+    Ending::Early { app_saw: broken.app_saw, reason: broken.reason }
 }

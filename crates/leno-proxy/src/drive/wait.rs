@@ -4,13 +4,11 @@
 use std::pin::pin;
 use std::rc::Rc;
 
-use leno_core::affinity;
 use leno_core::backend::{Choice, Endpoint, Limit, NoEndpoint, Place};
 use leno_core::exchange::{ConnectFailure, Input};
 use leno_core::reason::Reason;
-use leno_core::rng::Rng;
 use leno_core::route::{BackendId, Speak};
-use leno_core::spec::{Affinity, Transport};
+use leno_core::spec::Transport;
 use leno_core::time::{Duration, Instant};
 
 use super::Drive;
@@ -87,21 +85,7 @@ impl Drive<'_> {
                 Woken::Over => break,
                 Woken::Look => {}
             }
-            let now = self.worker.now();
-            let (inline, count) = self.exchange.tried();
-            let tried = self.exchange.planned_tried().unwrap_or_else(|| inline.get(..count).unwrap_or(&[]));
-            let first = tried.is_empty();
-            let choice = Choice::Backend(waiting.backend);
-            let (mut backends, mut rng) = (self.worker.backends(), self.worker.rng());
-            let (head, source, cookie) = (&self.head, self.client.address.ip(), &mut self.cookie);
-            let key = |affinity: &Affinity, rng: &mut Rng| affinity::key(affinity, head, source, cookie, rng);
-            let picked = backends.pick_by(self.snapshot, choice, tried, now, &mut rng, key);
-            if let Ok(permit) = &picked
-                && first
-            {
-                backends.request_started(self.snapshot, permit.backend(), now);
-            }
-            drop((backends, rng));
+            let picked = self.choose(Choice::Backend(waiting.backend));
             match picked {
                 Err(NoEndpoint::Limit { .. }) => {}
                 picked => {
