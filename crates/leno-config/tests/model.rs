@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use leno_config::native::{self, MeshFile, Role};
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{ActionSpec, Balance, HostMatch, PathMatch, Probe, TargetSpec, Transport};
+use leno_core::spec::{
+    ActionSpec, Answer, Balance, Change, FieldMatch, Format, HostMatch, PathChange, PathMatch, Probe,
+    Redirect, Scope, TargetSpec, Transport,
+};
 
 #[test]
 fn everything() {
@@ -27,8 +30,10 @@ fn everything() {
     let hosts = [HostMatch::Exact("shop.example.com".into()), HostMatch::Suffix(".shop.example.com".into())];
     assert_eq!(beta.when.hosts, hosts);
     assert_eq!(beta.when.path, Some(PathMatch::Prefix("/users".into())));
-    let headers: Vec<_> = beta.when.headers.iter().map(|h| (&*h.name, h.value.as_deref())).collect();
-    assert_eq!(headers, [("x-beta", Some("1")), ("x-debug", None)]);
+    assert_eq!(
+        beta.when.headers,
+        [FieldMatch::exact("x-beta", Some("1")), FieldMatch::exact("x-debug", None)]
+    );
     assert_eq!(
         (&beta.then, beta.timeout),
         (&ActionSpec::Service(id("prod/user")), Some(Duration::from_secs(90)))
@@ -86,6 +91,40 @@ fn everything() {
     assert_eq!(endpoints, [("legacy-1", "10.0.0.5:80".into(), 1), ("spare", "[fd00::6]:80".into(), 0)]);
     assert!(legacy.endpoints.iter().all(|endpoint| endpoint.transport == Transport::Plain));
     assert_eq!(legacy.spec.health, None, "nobody checks what is outside the mesh");
+}
+
+#[test]
+fn what_routes_change_and_answer() {
+    let mesh = parse(
+        "mesh: m
+gateway:
+  routes:
+    - {path: /v1, rewrite: /, to: web}
+    - {path: {template: \"/u/{id}\"}, rewrite: {path: \"/users/{id}\"}, request_headers: {set: {X-User: \"{id}\"}}, to: web}
+    - {path: /host, rewrite: {host: web.internal}, response_headers: {remove: Server}, to: web}
+    - {path: /old, redirect: {prefix: /new}}
+    - {path: /down, answer: {status: 503, body: later}}
+    - {to: web}
+services:
+  web: {run: ./web}
+",
+    );
+    let rules = &mesh.gateways[0].rules;
+    let format = |text, scope| Format::parse(text, scope, &["id"]).unwrap();
+    let change = |at: usize| rules[at].change.as_deref().cloned().unwrap();
+    let path = Some(PathChange::Prefix("/".into()));
+    assert_eq!(change(0), Change { path, ..Change::default() });
+    assert_eq!(change(1).path, Some(PathChange::Whole(format("/users/{id}", Scope::Path))));
+    assert_eq!(change(1).request.set, [("x-user".into(), format("{id}", Scope::Field))]);
+    assert_eq!((change(2).path, change(2).host.as_deref()), (None, Some("web.internal")));
+    assert_eq!(change(2).response.remove, ["server".into()]);
+    let ActionSpec::Answer(redirect) = &rules[3].then else { panic!("{:?}", rules[3]) };
+    let path = Some(PathChange::Prefix("/new".into()));
+    let to = Redirect { scheme: None, host: None, port: None, path, status: 302 };
+    assert_eq!(**redirect, Answer::Redirect(to));
+    let ActionSpec::Answer(answer) = &rules[4].then else { panic!("{:?}", rules[4]) };
+    assert_eq!((answer.status(), rules[4].change.as_ref()), (503, None));
+    assert_eq!(rules[5].change, None);
 }
 
 #[test]

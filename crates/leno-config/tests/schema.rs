@@ -148,6 +148,29 @@ const PLACES: &[(&str, &str)] = &[
     ("service", "mesh: m\nservices: {web: {FIELD}}\n"),
     ("service-route", "mesh: m\nservices: {web: {run: ./web, routes: [{FIELD}]}}\n"),
     ("path", "mesh: m\ngateway: {routes: [{to: web, path: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
+    (
+        "value",
+        "mesh: m\ngateway: {routes: [{to: web, headers: {x-a: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    ("grpc", "mesh: m\ngateway: {routes: [{to: web, grpc: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
+    (
+        "rewrite",
+        "mesh: m\ngateway: {routes: [{to: web, path: /a, rewrite: {FIELD}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "replacement",
+        "mesh: m\ngateway: {routes: [{to: web, rewrite: {regex: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "header-changes",
+        "mesh: m\ngateway: {routes: [{to: web, request_headers: {FIELD}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "redirect",
+        "mesh: m\ngateway: {routes: [{path: /a, redirect: {FIELD}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    ("answer", "mesh: m\ngateway: {routes: [{path: /a, answer: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
+    ("mirror", "mesh: m\ngateway: {routes: [{to: web, mirror: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("target", "mesh: m\ngateway: {routes: [{to: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("timeout", "mesh: m\nservices: {web: {run: ./web, timeout: {FIELD}}}\n"),
     ("retry", "mesh: m\nservices: {web: {run: ./web, retry: {FIELD}}}\n"),

@@ -58,13 +58,28 @@ impl Edits {
         self.add(name, value);
     }
 
-    /// Makes `name` have the value that `write` appends.
-    pub fn set_with(&mut self, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+    /// Removes every field called `name`, also those that an edit before this one has added.
+    pub fn remove_all(&mut self, name: &[u8]) {
+        let Self { bytes, list } = self;
+        list.retain(|edit| match edit {
+            Edit::Remove(_) => true,
+            Edit::Add(added, _) => !added.of(bytes).eq_ignore_ascii_case(name),
+        });
         self.remove(name);
+    }
+
+    /// Adds a field with the value that `write` appends.
+    pub fn add_with(&mut self, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
         let name = self.keep(name);
         let start = self.bytes.len();
         write(&mut self.bytes);
         self.list.push(Edit::Add(name, Span::new(start, self.bytes.len())));
+    }
+
+    /// Makes `name` have the value that `write` appends.
+    pub fn set_with(&mut self, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        self.remove(name);
+        self.add_with(name, write);
     }
 
     /// Makes the changes of `others`, too.

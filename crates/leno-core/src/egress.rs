@@ -19,7 +19,7 @@ use core::fmt;
 use core::net::IpAddr;
 
 use crate::name::ServiceId;
-use crate::spec::{EgressMode, EgressRule, EgressSource, EgressSpec, HostMatch};
+use crate::spec::{EgressMode, EgressRule, EgressSpec, HostMatch};
 
 mod destination;
 
@@ -113,11 +113,7 @@ enum Place {
 }
 
 fn is_about_caller(rule: &EgressRule, source: &ServiceId) -> bool {
-    rule.from.is_empty()
-        || rule.from.iter().any(|from| match from {
-            EgressSource::Service(service) => service == source,
-            EgressSource::Namespace(namespace) => *namespace == source.namespace,
-        })
+    rule.from.is_empty() || rule.from.iter().any(|from| from.covers(source))
 }
 
 fn place(rule: &EgressRule, destination: &Destination) -> Place {

@@ -33,6 +33,7 @@ use crate::reason::Reason;
 use crate::route::{BackendId, Decision, Then};
 use crate::time::{Duration, Instant};
 
+mod answer;
 mod policy;
 mod record;
 mod talk;
@@ -143,6 +144,7 @@ impl Exchange {
                 exchange.reply(Reason::HttpsOnly);
                 exchange.record.status = status;
             }
+            Then::Answer(status) => exchange.answer(status),
             // `decide` never answers List; if it did, there would be no route.
             Then::NoRoute | Then::List(_) => exchange.reply(Reason::NoRoute),
         }
@@ -296,6 +298,7 @@ impl Exchange {
     pub const fn begin_call(&mut self) {
         self.call = true;
         self.silence_allowed = true;
+        self.answer_call();
     }
 
     /// The answer is a stream of events, between which any time may pass.

@@ -400,8 +400,10 @@ fn targets(rules: &[RuleSpec]) -> impl Iterator<Item = &ServiceId> {
         let (split, service) = match &rule.then {
             ActionSpec::Split(targets) => (targets.as_slice(), None),
             ActionSpec::Service(service) => (&[][..], Some(service)),
+            ActionSpec::Answer(_) => (&[][..], None),
         };
-        split.iter().map(|target| &target.service).chain(service)
+        let mirrors = rule.change.iter().flat_map(|change| &change.mirrors);
+        split.iter().map(|target| &target.service).chain(service).chain(mirrors.map(|mirror| &mirror.service))
     })
 }
 

@@ -4,7 +4,6 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::OnceCell;
 use core::net::SocketAddr;
 use core::num::NonZeroU32;
 use core::ops::Deref;
@@ -12,12 +11,17 @@ use core::ops::Deref;
 use crate::head::RequestHead;
 use crate::mux::Kind;
 use crate::reason::Reason;
-use crate::spec::{HostMatch, MatchSpec, PathMatch, Protocol};
+use crate::spec::{Answer, Change, MatchSpec, Protocol};
 use crate::time::Duration;
 
+mod change;
 mod index;
+mod matching;
 
+pub use change::{Changed, Facts, Unfit};
 use index::RuleIndex;
+use matching::without_last_slashes;
+pub use matching::{Subject, matches};
 
 /// How many lists one request may be handed through; deeper is refused when the snapshot is built.
 pub const DELEGATION_MAX: usize = 4;
@@ -97,6 +101,10 @@ pub struct Rule {
     pub then: Then,
     /// Overrides the list's timeout.
     pub timeout: Option<Duration>,
+    /// What it changes in a request and in its answer; there for an answer of its own too, which has to be made.
+    pub change: Option<Arc<Change>>,
+    /// For [`Then::Answer`].
+    pub answer: Option<Arc<Answer>>,
     /// What holds for its requests' attempts, the list's share included.
     pub tries: Option<TriesId>,
 }
@@ -122,6 +130,8 @@ pub enum Then {
     Misdirected,
     /// The same URL is served over HTTPS: answer with this status.
     Redirect(u16),
+    /// The rule answers by itself, with this status.
+    Answer(u16),
 }
 
 /// Backends by weight.
@@ -142,16 +152,10 @@ pub struct Decision {
     pub then: Then,
     /// How long the whole exchange may take; 0: no limit.
     pub timeout: Option<Duration>,
+    /// A rule on the way changes the request or its answer, or answers: see [`Changed`].
+    pub changed: bool,
     /// What is configured about its attempts.
     pub tries: Option<TriesId>,
-}
-
-/// A request head with the parts that rules look at most, each found once and not once per rule.
-#[derive(Clone, Debug)]
-pub struct Subject<'a> {
-    head: &'a RequestHead<'a>,
-    path: OnceCell<&'a [u8]>,
-    host: OnceCell<&'a [u8]>,
 }
 
 /// How an application is spoken to.
@@ -176,9 +180,18 @@ pub const fn speak(kind: Kind, protocol: Protocol) -> Speak {
 
 /// Decides where a request goes, beginning in `lists[first]`. Never answers [`Then::List`].
 pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Decision {
+    decide_within(lists, Decision::nowhere(first), head, DELEGATION_MAX)
+}
+
+/// The same, through at most so many lists, from the list of `decision` on.
+fn decide_within(
+    lists: &[RuleList],
+    mut decision: Decision,
+    head: &RequestHead<'_>,
+    lists_max: usize,
+) -> Decision {
     let subject = Subject::new(head);
-    let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None, tries: None };
-    for _ in 0..DELEGATION_MAX {
+    for left in (0..lists_max).rev() {
         let Some(list) = lists.get(decision.list.0 as usize) else { break };
         let matched = list.rules.first_match(&subject);
         let rule = matched.and_then(|at| list.rules.get(at));
@@ -187,6 +200,16 @@ pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Deci
         // The rule nearest to the caller that sets a timeout has the say: it knows how long this caller waits.
         decision.timeout = decision.timeout.or(rule.and_then(|rule| rule.timeout)).or(list.timeout);
         decision.tries = decision.tries.or(rule.map_or(list.tries, |rule| rule.tries));
+        if let Some(rule) = rule
+            && let Some(change) = &rule.change
+        {
+            decision.changed = true;
+            if let Then::List(next) = decision.then
+                && change.rewrites()
+            {
+                return change::decide_further(lists, Decision { list: next, ..decision }, rule, head, left);
+            }
+        }
         match decision.then {
             Then::List(next) => decision.list = next,
             _ => return decision,
@@ -198,13 +221,15 @@ pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Deci
 /// Decides where a connection goes that carries no requests: the first rule of `lists[first]` that asks for nothing, such as
 /// a split by version, else what holds when no rule matches. Where requests are looked at, such a connection has no way.
 pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
-    let mut decision = Decision { list: first, rule: None, then: Then::NoRoute, timeout: None, tries: None };
+    let mut decision = Decision::nowhere(first);
     for _ in 0..DELEGATION_MAX {
         let Some(list) = lists.get(decision.list.0 as usize) else { break };
         if list.expected == Expected::Http {
             return Decision { then: Then::Unsupported, ..decision };
         }
-        let matched = list.rules.iter().position(|rule| rule.when == MatchSpec::default());
+        // Bytes have no head that could be looked at, changed or answered.
+        let matched =
+            list.rules.iter().position(|rule| !rule.when.looks_at_requests() && rule.change.is_none());
         decision.rule = matched.map(|at| at as u32);
         let rule = matched.and_then(|at| list.rules.get(at));
         decision.then = rule.map_or(list.otherwise, |rule| rule.then);
@@ -215,6 +240,13 @@ pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
         }
     }
     Decision { then: Then::NoRoute, ..decision }
+}
+
+impl Decision {
+    /// No decision yet, or none possible.
+    pub const fn nowhere(list: ListId) -> Self {
+        Self { list, rule: None, then: Then::NoRoute, timeout: None, tries: None, changed: false }
+    }
 }
 
 impl Rules {
@@ -240,67 +272,6 @@ impl Deref for Rules {
 
     fn deref(&self) -> &[Rule] {
         &self.rules
-    }
-}
-
-impl<'a> Subject<'a> {
-    /// What rules look at in `head`.
-    pub const fn new(head: &'a RequestHead<'a>) -> Self {
-        Self { head, path: OnceCell::new(), host: OnceCell::new() }
-    }
-
-    fn path(&self) -> &'a [u8] {
-        self.path.get_or_init(|| self.head.path_only())
-    }
-
-    fn host(&self) -> &'a [u8] {
-        self.host.get_or_init(|| self.head.host())
-    }
-}
-
-/// True when everything that `when` asks for holds.
-pub fn matches(when: &MatchSpec, subject: &Subject<'_>) -> bool {
-    when.path.as_ref().is_none_or(|wanted| path_matches(wanted, subject.path()))
-        && (when.methods.is_empty()
-            || when.methods.iter().any(|method| method.as_bytes() == subject.head.method))
-        && (when.hosts.is_empty() || when.hosts.iter().any(|wanted| host_matches(wanted, subject.host())))
-        && when.headers.iter().all(|header| {
-            let found = subject.head.fields.get_named(header.name.as_bytes());
-            match (&header.value, found) {
-                (_, None) => false,
-                (None, Some(_)) => true,
-                (Some(wanted), Some(value)) => wanted.as_bytes() == value,
-            }
-        })
-}
-
-fn path_matches(wanted: &PathMatch, path: &[u8]) -> bool {
-    match wanted {
-        PathMatch::Exact(wanted) => path == wanted.as_bytes(),
-        PathMatch::Prefix(prefix) => {
-            let rest = path.strip_prefix(without_last_slashes(prefix));
-            rest.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'/'))
-        }
-    }
-}
-
-/// `/a/` covers what `/a` does.
-fn without_last_slashes(prefix: &str) -> &[u8] {
-    let mut prefix = prefix.as_bytes();
-    while let [shorter @ .., b'/'] = prefix {
-        prefix = shorter;
-    }
-    prefix
-}
-
-/// Host names compare without case (RFC 9110 §4.2.3).
-fn host_matches(wanted: &HostMatch, host: &[u8]) -> bool {
-    match wanted {
-        HostMatch::Exact(name) => name.as_bytes().eq_ignore_ascii_case(host),
-        HostMatch::Suffix(suffix) => {
-            host.len() > suffix.len()
-                && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
-        }
     }
 }
 

@@ -8,17 +8,18 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::backend::Ledgers;
+use crate::edit::Edits;
 use crate::egress::{self, Destination, Verdict};
 use crate::exchange::Tries;
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
 use crate::route::{
-    BackendId, Decision, Expected, ListId, Rule, RuleList, Rules, Split, SplitId, Then, TriesId, decide,
-    decide_connection,
+    BackendId, Changed, Decision, Expected, Facts, ListId, RuleList, Rules, Split, SplitId, Then, TriesId,
+    Unfit, decide, decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, MatchSpec, Protocol, RuleSpec,
-    ServiceSpec, TargetSpec, Transport, TriesSpec, Via, World,
+    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, Protocol, ServiceSpec,
+    TargetSpec, Transport, TriesSpec, Via, World,
 };
 use crate::time::Duration;
 use crate::vip::{Vips, is_virtual};
@@ -27,6 +28,7 @@ mod addresses;
 mod backends;
 mod hosts;
 mod places;
+mod rules;
 mod tries;
 
 use addresses::Addresses;
@@ -64,6 +66,8 @@ pub struct Snapshot {
     gateway: Option<ListId>,
     /// The gateway's listeners.
     listeners: Vec<Arc<ListenerSpec>>,
+    /// The list of each target that gets copies of requests.
+    mirrors: BTreeMap<(ServiceId, Option<Label>), ListId>,
     /// The list that leads to the application beside this sidecar.
     local: Option<ListId>,
     /// What may leave the mesh.
@@ -85,6 +89,8 @@ pub enum Entry<'a> {
     Gateway,
     /// The mesh: a request for the application beside this sidecar.
     Inbound,
+    /// A copy of a request, for this service and version.
+    Mirror(&'a (ServiceId, Option<Label>)),
     /// An intercepted connection to this address: a virtual one names a service or an instance, any other itself.
     Address(SocketAddr),
 }
@@ -134,6 +140,7 @@ impl Snapshot {
             splits: BTreeMap::new(),
             tries: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            own: local.map(|app| &app.service).or(world.gateway.as_ref().map(|gateway| &gateway.id)),
         };
         build.snapshot.generation = world.generation;
         build.snapshot.absent = world.absent.clone();
@@ -162,10 +169,10 @@ impl Snapshot {
         }
         build.publish(world, vips);
         if let Some(gateway) = &world.gateway {
-            let rules: Vec<Rule> = gateway.rules.iter().map(|rule| build.rule(rule, None, world)).collect();
+            let rules = build.rules(&gateway.rules, None, world);
             let list = build.add_list(RuleList {
                 name: gateway.id.name.as_str().into(),
-                rules: rules.into(),
+                rules,
                 otherwise: Then::NoRoute,
                 timeout: None,
                 tries: None,
@@ -187,17 +194,29 @@ impl Snapshot {
     pub fn decide(&self, entry: Entry<'_>, head: &RequestHead<'_>) -> Decision {
         // A tunnel through a forward proxy or gateway carries bytes, not requests: that is not served yet.
         if head.method == b"CONNECT" && entry != Entry::Inbound {
-            return Decision {
-                list: ListId(u32::MAX),
-                rule: None,
-                then: Then::Unsupported,
-                timeout: None,
-                tries: None,
-            };
+            return Decision { then: Then::Unsupported, ..Decision::nowhere(ListId(u32::MAX)) };
         }
         match self.list(entry, head.authority) {
             Some(list) => decide(&self.lists, list, head),
             None => Self::undecided(entry),
+        }
+    }
+
+    /// What the rules on the way of a request make of it and of its answer, once it is decided where it goes. Edits for its
+    /// headers go into `edits`.
+    ///
+    /// # Errors
+    /// The request would be too long.
+    pub fn change(
+        &self,
+        entry: Entry<'_>,
+        head: &RequestHead<'_>,
+        facts: &Facts<'_>,
+        edits: &mut Edits,
+    ) -> Result<Changed, Unfit> {
+        match self.list(entry, head.authority) {
+            Some(list) => Changed::by(&self.lists, list, head, facts, edits),
+            None => Ok(Changed::default()),
         }
     }
 
@@ -213,7 +232,7 @@ impl Snapshot {
     /// What may be spoken on a connection that enters at `entry`.
     pub fn expected(&self, entry: Entry<'_>) -> Expected {
         match entry {
-            Entry::Forward | Entry::Gateway => Expected::Http,
+            Entry::Forward | Entry::Gateway | Entry::Mirror(_) => Expected::Http,
             Entry::Dependency(_) | Entry::Inbound | Entry::Address(_) => {
                 let list = self.list(entry, b"").and_then(|list| self.lists.get(list.0 as usize));
                 list.map_or(Expected::Anything, |list| list.expected)
@@ -253,6 +272,7 @@ impl Snapshot {
             Entry::Dependency(service) => self.services.get(service).copied(),
             Entry::Gateway => self.gateway,
             Entry::Inbound => self.local,
+            Entry::Mirror(target) => self.mirrors.get(target).copied(),
             Entry::Address(address) => match self.target_at(address.ip())? {
                 Target::Service(service) => self.services.get(service).copied(),
                 Target::Instance(service, name) => {
@@ -264,8 +284,7 @@ impl Snapshot {
 
     /// The decision about a request that the gateway's listener does not let in.
     pub fn turned_away(&self, then: Then) -> Decision {
-        let list = self.gateway.unwrap_or(ListId(u32::MAX));
-        Decision { list, rule: None, then, timeout: None, tries: None }
+        Decision { then, ..Decision::nowhere(self.gateway.unwrap_or(ListId(u32::MAX))) }
     }
 
     fn undecided(entry: Entry<'_>) -> Decision {
@@ -273,9 +292,11 @@ impl Snapshot {
             Entry::Gateway => Then::NoRoute,
             // An application that remembers the address of a service which is gone must not be sent into nowhere.
             Entry::Address(address) if !is_virtual(address.ip()) => Then::Direct(address),
-            Entry::Address(_) | Entry::Forward | Entry::Dependency(_) | Entry::Inbound => Then::NoSuchService,
+            Entry::Address(_) | Entry::Forward | Entry::Dependency(_) | Entry::Inbound | Entry::Mirror(_) => {
+                Then::NoSuchService
+            }
         };
-        Decision { list: ListId(u32::MAX), rule: None, then, timeout: None, tries: None }
+        Decision { then, ..Decision::nowhere(ListId(u32::MAX)) }
     }
 
     /// The gateway's listener with this name.
@@ -355,7 +376,9 @@ impl Snapshot {
 
 /// What a service's declaration says about connections to it.
 fn expected(spec: &ServiceSpec) -> Expected {
-    let looks_at_requests = spec.rules.iter().any(|rule| rule.when != MatchSpec::default());
+    let looks_at_requests = spec.rules.iter().any(|rule| {
+        rule.when.looks_at_requests() || rule.change.is_some() || matches!(rule.then, ActionSpec::Answer(_))
+    });
     match spec.protocol {
         Protocol::Tcp => Expected::Opaque,
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => Expected::Http,
@@ -376,6 +399,8 @@ struct Build<'l> {
     tries: BTreeMap<TriesSpec, TriesId>,
     /// The endpoints of each service that a rule leads to.
     endpoints: BTreeMap<ServiceId, Endpoints>,
+    /// For whom this proxy sends; `None`: nobody says.
+    own: Option<&'l ServiceId>,
 }
 
 impl Build<'_> {
@@ -385,53 +410,15 @@ impl Build<'_> {
     }
 
     fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
-        let own = service.spec.tries.as_deref();
-        let rules: Vec<Rule> = service.spec.rules.iter().map(|rule| self.rule(rule, own, world)).collect();
+        let rules = self.rules(&service.spec.rules, service.spec.tries.as_deref(), world);
         let everyone = [TargetSpec { service: id.clone(), version: None, weight: 1 }];
         let otherwise = self.split(&everyone, world);
         if let Some(list) = self.snapshot.services.get(id)
             && let Some(list) = self.snapshot.lists.get_mut(list.0 as usize)
         {
-            list.rules = rules.into();
+            list.rules = rules;
             list.otherwise = otherwise;
         }
-    }
-
-    /// One rule; `outer` is what its service says about attempts.
-    fn rule(&mut self, rule: &RuleSpec, outer: Option<&TriesSpec>, world: &World) -> Rule {
-        let tries = self.tries_of_rule(rule, outer, world);
-        let then = match &rule.then {
-            ActionSpec::Split(targets) => self.split(targets, world),
-            ActionSpec::Service(id) => {
-                self.snapshot.services.get(id).map_or(Then::NoSuchService, |list| Then::List(*list))
-            }
-        };
-        Rule { name: rule.name.clone(), when: rule.when.clone(), then, timeout: rule.timeout, tries }
-    }
-
-    fn split(&mut self, targets: &[TargetSpec], world: &World) -> Then {
-        let mut resolved = Vec::with_capacity(targets.len());
-        for target in targets.iter().filter(|target| target.weight > 0) {
-            let Some(service) = world.services.get(&target.service) else {
-                return Then::NoSuchService;
-            };
-            let backend = self.backend(&service.spec, target.version.as_ref(), &service.endpoints);
-            self.back_up(backend, &service.spec, world);
-            resolved.push((backend, target.weight));
-        }
-        if resolved.is_empty() {
-            return Then::NoSuchService;
-        }
-        self.add_split(resolved)
-    }
-
-    fn add_split(&mut self, targets: Vec<(BackendId, u32)>) -> Then {
-        let next = SplitId(self.snapshot.splits.len() as u32);
-        let id = *self.splits.entry(targets.clone()).or_insert(next);
-        if id == next {
-            self.snapshot.splits.push(Split { targets });
-        }
-        Then::Split(id)
     }
 
     /// Gives every service its virtual addresses, and each instance of a headless one its own.

@@ -10,25 +10,41 @@ use crate::name::{Label, ServiceId};
 use crate::peer::SpiffeId;
 use crate::time::Duration;
 
+mod answer;
 mod care;
+mod change;
 mod cidr;
+mod format;
 mod gateway;
+mod matching;
 mod outside;
+mod pattern;
+mod template;
 mod tries;
 
+pub use answer::{ANSWER_BODY_BYTES_MAX, Answer, Direct, REDIRECT_STATUSES, Redirect, Scheme};
 pub use care::{
     Affinity, CHOICES, Care, CookieSpec, Ewma, KeySpec, Limits, Outliers, PENDING_MAX, PENDING_TIMEOUT,
     SLOW_START_FROM, SlowStart,
 };
+pub(crate) use change::ReplacementPiece;
+pub use change::{
+    CHANGED_PATH_BYTES_MAX, Change, FieldChanges, Fixed, MIRRORS_MAX, Mirror, PathChange, Replacement,
+    ReplacementError,
+};
 pub use cidr::{Cidr, CidrError};
+pub use format::{Format, FormatError, Piece, Scope, VARIABLES, Variable};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
     TerminationSpec, TlsVersion,
 };
+pub use matching::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
 pub use outside::{
     Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
     Pinned, Roots, TlsSpec, Via,
 };
+pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
+pub use template::{Template, TemplateError};
 pub use tries::{
     AnswerHeader, BODY_BYTES_MAX, BUDGET_PER_SECOND_MAX, BUDGET_PERCENT_MAX, BudgetSpec, RetryMethods,
     RetryOn, RetrySpec, StatusRange, TriesSpec,
@@ -137,48 +153,10 @@ pub struct RuleSpec {
     pub then: ActionSpec,
     /// Overrides the service's timeout; 0: no limit.
     pub timeout: Option<Duration>,
+    /// What it changes; `None`: nothing.
+    pub change: Option<Arc<Change>>,
     /// The same for what the service says in [`ServiceSpec::tries`].
     pub tries: Option<Arc<TriesSpec>>,
-}
-
-/// What a request must look like; an empty one matches everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MatchSpec {
-    /// One of these; empty: any.
-    pub hosts: Vec<HostMatch>,
-    /// The path without its query.
-    pub path: Option<PathMatch>,
-    /// One of these; empty: any.
-    pub methods: Vec<Arc<str>>,
-    /// All of these.
-    pub headers: Vec<HeaderMatch>,
-}
-
-/// A host pattern, lower case, without a port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HostMatch {
-    /// This host.
-    Exact(Arc<str>),
-    /// Any host below this suffix: `*.example.com` is kept as `.example.com`.
-    Suffix(Arc<str>),
-}
-
-/// A path pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
-    /// This path.
-    Exact(Arc<str>),
-    /// This path and everything below it, by whole segments: `/a` covers `/a` and `/a/b`, never `/ab`.
-    Prefix(Arc<str>),
-}
-
-/// A header pattern; the name in lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeaderMatch {
-    /// The field's name.
-    pub name: Arc<str>,
-    /// What its value must be; `None`: it is enough that it is there.
-    pub value: Option<Arc<str>>,
 }
 
 /// What a rule does with a request.
@@ -188,6 +166,8 @@ pub enum ActionSpec {
     Split(Vec<TargetSpec>),
     /// Hand it to the service's own rules: what a gateway's rule does.
     Service(ServiceId),
+    /// Answer it here.
+    Answer(Arc<Answer>),
 }
 
 /// One target of a split.

@@ -12,6 +12,7 @@ use leno_core::backend::Chosen;
 use leno_core::exchange::Record;
 use leno_core::head::RequestHead;
 use leno_core::mux::Kind;
+use leno_core::route::{Changed, Decision};
 use leno_core::snapshot::Snapshot;
 
 use crate::caller::Caller;
@@ -101,6 +102,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    /// What rules made of it, if they changed something.
+    pub(crate) changed: Option<&'a Changed>,
     /// The rule that let it out of the mesh, or none, if that is where it goes.
     pub(crate) leaving: Option<&'a str>,
     /// Why it failed, in words.
@@ -133,6 +136,9 @@ impl Entry<'_> {
         ] {
             let _ = write!(out, ",\"{key}\":");
             json_string(&mut out, value);
+        }
+        if let Some(changed) = self.changed {
+            self.write_changes(changed, &mut out);
         }
         let _ = write!(
             out,
@@ -182,5 +188,28 @@ impl Entry<'_> {
         }
         out.push_str("]}");
         out
+    }
+
+    /// What was sent instead of what came, and which rules wanted it so.
+    #[cold]
+    fn write_changes(&self, changed: &Changed, out: &mut String) {
+        let sent = changed.head(self.head);
+        let others = [
+            ("sent_authority", sent.authority, self.head.authority),
+            ("sent_path", sent.path, self.head.path),
+            ("location", &changed.location, b""),
+        ];
+        for (key, value, _) in others.into_iter().filter(|(_, value, came)| value != came) {
+            let _ = write!(out, ",\"{key}\":");
+            json_string(out, value);
+        }
+        out.push_str(",\"changed_by\":[");
+        for (at, (list, rule)) in changed.by.iter().enumerate() {
+            let decision = Decision { rule: Some(*rule), ..Decision::nowhere(*list) };
+            let (list, rule) = self.snapshot.rule_name(&decision);
+            out.push_str(if at == 0 { "" } else { "," });
+            json_string(out, format!("{list}: {}", rule.unwrap_or("")).as_bytes());
+        }
+        out.push(']');
     }
 }

@@ -220,6 +220,7 @@ fn describe(snapshot: &Snapshot, then: leno_core::route::Then) -> String {
         Then::Refused(reason) => reason.word().into(),
         Then::Misdirected => "misdirected".into(),
         Then::Redirect(_) => "https_only".into(),
+        Then::Answer(status) => format!("answer {status}"),
     }
 }
 

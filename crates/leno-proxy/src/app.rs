@@ -387,6 +387,7 @@ fn addresses(listeners: &[Listener], admin: Option<&TcpListener>) -> Bound {
                 Caller::Gateway(_)
                 | Caller::Passage { .. }
                 | Caller::Inbound { .. }
+                | Caller::Mirror { .. }
                 | Caller::Captured { .. },
             ) => {}
         }

@@ -1,7 +1,7 @@
 //! What the driver needs of the two ends of a request, whatever protocol each speaks: a source of bytes and a sink
 //! of bytes in each direction, with backpressure, and heads in front of them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use leno_core::edit::Edits;
@@ -229,6 +229,81 @@ pub(crate) struct Moved {
     pub(crate) call: Cell<bool>,
     /// That status.
     pub(crate) status: Cell<Option<Status>>,
+    /// Where a copy of the body goes, if somebody wants one.
+    pub(crate) copy: Option<Rc<Copy>>,
+}
+
+/// A copy of a body.
+#[derive(Debug, Default)]
+pub(crate) struct Copy {
+    held: RefCell<Held>,
+    /// It has become longer than [`COPY_BYTES_MAX`], or all copies together than [`COPIES_BYTES_MAX`]: it is no use.
+    too_long: Cell<bool>,
+    /// The whole body went by.
+    whole: Cell<bool>,
+}
+
+/// Bytes of a copy, counted with those of all others of their worker as long as they are there.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) bytes: Vec<u8>,
+    all: Rc<Cell<usize>>,
+}
+
+/// Largest body that is copied, in bytes.
+pub(crate) const COPY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all copies that one worker holds: of the largest, 256.
+const COPIES_BYTES_MAX: usize = 256 * COPY_BYTES_MAX;
+
+impl Copy {
+    /// A copy that is counted in `all`.
+    pub(crate) fn new(all: Rc<Cell<usize>>) -> Self {
+        Self { held: RefCell::new(Held { bytes: Vec::new(), all }), ..Self::default() }
+    }
+
+    /// Begins anew: another attempt sends the body from its start.
+    pub(crate) fn begin(&self) {
+        self.held.borrow_mut().clear();
+        self.too_long.set(false);
+    }
+
+    /// The body went by to its end.
+    pub(crate) fn end(&self) {
+        self.whole.set(true);
+    }
+
+    pub(crate) fn take(&self, payload: &[u8]) {
+        let mut held = self.held.borrow_mut();
+        let all = held.all.get() + payload.len();
+        if held.bytes.len() + payload.len() > COPY_BYTES_MAX || all > COPIES_BYTES_MAX {
+            self.too_long.set(true);
+            held.clear();
+        } else if !self.too_long.get() {
+            held.all.set(all);
+            held.bytes.extend_from_slice(payload);
+        }
+    }
+
+    /// The body, when all of it was copied; `Err` when it was too long.
+    pub(crate) fn taken(&self) -> Result<Option<Held>, ()> {
+        match (self.too_long.get(), self.whole.get()) {
+            (true, _) => Err(()),
+            (false, whole) => Ok(whole.then(|| self.held.take())),
+        }
+    }
+}
+
+impl Held {
+    fn clear(&mut self) {
+        self.all.set(self.all.get().saturating_sub(self.bytes.len()));
+        self.bytes = Vec::new();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 /// Which side ended a pump.
@@ -251,6 +326,9 @@ pub(crate) async fn pump(
             Chunk::Data(payload) => {
                 let bytes = payload.len() as u64;
                 moved.taken.set(true);
+                if let Some(copy) = &moved.copy {
+                    copy.take(payload);
+                }
                 sink.write(payload).await.map_err(|_| PumpError::Sink)?;
                 source.consume();
                 moved.bytes.set(moved.bytes.get() + bytes);
@@ -258,7 +336,8 @@ pub(crate) async fn pump(
             }
             Chunk::Empty => {
                 sink.flush().await.map_err(|_| PumpError::Sink)?;
-                if let Some(from) = source.passage()
+                if moved.copy.is_none()
+                    && let Some(from) = source.passage()
                     && let Some(to) = sink.passage()
                 {
                     let carried = carry(&from, &to, moved).await?;
@@ -270,6 +349,9 @@ pub(crate) async fn pump(
                 source.wait().await.map_err(PumpError::Source)?;
             }
             Chunk::End => {
+                if let Some(copy) = &moved.copy {
+                    copy.end();
+                }
                 let trailers = source.trailers();
                 if moved.call.get() {
                     moved.status.set(Status::of(trailers));
@@ -277,5 +359,33 @@ pub(crate) async fn pump(
                 return sink.finish(trailers).await.map_err(|_| PumpError::Sink);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_bounded_one_by_one_and_together() {
+        let all = Rc::new(Cell::new(0));
+        let copy = Copy::new(all.clone());
+        copy.take(&[1; 1000]);
+        assert!(copy.taken().unwrap().is_none(), "the body goes on");
+        copy.whole.set(true);
+        let held = copy.taken().unwrap().unwrap();
+        assert_eq!((held.bytes.len(), all.get()), (1000, 1000));
+        drop((held, copy));
+        assert_eq!(all.get(), 0);
+        let long = Copy::new(all.clone());
+        long.take(&[1; COPY_BYTES_MAX]);
+        long.take(&[1]);
+        long.whole.set(true);
+        assert_eq!((long.taken().is_err(), all.get()), (true, 0));
+        // What others hold leaves no room.
+        all.set(COPIES_BYTES_MAX - 10);
+        let late = Copy::new(all.clone());
+        late.take(&[1; 11]);
+        assert_eq!((late.taken().is_err(), all.get()), (true, COPIES_BYTES_MAX - 10));
     }
 }

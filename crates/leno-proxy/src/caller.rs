@@ -8,7 +8,7 @@ use leno_core::detect::Port;
 use leno_core::edit::Edits;
 use leno_core::gateway::https_url;
 use leno_core::head::{FieldId, RequestHead};
-use leno_core::name::ServiceId;
+use leno_core::name::{Label, ServiceId};
 use leno_core::rng::Rng;
 use leno_core::route::Then;
 use leno_core::snapshot::Entry;
@@ -45,6 +45,11 @@ pub(crate) enum Caller {
         /// The name that the client asked for, as far as it is known.
         authority: Arc<str>,
     },
+    /// Nobody: it is a copy of a request.
+    Mirror {
+        /// The service and version that get it.
+        target: (ServiceId, Option<Label>),
+    },
     /// A peer, for the application beside.
     Inbound {
         /// The peer's service.
@@ -63,6 +68,7 @@ impl Caller {
             Self::Captured { destination, .. } => Entry::Address(*destination),
             Self::Gateway(_) => Entry::Gateway,
             Self::Inbound { .. } => Entry::Inbound,
+            Self::Mirror { target } => Entry::Mirror(target),
         }
     }
 
@@ -73,7 +79,11 @@ impl Caller {
                 Some(Port::Service(service.clone()))
             }
             Self::Captured { service: None, destination } => Some(Port::Address(*destination)),
-            Self::Forward | Self::Gateway(_) | Self::Passage { .. } | Self::Inbound { .. } => None,
+            Self::Forward
+            | Self::Gateway(_)
+            | Self::Passage { .. }
+            | Self::Mirror { .. }
+            | Self::Inbound { .. } => None,
         }
     }
 
@@ -82,7 +92,7 @@ impl Caller {
         match self {
             Self::Dependency { authority, .. } | Self::Passage { authority, .. } => authority.to_string(),
             Self::Captured { destination, .. } => destination.to_string(),
-            Self::Forward | Self::Gateway(_) | Self::Inbound { .. } => String::new(),
+            Self::Forward | Self::Gateway(_) | Self::Mirror { .. } | Self::Inbound { .. } => String::new(),
         }
     }
 

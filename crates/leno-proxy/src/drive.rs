@@ -2,7 +2,6 @@
 //!
 //! The same code serves every pair of protocols: it knows sources and sinks, not HTTP/1 or the mesh transport.
 
-use std::fmt::Write;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -11,17 +10,17 @@ use leno_core::backend::Place;
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::grpc::{self, Status};
-use leno_core::head::{Fields, RequestHead, ResponseHead};
+use leno_core::head::{RequestHead, ResponseHead};
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
-use leno_core::reason::{Reason, phrase};
-use leno_core::route::Then;
+use leno_core::reason::Reason;
+use leno_core::route::{Changed, Then};
 use leno_core::snapshot::Snapshot;
-use leno_core::time::{Duration, Instant};
+use leno_core::time::Instant;
 
 use crate::alarm::Alarm;
 use crate::body::{
-    Broken, Hop, Moved, PumpError, Request, RequestSink, ResponseSink, ResponseSource, Source, pump,
+    Broken, Copy, Hop, Moved, PumpError, Request, RequestSink, ResponseSink, ResponseSource, Source, pump,
 };
 use crate::caller::{Caller, Remote, RequestId};
 use crate::h1;
@@ -33,9 +32,12 @@ use crate::worker::Worker;
 
 mod again;
 mod alarm;
+mod answer;
+mod change;
 mod kept;
 mod learn;
 mod leave;
+mod mirror;
 mod reach;
 mod record;
 mod silence;
@@ -47,9 +49,6 @@ use reach::{Upstream, connect, ready};
 use record::{add, early};
 use silence::is_event_stream;
 use upload::{Upload, upload};
-
-/// How long a client may take to accept an answer made here.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// When what has no deadline is due.
 const NEVER: Instant = Instant::from_nanos(u64::MAX);
@@ -101,6 +100,18 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     }
     let now = worker.now();
     let request_id = caller.edit(edits, &head, client, &mut worker.rng());
+    let mut unfit = None;
+    let changed = decision.changed.then(|| {
+        let id = request_id.bytes();
+        let changed = change::change(worker, &snapshot, caller, client, &head, id, &mut decision, edits);
+        unfit = matches!(decision.then, Then::Refused(Reason::RequestMalformed))
+            .then(|| change::UNFIT.to_owned());
+        changed
+    });
+    let mirrors = match &changed {
+        Some(changed) if !changed.mirrors.is_empty() => mirror::chosen(worker, &changed.mirrors, request),
+        _ => None,
+    };
     let call = head.method == b"POST" && grpc::is_call(head.fields);
     let inherited = request.time_left.map(|left| now.after(left));
     let tries = snapshot.tries(&decision);
@@ -120,7 +131,9 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         sent: Moved::default(),
         received: Moved::default(),
         leaving: leaving.as_ref(),
-        why: leaving.as_ref().and_then(|leaving| leaving.why.clone()),
+        changed: changed.as_deref(),
+        copy: mirrors.as_ref().map(|mirrors| &mirrors.body),
+        why: leaving.as_ref().and_then(|leaving| leaving.why.clone()).or(unfit),
         kept: None,
         place: None,
         cookie: None,
@@ -151,6 +164,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
                 pin!(drive.reply(reason, sink)).await;
                 drive.exchange.ended(worker.now());
             }
+            Action::Answer => {
+                pin!(drive.answer(sink)).await;
+                drive.exchange.ended(worker.now());
+            }
             Action::Cut(reason) => {
                 sink.cut(reason);
                 drive.exchange.ended(worker.now());
@@ -162,6 +179,9 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     }
     if drive.exchange.record().reason == Some(Reason::DownstreamGone) {
         sink.cut(Reason::DownstreamGone);
+    }
+    if let Some(mirrors) = &mirrors {
+        drive.mirror(mirrors);
     }
     drive.finish(client);
 }
@@ -186,6 +206,10 @@ struct Drive<'a> {
     received: Moved,
     /// Where it goes, if that is out of the mesh.
     leaving: Option<&'a leave::Leave>,
+    /// What rules make of it, if they change something.
+    changed: Option<&'a Changed>,
+    /// Where a copy of its body goes.
+    copy: Option<&'a Rc<Copy>>,
     /// Why it is refused, in words, where there are more to say than the reason has.
     why: Option<String>,
     /// The request's body as far as it was sent, where it may have to be sent again.
@@ -271,7 +295,9 @@ impl Drive<'_> {
         match upstream {
             Upstream::H1(mut connection) => {
                 connection.begin(ResponseFor::request(self.head.method, !hop.upgrade.is_empty()));
-                if let Err(broken) = RequestSink::head(&mut connection.sink, &self.head, self.edits, &hop) {
+                if let Err(broken) =
+                    RequestSink::head(&mut connection.sink, &self.outgoing(), self.edits, &hop)
+                {
                     return self.handle(Input::UpstreamEnded(early(broken)));
                 }
                 let key = self.exchange.endpoint().map(|endpoint| endpoint.key);
@@ -287,7 +313,7 @@ impl Drive<'_> {
             }
             Upstream::Mux(mut stream) => {
                 let mux::stream::Stream { reader, writer } = &mut *stream;
-                if let Err(broken) = RequestSink::head(writer, &self.head, self.edits, &hop) {
+                if let Err(broken) = RequestSink::head(writer, &self.outgoing(), self.edits, &hop) {
                     return self.handle(Input::UpstreamEnded(early(broken)));
                 }
                 reader.follow(writer);
@@ -295,7 +321,7 @@ impl Drive<'_> {
             }
             Upstream::H2(mut call) => {
                 let h2::Call { reader, writer } = &mut *call;
-                if let Err(broken) = RequestSink::head(writer, &self.head, self.edits, &hop) {
+                if let Err(broken) = RequestSink::head(writer, &self.outgoing(), self.edits, &hop) {
                     return self.handle(Input::UpstreamEnded(early(broken)));
                 }
                 reader.follow(writer);
@@ -322,7 +348,11 @@ impl Drive<'_> {
         W: RequestSink,
     {
         let broken_off = Conversed { complete: false };
-        let (sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
+        let (mut sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
+        if let Some(copy) = self.copy {
+            copy.begin();
+            sent.copy = Some(copy.clone());
+        }
         let (sent, received) = (&sent, &received);
         let kept = self.kept.take();
         received.call.set(self.call);
@@ -442,7 +472,8 @@ impl Drive<'_> {
                 } else {
                     None
                 };
-                let edits = own.as_ref().unwrap_or(&NO_EDITS);
+                let edits = self.with_changes(own);
+                let edits = edits.as_deref().unwrap_or(&NO_EDITS);
                 let relayed = sink.head(&responses.view(), edits, framing, responses.upgrade()).await;
                 if let Err(broken) = relayed {
                     let input = match broken.reason {
@@ -529,70 +560,5 @@ impl Drive<'_> {
         add(&self.sent, sent);
         add(&self.received, received);
         conversed
-    }
-
-    /// Answers the client here, or tells a peer why there is no answer.
-    async fn reply<K: ResponseSink>(&mut self, reason: Reason, sink: &mut K) {
-        // A sidecar whose request does not leave through this gateway gets the reason whole.
-        let tell = self.leaving.is_some() && self.request.kind != Kind::Tcp;
-        if !tell && sink.refuse(reason, self.exchange.app_saw()) {
-            return;
-        }
-        let record = self.exchange.record();
-        let mut body = format!("leno: {}: {}", reason.word(), reason.sentence());
-        if let Some(why) = &self.why {
-            let _ = write!(body, ": {why}");
-        }
-        let service = self.snapshot.list_name(record.decision.list);
-        let tried: Vec<&str> = record.attempts().map(|attempt| &*attempt.endpoint.spec.name).collect();
-        // Writing to a String cannot fail.
-        let _ = match (service, tried.is_empty()) {
-            ("", _) => writeln!(body),
-            (service, true) => writeln!(body, " ({service})"),
-            (service, false) => writeln!(body, " ({service}; tried {})", tried.join(", ")),
-        };
-        let mut edits = Edits::default();
-        edits.add(b"leno-reason", reason.word().as_bytes());
-        edits.add(b"x-request-id", self.request_id.bytes());
-        let mut status = record.status;
-        let mut wants_body = self.head.method != b"HEAD";
-        if self.call {
-            // The whole answer is a head, in gRPC's terms.
-            (status, wants_body) = (200, false);
-            edits.add(b"content-type", grpc::CONTENT_TYPE);
-            edits.add(b"grpc-status", Status::of_reason(reason).text().as_bytes());
-            edits.set_with(b"grpc-message", |out| grpc::write_message(out, body.trim_end()));
-        } else {
-            edits.add(b"content-type", b"text/plain; charset=utf-8");
-        }
-        if reason == Reason::HttpsOnly
-            && let Some(url) = self.caller.https_url(&self.head)
-        {
-            edits.add(b"location", &url);
-        }
-        let head = ResponseHead { status, reason: phrase(status), fields: Fields::default() };
-        let framing = if wants_body { BodyFraming::Length(body.len() as u64) } else { BodyFraming::None };
-        if self.worker.draining() || !matches!(self.request.framing, BodyFraming::None) {
-            // What is left of the request's body will not be read.
-            sink.close_after();
-        }
-        let deadline = self.worker.now().after(REPLY_TIMEOUT);
-        let answered = async {
-            sink.head(&head, &edits, framing, b"").await?;
-            if wants_body {
-                sink.write(body.as_bytes()).await?;
-            }
-            sink.finish(Fields::default()).await
-        };
-        let done = tokio::select! {
-            biased;
-            done = answered => done.is_ok(),
-            () = self.alarm.until(deadline) => false,
-        };
-        if !done {
-            sink.cut(Reason::DownstreamGone);
-        } else if wants_body {
-            self.received.bytes.set(body.len() as u64);
-        }
     }
 }

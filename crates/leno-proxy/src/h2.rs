@@ -31,7 +31,7 @@ mod wire;
 
 pub(crate) use call::Call;
 pub(crate) use desk::Desks;
-pub(crate) use head::Heads;
+pub(crate) use head::{Heads, push_field};
 
 /// Streams that a client may have open at a time on one connection: as many as on a connection of the mesh transport
 /// (nginx 128, Envoy recommends 100, RFC 9113 §6.5.2 no fewer than 100).

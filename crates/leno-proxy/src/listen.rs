@@ -44,7 +44,7 @@ impl Purpose {
             Self::Http(Caller::Forward) => "forward",
             Self::Http(Caller::Dependency { .. }) => "dependency",
             Self::Gateway(_) | Self::Http(Caller::Gateway(_) | Caller::Passage { .. }) => "gateway",
-            Self::Http(Caller::Inbound { .. }) => "inbound",
+            Self::Http(Caller::Inbound { .. } | Caller::Mirror { .. }) => "inbound",
             Self::CapturedInbound(_) => "captured_inbound",
         }
     }

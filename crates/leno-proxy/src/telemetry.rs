@@ -11,6 +11,8 @@ use leno_core::reason::Reason;
 
 /// Pairs of source and destination that one proxy keeps apart; further ones are counted as `other`.
 pub(crate) const PAIRS_MAX: usize = 2_000;
+/// Rules that answer by themselves which one proxy keeps apart; further ones are counted as `other`.
+const ANSWERS_MAX: usize = 2_000;
 /// Upper bounds of the duration histogram's buckets, in seconds: from what one hop costs to what users give up at.
 pub(crate) const DURATION_BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -58,6 +60,8 @@ pub(crate) struct Telemetry {
     pub(crate) no_retry: BTreeMap<&'static str, u64>,
     /// Connections on which something else was spoken than is declared, by service, what is declared and what was spoken.
     pub(crate) mismatches: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
+    /// Answers that rules have given by themselves, by list, rule and kind.
+    answers: BTreeMap<(Arc<str>, Arc<str>, &'static str), u64>,
     /// Requests refused because of a limit of their service, by backend and limit.
     pub(crate) service_limits: BTreeMap<(Arc<str>, &'static str), u64>,
     /// Endpoints put out, kept although they should be, and taken back: by backend, what and why.
@@ -123,6 +127,15 @@ impl Telemetry {
         pair.retries += (record.attempts_made() as u64).saturating_sub(1);
     }
 
+    /// Counts an answer that a rule has given by itself.
+    pub(crate) fn count_answer(&mut self, list: &str, rule: &str, kind: &'static str) {
+        let mut key = (Arc::from(list), Arc::from(rule), kind);
+        if !self.answers.contains_key(&key) && self.answers.len() >= ANSWERS_MAX {
+            key = ("other".into(), "other".into(), kind);
+        }
+        bump(&mut self.answers, key);
+    }
+
     /// Adds another worker's counters to these.
     pub(crate) fn add(&mut self, other: &Self) {
         for ((direction, source, destination), at) in &other.index {
@@ -155,6 +168,7 @@ impl Telemetry {
         sum(&mut self.limits, &other.limits);
         sum(&mut self.no_retry, &other.no_retry);
         sum(&mut self.mismatches, &other.mismatches);
+        sum(&mut self.answers, &other.answers);
         sum(&mut self.outliers, &other.outliers);
         sum(&mut self.service_limits, &other.service_limits);
         self.log_lines_dropped += other.log_lines_dropped;
@@ -252,6 +266,12 @@ impl Telemetry {
             let service = escaped(service);
             let labels = format!("service=\"{service}\",declared=\"{declared}\",observed=\"{observed}\"");
             line(&mut out, name, &labels, count);
+        }
+        let name = "leno_rule_answers_total";
+        family(&mut out, name, "counter", "Answers that rules have given by themselves.");
+        for ((list, rule, kind), count) in &self.answers {
+            let (list, rule) = (escaped(list), escaped(rule));
+            line(&mut out, name, &format!("list=\"{list}\",rule=\"{rule}\",kind=\"{kind}\""), count);
         }
         let name = "leno_service_limit_hits_total";
         family(&mut out, name, "counter", "Requests refused because of a limit of their service.");

@@ -180,6 +180,10 @@ pub(crate) struct Worker {
     most_active: Cell<usize>,
     /// Exchanges under way.
     under_way: Cell<usize>,
+    /// Of them, copies of requests.
+    pub(crate) mirrors_under_way: Cell<usize>,
+    /// Bytes of bodies that are held for copies.
+    pub(crate) copied_bytes: Rc<Cell<usize>>,
     draining: Cell<bool>,
     /// Rings when a drain begins, and when something ended during one.
     pub(crate) drain: Notify,
@@ -243,6 +247,8 @@ impl Worker {
             active: Cell::new(0),
             most_active: Cell::new(0),
             under_way: Cell::new(0),
+            mirrors_under_way: Cell::new(0),
+            copied_bytes: Rc::default(),
             draining: Cell::new(false),
             drain: Notify::new(),
         });

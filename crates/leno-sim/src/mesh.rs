@@ -315,6 +315,7 @@ impl Mesh {
                 self.client(at, Client::Waits, Client::Told(reason))?;
                 self.agenda.plan(TELLING, Event::Told(at));
             }
+            Some(Action::Answer) => return Err("no rule here answers by itself".into()),
             Some(Action::Cut(_)) => {
                 self.client(at, Client::Reads, Client::Cut)?;
                 self.agenda.plan(TELLING, Event::Told(at));

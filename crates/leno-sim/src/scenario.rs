@@ -202,13 +202,14 @@ impl Make {
         let prefix = PathMatch::Prefix(Arc::from("/v2"));
         let when = MatchSpec { path: Some(prefix), ..MatchSpec::default() };
         let then = ActionSpec::Split(vec![target("v2", 1)]);
-        let second = RuleSpec { name: "second".into(), when, then, timeout: None, tries: None };
+        let second = RuleSpec { name: "second".into(), when, then, timeout: None, tries: None, change: None };
         let shares = vec![target("v1", 1 + self.rng.below(9) as u32), target("v2", self.rng.below(3) as u32)];
         let split = RuleSpec {
             name: "split".into(),
             when: MatchSpec::default(),
             then: ActionSpec::Split(shares),
             timeout: self.rng.one_in(3).then(|| Duration::from_millis(100 + self.rng.below(900))),
+            change: None,
             tries: None,
         };
         vec![second, split]

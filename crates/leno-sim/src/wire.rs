@@ -258,6 +258,7 @@ impl Wires {
                 self.agenda.plan(wait, Event::Dialed(at, attempt));
             }
             Some(Action::Send) => return self.send(at),
+            Some(Action::Answer) => return Err("no rule here answers by itself".into()),
             Some(Action::Reply(_) | Action::Cut(_)) => self.agenda.plan(TELLING, Event::Told(at)),
             Some(Action::Finish) => {
                 let Some(run) = self.runs[at].as_mut() else { return Ok(()) };

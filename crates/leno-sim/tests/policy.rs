@@ -232,6 +232,7 @@ impl Sim {
                         self.feed(at, Input::OverBudget);
                     }
                 }
+                Action::Answer => return Err("no rule here answers by itself".into()),
                 Action::Dial if late => return Err("a connection after the deadline".into()),
                 Action::Dial => {
                     let step = if run.mood == Mood::Refuses { Step::Refused } else { Step::Connected };

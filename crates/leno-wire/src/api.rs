@@ -8,7 +8,8 @@ mod declare;
 mod tries;
 
 pub use declare::{
-    Action, Balance, HealthCheck, Host, Match, Path, Protocol, Rule, ServiceDeclaration, Target,
+    Action, Balance, Call, FieldMatch, FieldTest, HealthCheck, Host, Match, Path, Protocol, Rule,
+    ServiceDeclaration, Target, TextTest,
 };
 pub use tries::{Budget, Retry, Tries};
 

@@ -296,30 +296,11 @@ impl From<&spec::RuleSpec> for wire::Rule {
                         .collect(),
                 }),
                 spec::ActionSpec::Service(id) => wire::Action::Service(full_name(id)),
+                spec::ActionSpec::Answer(answer) => wire::Action::from(&**answer),
             }),
             timeout_nanos: spec.timeout.map(nanos),
+            change: spec.change.as_deref().map(proto::change::Change::from),
             tries: spec.tries.as_deref().map(proto::tries::Tries::from),
-        }
-    }
-}
-
-impl From<&spec::MatchSpec> for wire::Match {
-    fn from(spec: &spec::MatchSpec) -> Self {
-        Self {
-            hosts: spec.hosts.iter().map(host_text).collect(),
-            path: spec.path.as_ref().map(|path| match path {
-                spec::PathMatch::Exact(text) => wire::Path::Exact(text.to_string()),
-                spec::PathMatch::Prefix(text) => wire::Path::Prefix(text.to_string()),
-            }),
-            methods: spec.methods.iter().map(ToString::to_string).collect(),
-            headers: spec
-                .headers
-                .iter()
-                .map(|header| wire::Header {
-                    name: header.name.to_string(),
-                    value: header.value.as_ref().map(ToString::to_string),
-                })
-                .collect(),
         }
     }
 }
@@ -413,9 +394,10 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
     if message.name.is_empty() {
         return Err(bad("name", "is empty"));
     }
+    let when = spec::MatchSpec::try_from(message.when.unwrap_or_default())?;
+    let change = message.change.map(|change| change::change(change, &when)).transpose()?;
     Ok(spec::RuleSpec {
         name: message.name.into(),
-        when: matching(message.when.unwrap_or_default())?,
         then: match message.then {
             Some(wire::Action::Service(name)) => spec::ActionSpec::Service(id("service", &name)?),
             Some(wire::Action::Split(split)) => {
@@ -431,9 +413,13 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
                 }
                 spec::ActionSpec::Split(targets)
             }
+            Some(wire::Action::Redirect(redirect)) => change::redirect(redirect, &when)?,
+            Some(wire::Action::Answer(answer)) => change::direct(answer, &when)?,
             None => return Err(bad("then", "is missing, or of a kind that is not known here")),
         },
         timeout: message.timeout_nanos.map(Duration::from_nanos),
+        change: change.map(Arc::new),
+        when,
         tries: parse_tries(message.tries)?,
     })
 }
@@ -442,37 +428,6 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
 fn parse_tries(message: Option<proto::tries::Tries>) -> Result<Option<Arc<spec::TriesSpec>>, WireError> {
     let tries = message.map(|tries| spec::TriesSpec::try_from(tries).map_err(|e| e.below("tries")));
     Ok(tries.transpose()?.map(Arc::new))
-}
-
-/// What a request must look like.
-fn matching(message: wire::Match) -> Result<spec::MatchSpec, WireError> {
-    Ok(spec::MatchSpec {
-        hosts: list("when.hosts", message.hosts, host)?,
-        path: match message.path {
-            None => None,
-            Some(wire::Path::Exact(path)) => {
-                check_path("when.path", &path)?;
-                Some(spec::PathMatch::Exact(path.into()))
-            }
-            Some(wire::Path::Prefix(path)) => {
-                check_path("when.path", &path)?;
-                Some(spec::PathMatch::Prefix(path.into()))
-            }
-        },
-        methods: list("when.methods", message.methods, |method| {
-            if method.is_empty() || !method.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(bad("", format!("{method:?} is no method")));
-            }
-            Ok(Arc::from(method))
-        })?,
-        headers: list("when.headers", message.headers, |header| {
-            let lower = |b: u8| b.is_ascii_graphic() && !b.is_ascii_uppercase() && b != b':';
-            if header.name.is_empty() || !header.name.bytes().all(lower) {
-                return Err(bad("name", format!("{:?} is no lower-case field name", header.name)));
-            }
-            Ok(spec::HeaderMatch { name: header.name.into(), value: header.value.map(Arc::from) })
-        })?,
-    })
 }
 
 /// `example.com`, or `.example.com` for every host below it.
@@ -564,6 +519,8 @@ impl WireError {
     }
 }
 
+mod change;
 mod gateway;
+mod matching;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! The transport is delta xDS as the field knows it; the resources and the service `leno.v1.Mesh` are Leno's own.
 
 pub mod care;
+pub mod change;
 pub mod mesh;
 pub mod outside;
 pub mod resource;

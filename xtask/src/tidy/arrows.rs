@@ -55,7 +55,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// For tests only: nothing that is shipped depends on it.
 const SIMULATOR: &str = "leno-sim";
 /// Pure, `no_std` crates.
-const CORE_MAY_USE: &[&str] = &["memchr", "httparse"];
+const CORE_MAY_USE: &[&str] = &["memchr", "httparse", "regex", "regex-syntax"];
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,9 @@
-//! What only the whole file shows: addresses and names that are taken twice, cycles, rules that never match.
+//! What only the whole file shows: addresses and names that are taken twice, cycles. Rules that never match: [`covers`](super::covers).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{HeaderMatch, HostMatch, MatchSpec, PathMatch};
 
 use super::read::Reader;
 use crate::diagnostic::Problem;
@@ -117,49 +116,3 @@ fn report_cycle<'s>(
         "remove one `start_after`; services may call each other in a circle, only their start needs an order",
     ));
 }
-
-/// How much work [`covers`] is, in comparisons.
-pub(crate) fn comparisons(earlier: &MatchSpec, later: &MatchSpec) -> usize {
-    let pairs = |a: usize, b: usize| a.saturating_mul(b);
-    let (hosts, methods) =
-        (pairs(earlier.hosts.len(), later.hosts.len()), pairs(earlier.methods.len(), later.methods.len()));
-    1 + hosts + methods + pairs(earlier.headers.len(), later.headers.len())
-}
-
-/// True when every request that `later` matches is matched by `earlier`. Never true by mistake; it may be false
-/// for a pair that only several rules together cover.
-pub(crate) fn covers(earlier: &MatchSpec, later: &MatchSpec) -> bool {
-    let hosts = earlier.hosts.is_empty()
-        || (!later.hosts.is_empty()
-            && later.hosts.iter().all(|host| earlier.hosts.iter().any(|wide| host_covers(wide, host))));
-    let path = match (&earlier.path, &later.path) {
-        (None, _) => true,
-        (Some(PathMatch::Prefix(prefix)), _) if &**prefix == "/" => true,
-        (Some(_), None) => false,
-        (Some(PathMatch::Exact(exact)), Some(PathMatch::Exact(path))) => exact == path,
-        (Some(PathMatch::Exact(_)), Some(PathMatch::Prefix(_))) => false,
-        (Some(PathMatch::Prefix(prefix)), Some(PathMatch::Exact(path) | PathMatch::Prefix(path))) => {
-            path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }
-    };
-    let methods = earlier.methods.is_empty()
-        || (!later.methods.is_empty() && later.methods.iter().all(|method| earlier.methods.contains(method)));
-    let header = |wide: &HeaderMatch| {
-        later
-            .headers
-            .iter()
-            .any(|narrow| narrow.name == wide.name && (wide.value.is_none() || wide.value == narrow.value))
-    };
-    hosts && path && methods && earlier.headers.iter().all(header)
-}
-
-fn host_covers(wide: &HostMatch, narrow: &HostMatch) -> bool {
-    match (wide, narrow) {
-        (HostMatch::Exact(a), HostMatch::Exact(b)) => a == b,
-        (HostMatch::Exact(_), HostMatch::Suffix(_)) => false,
-        (HostMatch::Suffix(a), HostMatch::Exact(b) | HostMatch::Suffix(b)) => b.ends_with(&**a),
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -158,7 +158,7 @@ fn made_name(hosts: &[HostMatch], cidrs: &[leno_core::spec::Cidr]) -> String {
 }
 
 /// `name`, `namespace/name` or `namespace/*`.
-fn caller(node: &Node, reader: &mut Reader<'_>) -> Option<EgressSource> {
+pub(crate) fn caller(node: &Node, reader: &mut Reader<'_>) -> Option<EgressSource> {
     let text = reader.text(node, Kind::Caller)?;
     match text.strip_suffix("/*") {
         Some(namespace) => {

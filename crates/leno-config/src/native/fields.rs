@@ -1,12 +1,20 @@
 //! Every field of the mesh file, once: what the reader accepts, what the schema completes, what the manual lists.
 
 mod care;
+mod change;
 mod gateway;
+mod matching;
 mod outside;
 mod tries;
 
 pub(crate) use care::{BALANCE, FAILURES_MAX, KEY, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
+pub(crate) use change::{ANSWER, HEADER_CHANGES, MIRROR, REDIRECT, REPLACING, REWRITE};
+use change::{
+    ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
+};
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
+pub(crate) use matching::{CALL, PATH, VALUE};
+use matching::{ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
 pub(crate) use tries::{ATTEMPTS_MAX, CONDITIONS, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
 
@@ -82,6 +90,12 @@ pub(crate) enum Kind {
     File,
     /// A path of a URL.
     Path,
+    /// A regular expression.
+    Regex,
+    /// A path with parts that vary.
+    Template,
+    /// A service of gRPC, perhaps with a method.
+    Call,
     /// A host name, perhaps with `*.` in front.
     Host,
     /// An HTTP method.
@@ -92,6 +106,10 @@ pub(crate) enum Kind {
     Flag,
     /// A number from 1 to this.
     Count(u32),
+    /// More than 0, at most 100, with up to four digits after the point.
+    Percent,
+    /// A number from one to the other.
+    Between(u32, u32),
     /// A number from 0 to this.
     Number(u32),
     /// A command: words as a shell splits them, or a list of words.
@@ -132,7 +150,15 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &SERVICE,
     &SERVICE_ROUTE,
     &PATH,
+    &VALUE,
+    &CALL,
     &TARGET,
+    &REWRITE,
+    &REPLACING,
+    &HEADER_CHANGES,
+    &REDIRECT,
+    &ANSWER,
+    &MIRROR,
     &TIMEOUT,
     &RETRY,
     &RETRY_BUDGET_SHAPE,
@@ -200,31 +226,6 @@ const ROUTE_NAME: Field = field(
     Without::Means("its host and path, or `route-N`"),
     "What logs and metrics call this route; unique in its list.",
 );
-const ROUTE_HOST: Field = field(
-    "host",
-    Kind::OneOrMore(&Kind::Host),
-    Without::Means("any host"),
-    "The host that the request is for, without a port; `*.example.com` is every host below `example.com`.",
-);
-const PATH_FORMS: Kind = Kind::Either(&[Kind::Path, Kind::Object(&PATH)]);
-const ROUTE_PATH: Field = field(
-    "path",
-    PATH_FORMS,
-    Without::Means("any path"),
-    "This path and everything below it, by whole segments: `/users` and `/users/` both take `/users` and `/users/1`, never `/usersearch`.",
-);
-const ROUTE_METHODS: Field = field(
-    "methods",
-    Kind::OneOrMore(&Kind::Method),
-    Without::Means("any method"),
-    "One of these HTTP methods, in upper case.",
-);
-const ROUTE_HEADERS: Field = field(
-    "headers",
-    Kind::Map("the header's name, in any case", &Kind::Text),
-    Without::Means("any headers"),
-    "Each of these headers with exactly this value; `\"*\"` is any value.",
-);
 /// A route of a gateway.
 pub(crate) static GATEWAY_ROUTE: Shape = Shape {
     name: "gateway route",
@@ -235,6 +236,8 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_PATH,
         ROUTE_METHODS,
         ROUTE_HEADERS,
+        ROUTE_QUERY,
+        ROUTE_GRPC,
         field(
             "to",
             Kind::Either(&[
@@ -242,9 +245,15 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
                 Kind::Object(&TARGET),
                 Kind::List(&Kind::Either(&[Kind::Service, Kind::Object(&TARGET)])),
             ]),
-            Without::Required,
+            Without::Means("`redirect` or `answer`"),
             "The service that takes the request, by its own routes; or a target; or several targets with weights.",
         ),
+        ROUTE_REDIRECT,
+        ROUTE_ANSWER,
+        ROUTE_REWRITE,
+        ROUTE_REQUEST_HEADERS,
+        ROUTE_RESPONSE_HEADERS,
+        ROUTE_MIRROR,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
     ],
@@ -365,13 +374,16 @@ pub(crate) static SERVICE: Shape = Shape {
 /// A route of a service.
 pub(crate) static SERVICE_ROUTE: Shape = Shape {
     name: "service route",
-    doc: "A rule of a service: what a request must look like (all that is given must hold), and which instances take it. It has `to` or `split`.",
+    doc: "A rule of a service: what a request must look like (all that is given must hold), and which instances take it. It has `to`, `split`, `redirect` or `answer`.",
     fields: &[
         ROUTE_NAME,
         ROUTE_HOST,
         ROUTE_PATH,
         ROUTE_METHODS,
         ROUTE_HEADERS,
+        ROUTE_QUERY,
+        ROUTE_GRPC,
+        ROUTE_FROM,
         field(
             "to",
             Kind::Either(&[
@@ -388,23 +400,14 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
             Without::Means("`to`"),
             "Versions of this service with their shares.",
         ),
+        ROUTE_REDIRECT,
+        ROUTE_ANSWER,
+        ROUTE_REWRITE,
+        ROUTE_REQUEST_HEADERS,
+        ROUTE_RESPONSE_HEADERS,
+        ROUTE_MIRROR,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
-    ],
-};
-
-/// A path in its long form.
-pub(crate) static PATH: Shape = Shape {
-    name: "path",
-    doc: "A path in its long form; one of the two.",
-    fields: &[
-        field("exact", Kind::Path, Without::Means("`prefix`"), "This path and no other."),
-        field(
-            "prefix",
-            Kind::Path,
-            Without::Means("`exact`"),
-            "This path and everything below it: the same as the short form.",
-        ),
     ],
 };
 

@@ -6,13 +6,16 @@
 //! not have, and [`json_schema`] and the reference in the manual are printed from it.
 
 mod care;
+mod change;
 mod check;
+mod covers;
 mod egress;
 mod endpoint;
 mod fields;
 mod file;
 mod instance;
 mod listener;
+mod matching;
 mod model;
 mod outside;
 mod read;

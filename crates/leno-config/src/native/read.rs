@@ -172,6 +172,8 @@ impl Reader<'_> {
                     | Kind::Folder
                     | Kind::File
                     | Kind::Range
+                    | Kind::Regex
+                    | Kind::Call
                     | Kind::Spiffe
             );
         let truth = scalar.looks_like_truth() && !matches!(kind, Kind::Text);
@@ -467,11 +469,16 @@ impl Kind {
             Self::Spiffe => "a SPIFFE id such as spiffe://shop.mesh/ns/default/sa/cart".into(),
             Self::File => "a file".into(),
             Self::Path => "a path such as /users/".into(),
+            Self::Regex => "a regular expression such as /v[0-9]+/.*".into(),
+            Self::Template => "a path such as /users/{id}".into(),
+            Self::Call => "a service of gRPC such as shop.Cart, or shop.Cart/Add".into(),
             Self::Host => "a host such as shop.example.com".into(),
             Self::Method => "a method such as GET".into(),
             Self::Weight => "a weight".into(),
             Self::Flag => "true or false".into(),
             Self::Count(max) => format!("a number from 1 to {max}"),
+            Self::Percent => "a share in percent, such as 5 or 0.1".into(),
+            Self::Between(min, max) => format!("a number from {min} to {max}"),
             Self::Number(max) => format!("a number from 0 to {max}"),
             Self::Command => "a command".into(),
             Self::Folder => "a folder".into(),

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{ActionSpec, HeaderMatch, MatchSpec, PathMatch, Protocol, RuleSpec, TargetSpec};
+use leno_core::spec::{ActionSpec, GrpcMatch, MatchSpec, Protocol, RuleSpec, TargetSpec};
 
-use super::check;
-use super::fields::{GATEWAY_ROUTE, Kind, PATH, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
+use super::fields::{GATEWAY_ROUTE, Kind, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
+use super::matching::{matching, of_service as matching_of_service};
 use super::read::{Fields, Reader};
 use super::tries::{self, Said};
 use super::value;
+use super::{change, covers};
 use crate::diagnostic::Problem;
 use crate::source::Span;
-use crate::yaml::{Node, Value, short};
+use crate::yaml::{Entry, Node, Value, short};
 
 /// Most routes of one gateway or service: a table that is still read in a fraction of a second.
 const ROUTES_MAX: usize = 20_000;
@@ -38,52 +39,112 @@ pub(crate) fn of_gateway(routes: &Node, reader: &mut Reader<'_>) -> Vec<RuleSpec
     for (index, node) in reader.list(routes, "a list of routes", ROUTES_MAX).iter().enumerate() {
         let Some(mut fields) = reader.fields(node, &GATEWAY_ROUTE) else { continue };
         let matching = matching(&mut fields, reader);
-        let then = fields.get("to").and_then(|to| targets(to, None, reader));
-        rules.extend(placed(fields, index, matching, then, reader));
+        let then = match action(&mut fields, &["to", "redirect", "answer"], reader) {
+            Given::One("to", to) => targets(&to.value, None, reader),
+            Given::One(kind, entry) => own_answer(kind, entry, matching.as_ref(), &mut fields, reader),
+            Given::Nothing if fields.complete => {
+                reader.missing(fields.span, &GATEWAY_ROUTE, "to");
+                None
+            }
+            Given::Nothing | Given::Several => None,
+        };
+        rules.extend(placed(fields, index, matching, then, None, reader));
     }
     finished(rules, reader)
 }
 
-/// The rules of the service `own`: its routes, then its split.
+/// The rules of the service `own`: its routes, then its split. `opaque`: it speaks bytes that nobody looks into.
 pub(crate) fn of_service(
     routes: Option<&Node>,
     split: Option<&Node>,
     own: &ServiceId,
+    opaque: bool,
     reader: &mut Reader<'_>,
 ) -> Vec<RuleSpec> {
-    let mut rules = Vec::new();
+    let mut rules: Vec<Placed> = Vec::new();
     let items = routes.map_or(&[][..], |routes| reader.list(routes, "a list of routes", ROUTES_MAX));
     for (index, node) in items.iter().enumerate() {
         let Some(mut fields) = reader.fields(node, &SERVICE_ROUTE) else { continue };
-        let matching = matching(&mut fields, reader);
-        let (to, split) = (fields.entry("to"), fields.entry("split"));
-        let then = match (to, split) {
-            (Some(to), Some(split)) => {
-                let problem = Problem::error(split.key_span, "a route has either `to` or `split`");
-                reader.error(
-                    problem.related(to.key_span, "this one is given too").hint("remove one of the two"),
-                );
-                None
-            }
-            (Some(to), None) => targets(&to.value, Some(own), reader),
-            (None, Some(split)) => versions(&split.value, own, reader),
-            (None, None) if !fields.complete => None,
-            (None, None) => {
+        let matching = matching_of_service(&mut fields, reader);
+        let then = match action(&mut fields, &["to", "split", "redirect", "answer"], reader) {
+            Given::One("to", to) => targets(&to.value, Some(own), reader),
+            Given::One("split", split) => versions(&split.value, own, reader),
+            Given::One(kind, entry) => own_answer(kind, entry, matching.as_ref(), &mut fields, reader),
+            Given::Nothing if fields.complete => {
                 let problem = Problem::error(fields.span, "the route says nowhere to go");
                 reader.error(problem.hint("add `to: {version: …}` or `split: {…}`"));
                 None
             }
+            Given::Nothing | Given::Several => None,
         };
-        rules.extend(placed(fields, index, matching, then, reader));
+        rules.extend(placed(fields, index, matching, then, Some(own), reader));
+    }
+    for placed in rules.iter().filter(|placed| opaque && looks_at_requests(&placed.rule)) {
+        let problem = Problem::warning(placed.span, "this route never matches");
+        reader
+            .problems
+            .add(problem.hint("with `protocol: tcp` nobody looks for requests: only `from` says something"));
     }
     if let Some(split) = split
         && let Some(then) = versions(split, own, reader)
     {
-        let rule =
-            RuleSpec { name: "split".into(), when: MatchSpec::default(), then, timeout: None, tries: None };
+        let rule = RuleSpec {
+            name: "split".into(),
+            when: MatchSpec::default(),
+            then,
+            timeout: None,
+            tries: None,
+            change: None,
+        };
         rules.push(Placed { rule, name: split.span, span: split.span });
     }
     finished(rules, reader)
+}
+
+/// True for a rule that says something of requests alone.
+fn looks_at_requests(rule: &RuleSpec) -> bool {
+    rule.when.looks_at_requests() || rule.change.is_some() || matches!(rule.then, ActionSpec::Answer(_))
+}
+
+/// What a route does, of those things of which it can do only one.
+enum Given<'n> {
+    One(&'static str, &'n Entry),
+    /// Reported.
+    Several,
+    Nothing,
+}
+
+fn action<'n>(fields: &mut Fields<'n>, kinds: &[&'static str], reader: &mut Reader<'_>) -> Given<'n> {
+    let given: Vec<_> = kinds.iter().filter_map(|kind| Some((*kind, fields.entry(kind)?))).collect();
+    match given[..] {
+        [] => Given::Nothing,
+        [(kind, entry)] => Given::One(kind, entry),
+        [(first, before), (second, entry), ..] => {
+            let message = format!("a route has either `{first}` or `{second}`");
+            let problem = Problem::error(entry.key_span, message);
+            reader.error(
+                problem.related(before.key_span, "this one is given too").hint("remove one of the two"),
+            );
+            Given::Several
+        }
+    }
+}
+
+/// A route that answers by itself.
+fn own_answer(
+    kind: &str,
+    entry: &Entry,
+    when: Option<&MatchSpec>,
+    fields: &mut Fields<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<ActionSpec> {
+    change::sends_nothing(fields, entry, reader);
+    let when = when?;
+    if kind == "redirect" {
+        change::redirect(&entry.value, when, reader)
+    } else {
+        change::answer(&entry.value, when, reader)
+    }
 }
 
 /// The rule of the route in `fields`; nothing when a part of it is wrong.
@@ -92,21 +153,27 @@ fn placed(
     index: usize,
     when: Option<MatchSpec>,
     then: Option<ActionSpec>,
+    own: Option<&ServiceId>,
     reader: &mut Reader<'_>,
 ) -> Option<Placed> {
     let name_node = fields.get("name");
     let name =
         name_node.map(|node| reader.parsed(node, Kind::Name, |text| value::label(text, "a route's name")));
     let Said { timeout, tries } = tries::read(&mut fields, Protocol::Auto, false, reader);
+    let errors = reader.problems.errors();
+    let change = change::change(&mut fields, when.as_ref(), own, reader);
     let span = fields.span;
     fields.finish();
+    if reader.problems.errors() > errors {
+        return None;
+    }
     let (when, then) = (when?, then?);
     let name: Arc<str> = match name {
         Some(name) => name?.as_str().into(),
         None => made_name(&when, index),
     };
     Some(Placed {
-        rule: RuleSpec { name, when, then, timeout, tries },
+        rule: RuleSpec { name, when, then, timeout, tries, change },
         name: name_node.map_or(span, |node| node.span),
         span,
     })
@@ -119,9 +186,13 @@ fn made_name(when: &MatchSpec, index: usize) -> Arc<str> {
         Some(leno_core::spec::HostMatch::Suffix(suffix)) => format!("*{suffix}"),
         None => String::new(),
     };
-    let path = match &when.path {
-        Some(PathMatch::Exact(path) | PathMatch::Prefix(path)) => path,
-        None => "",
+    let path = match (&when.path, &when.grpc) {
+        (Some(path), _) => path.as_str().to_owned(),
+        (None, Some(GrpcMatch { service: Some(service), method: Some(method) })) => {
+            format!("{service}/{method}")
+        }
+        (None, Some(call)) => call.service.as_deref().unwrap_or("").to_owned(),
+        (None, None) => String::new(),
     };
     let made = format!("{host}{path}");
     if made.is_empty() || made.chars().count() > MADE_NAME_CHARS_MAX {
@@ -153,9 +224,9 @@ fn finished(mut rules: Vec<Placed>, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
     }
     for (index, placed) in rules.iter().enumerate() {
         let earlier = rules[..index].iter().find(|earlier| {
-            let work = check::comparisons(&earlier.rule.when, &placed.rule.when);
+            let work = covers::comparisons(&earlier.rule.when, &placed.rule.when);
             reader.route_comparisons_left = reader.route_comparisons_left.saturating_sub(work);
-            reader.route_comparisons_left > 0 && check::covers(&earlier.rule.when, &placed.rule.when)
+            reader.route_comparisons_left > 0 && covers::covers(&earlier.rule.when, &placed.rule.when)
         });
         if let Some(earlier) = earlier {
             reader.problems.add(
@@ -166,92 +237,6 @@ fn finished(mut rules: Vec<Placed>, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
         }
     }
     rules.into_iter().map(|placed| placed.rule).collect()
-}
-
-/// What a request must look like.
-fn matching(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<MatchSpec> {
-    let errors = reader.problems.errors();
-    let mut when = MatchSpec::default();
-    if let Some(node) = fields.get("host") {
-        for item in reader.one_or_more(node, "a host, or a list of hosts", RULES_MAX) {
-            when.hosts.extend(reader.parsed(item, Kind::Host, value::host));
-        }
-        when.hosts.sort();
-        when.hosts.dedup();
-    }
-    if let Some(node) = fields.get("path") {
-        when.path = path(node, reader);
-    }
-    if let Some(node) = fields.get("methods") {
-        for item in reader.one_or_more(node, "a method, or a list of methods", RULES_MAX) {
-            let method = reader.parsed(item, Kind::Method, value::method);
-            when.methods.extend(method.filter(|method| !when.methods.contains(method)));
-        }
-    }
-    if let Some(node) = fields.get("headers") {
-        when.headers = headers(node, reader);
-    }
-    (reader.problems.errors() == errors).then_some(when)
-}
-
-fn path(node: &Node, reader: &mut Reader<'_>) -> Option<PathMatch> {
-    if let Value::Map(_) = &node.value {
-        let mut fields = reader.fields(node, &PATH)?;
-        let (exact, prefix) = (fields.entry("exact"), fields.entry("prefix"));
-        let span = fields.span;
-        fields.finish();
-        return match (exact, prefix) {
-            (Some(exact), None) => {
-                reader.parsed(&exact.value, Kind::Path, value::path).map(|path| PathMatch::Exact(path.into()))
-            }
-            (None, Some(prefix)) => reader.parsed(&prefix.value, Kind::Path, value::path).map(prefix_match),
-            (Some(exact), Some(prefix)) => {
-                let problem = Problem::error(prefix.key_span, "a path is either `exact` or a `prefix`");
-                reader.error(
-                    problem.related(exact.key_span, "this one is given too").hint("remove one of the two"),
-                );
-                None
-            }
-            (None, None) => {
-                reader.error(Problem::error(span, "the path says nothing").hint("such as {exact: /users}"));
-                None
-            }
-        };
-    }
-    reader.parsed(node, Kind::Path, value::path).map(prefix_match)
-}
-
-/// A slash at the end makes no difference to a prefix: it is one of whole segments anyway.
-fn prefix_match(path: &str) -> PathMatch {
-    let trimmed = path.trim_end_matches('/');
-    PathMatch::Prefix(if trimmed.is_empty() { "/".into() } else { trimmed.into() })
-}
-
-fn headers(node: &Node, reader: &mut Reader<'_>) -> Vec<HeaderMatch> {
-    let mut headers: BTreeMap<Arc<str>, (Option<Arc<str>>, Span)> = BTreeMap::new();
-    for entry in reader.map(node, "a map from headers to values").iter().take(RULES_MAX) {
-        let name = reader.checked(entry.key_span, value::header_name(&entry.key));
-        if matches!(entry.value.value, Value::Nothing) {
-            let problem =
-                Problem::error(entry.key_span, format!("the header \"{}\" has no value", short(&entry.key)));
-            reader.error(problem.hint("write \"*\" for any value, \"\" for an empty one"));
-            continue;
-        }
-        let value = reader.parsed(&entry.value, Kind::Text, value::header_value);
-        let (Some(name), Some(value)) = (name, value) else { continue };
-        if let Some((_, before)) = headers.get(&name) {
-            let problem = Problem::error(
-                entry.key_span,
-                format!("the header \"{}\" is given twice", short(&entry.key)),
-            );
-            reader.error(
-                problem.related(*before, "first given here").hint("case makes no difference in headers"),
-            );
-            continue;
-        }
-        headers.insert(name, (value, entry.key_span));
-    }
-    headers.into_iter().map(|(name, (value, _))| HeaderMatch { name, value }).collect()
 }
 
 /// What `to` says. In a service's own routes (`own`) a target is that service unless it names another; in a

@@ -137,7 +137,8 @@ impl<'n> Draft<'n> {
     /// The service with its rules.
     pub(crate) fn finish(self, reader: &mut Reader<'_>) -> ServiceEntry {
         let mut entry = self.entry;
-        entry.spec.rules = rules::of_service(self.routes, self.split, &entry.spec.id, reader);
+        let opaque = entry.spec.protocol == Protocol::Tcp;
+        entry.spec.rules = rules::of_service(self.routes, self.split, &entry.spec.id, opaque, reader);
         entry
     }
 }

@@ -178,6 +178,29 @@ fn scaled(number: &str, scale: u128) -> Option<u128> {
     Some(whole * scale + part * scale / 10_u128.pow(fraction.len() as u32))
 }
 
+/// A share in percent, as parts of a million: `100`, `5`, `0.1`.
+pub(crate) fn percent(text: &str) -> Result<u32, Wrong> {
+    const HINT: &str = "more than 0 and at most 100, such as 5 or 0.1";
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str, most: usize| text.len() <= most && text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty()
+        || !digits(whole, 3)
+        || !digits(fraction, 4)
+        || fraction.is_empty() == number.contains('.')
+    {
+        return Err(wrong(format!("\"{}\" is not a share in percent", short(text))).hint(HINT));
+    }
+    let parts = format!("{whole}{fraction:0<4}").parse::<u32>().unwrap_or(u32::MAX);
+    if !(1..=1_000_000).contains(&parts) {
+        return Err(wrong(format!("{} is out of range for a share in percent", short(text))).hint(HINT));
+    }
+    if text != number {
+        return Err(wrong(format!("\"{}\" is not a share in percent", short(text))).instead(number));
+    }
+    Ok(parts)
+}
+
 /// A whole number in `min..=max`; `what` it is, for the message.
 pub(crate) fn number(text: &str, what: &str, min: u32, max: u32) -> Result<u32, Wrong> {
     let digits = text.strip_prefix('-').unwrap_or(text);
@@ -352,8 +375,9 @@ pub(crate) fn path(text: &str) -> Result<&str, Wrong> {
         return Err(invalid("it has a query or fragment").hint(format!("write \"{}\"", short(&text[..at]))));
     }
     if text.contains('*') {
-        return Err(invalid("it has a `*`")
-            .hint("a path takes everything below it as it is; for one path alone write {exact: /path}"));
+        return Err(invalid("it has a `*`").hint(
+            "a path takes everything below it as it is; for parts that vary write {template: /path/*}",
+        ));
     }
     if text.contains("//") {
         return Err(invalid("it has an empty segment (`//`)")
@@ -481,17 +505,41 @@ pub(crate) fn header_name(text: &str) -> Result<Arc<str>, Wrong> {
     Ok(text.to_ascii_lowercase().into())
 }
 
-/// A header's value; `*` is any.
-pub(crate) fn header_value(text: &str) -> Result<Option<Arc<str>>, Wrong> {
-    if text == "*" {
-        return Ok(None);
-    }
+/// What is wrong with a text that is no `HOST` or `HOST:PORT`.
+pub(crate) fn no_authority(text: &str) -> Wrong {
+    let why =
+        if text.contains("://") { "it is a URL" } else { "letters, digits, `-`, `.` and perhaps a port" };
+    wrong(format!("\"{}\" is not a host: {why}", short(text)))
+        .hint("such as user.internal or user.internal:8080")
+}
+
+/// A part of a header's value.
+pub(crate) fn header_text(text: &str) -> Result<&str, Wrong> {
     if text.len() > TEXT_BYTES_MAX || !text.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
         return Err(wrong(format!(
             "\"{}\" is not a header's value: only printable ASCII can be compared",
             short(text)
         )));
     }
+    Ok(text)
+}
+
+/// The name of a service or method of gRPC.
+pub(crate) fn grpc_name(text: &str) -> Result<&str, Wrong> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX || !text.bytes().all(good) {
+        return Err(wrong(format!("\"{}\" is not the name of a service or method of gRPC", short(text)))
+            .hint("a service with its package, such as shop.Cart; a method, such as Add"));
+    }
+    Ok(text)
+}
+
+/// A header's value; `*` is any.
+pub(crate) fn header_value(text: &str) -> Result<Option<Arc<str>>, Wrong> {
+    if text == "*" {
+        return Ok(None);
+    }
+    header_text(text)?;
     if text.trim() != text {
         return Err(wrong(format!(
             "\"{}\" never matches: a header's value has no space around it",

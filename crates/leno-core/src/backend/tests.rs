@@ -103,6 +103,7 @@ fn a_split_between_versions_is_exact() {
         when: MatchSpec::default(),
         then: crate::spec::ActionSpec::Split(targets),
         timeout: None,
+        change: None,
         tries: None,
     }];
     let snapshot = snapshot(service, 1);

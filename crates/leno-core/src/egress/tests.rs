@@ -8,6 +8,7 @@ use super::*;
 use crate::name::Label;
 use crate::rng::Rng;
 use crate::spec::Cidr;
+use crate::spec::EgressSource;
 
 fn service(text: &str) -> ServiceId {
     ServiceId::parse(text).unwrap()

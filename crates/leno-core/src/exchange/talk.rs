@@ -107,6 +107,8 @@ pub enum Action {
     Relay,
     /// Answer the client: nothing has been sent to it yet.
     Reply(Reason),
+    /// Give the client the answer that the rule has.
+    Answer,
     /// End the attempt; the client got a part of the answer and must see that the rest is missing.
     Cut(Reason),
     /// Everything is over: read the record.

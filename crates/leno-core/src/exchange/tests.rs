@@ -296,13 +296,7 @@ fn a_client_that_goes_frees_its_place() {
 
 #[test]
 fn no_route_is_an_answer() {
-    let decision = Decision {
-        list: ListId(0),
-        rule: None,
-        then: crate::route::Then::NoRoute,
-        timeout: None,
-        tries: None,
-    };
+    let decision = Decision::nowhere(ListId(0));
     let mut exchange = Exchange::new(decision, true, None, Instant::ZERO);
     assert_eq!(exchange.poll_action(), Some(Action::Reply(Reason::NoRoute)));
     exchange.ended(Instant::ZERO);
@@ -324,7 +318,7 @@ fn the_callers_deadline_wins_when_it_is_earlier() {
 #[test]
 fn a_refused_decision_is_answered_with_its_reason() {
     let then = Then::Refused(Reason::EgressDenied);
-    let decision = Decision { list: ListId(u32::MAX), rule: None, then, timeout: None, tries: None };
+    let decision = Decision { then, ..Decision::nowhere(ListId(u32::MAX)) };
     let mut exchange = Exchange::new(decision, true, None, Instant::ZERO);
     assert_eq!(exchange.poll_action(), Some(Action::Reply(Reason::EgressDenied)));
     assert_eq!(exchange.record().status, 403);
@@ -362,4 +356,20 @@ fn a_call_is_answered_in_its_own_terms_and_recorded_by_its_status() {
     assert_eq!(scene.exchange.record().grpc, None);
 }
 
+#[test]
+fn a_rules_own_answer_is_no_failure() {
+    let then = Then::Answer(302);
+    let decision = Decision { then, ..Decision::nowhere(ListId(0)) };
+    let mut exchange = Exchange::new(decision, true, None, Instant::from_nanos(0));
+    assert_eq!(exchange.poll_action(), Some(Action::Answer));
+    assert_eq!(exchange.poll_timeout(), None);
+    exchange.ended(Instant::from_nanos(5));
+    assert_eq!(exchange.poll_action(), Some(Action::Finish));
+    let record = exchange.record();
+    assert_eq!((record.status, record.reason, record.grpc), (302, None, None));
+    let mut call = Exchange::new(decision, false, None, Instant::from_nanos(0));
+    call.begin_call();
+    call.ended(Instant::from_nanos(5));
+    assert_eq!(call.record().grpc, Some(Status::of_http(302)));
+}
 mod policy;

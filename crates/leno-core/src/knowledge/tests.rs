@@ -91,7 +91,7 @@ fn id(name: &str) -> ServiceId {
 fn rule(name: &str, to: &str) -> RuleSpec {
     let target = TargetSpec { service: id(to), version: None, weight: 1 };
     let then = ActionSpec::Split(vec![target]);
-    RuleSpec { name: name.into(), when: MatchSpec::default(), then, timeout: None, tries: None }
+    RuleSpec { name: name.into(), when: MatchSpec::default(), then, timeout: None, tries: None, change: None }
 }
 
 fn service(name: &str, leads_to: &[&str]) -> ServiceSpec {

@@ -1,23 +1,26 @@
 //! Which rules of a long list can match a head at all, found without a walk over the list.
 //!
-//! Rules are told apart by one *dimension* after the other: first by path, those that this leaves together by host, and
-//! those that this leaves together by a header's value. Each [`Split`] files its rules under hashes of what they ask
-//! for in its dimension, and computes the few hashes that a head can have there: its exact path and each prefix of a
-//! depth that some rule asks for; its exact host and each suffix of a depth in use; the value of one header. A rule that
-//! asks for nothing there, or for something that has no such key, is in the split's rest, which is told apart by the
-//! next dimension. What is left together, at most [`WALK_MAX`] rules where the dimensions suffice, is walked in order.
+//! Rules are told apart by one *dimension* after the other: first by path, those that this leaves together by path without
+//! case, then by host, and those that this leaves together by the value of a header or of a query's parameter. Each
+//! [`Split`] files its rules under hashes of what they ask for in its dimension, and computes the few hashes that a head
+//! can have there: its exact path, each prefix of a depth that some rule asks for, and each beginning of a length that
+//! one asks for; its exact host and each suffix of a depth in use; the value of one field. A rule that asks for nothing
+//! there, or for something that has no such key, is in the split's rest, which is told apart by the next dimension. What
+//! is left together, at most [`WALK_MAX`] rules where the dimensions suffice, is walked in order.
+//!
+//! A template is filed under what stands before its first part, a call of gRPC under the path that it has. A regular
+//! expression has no key, nor has anything that must not be so.
 //!
 //! The index only proposes: a rule counts when the caller finds that it matches, and of all that do, the smallest number
 //! wins. So first-match order holds whatever the index files together, a hash that two patterns share costs one vain
 //! look, and a kind of condition that the index knows nothing of leaves its rule where the others have put it. A new
-//! kind of condition with keys (a query parameter, a source service) is a new [`Dimension`]; one without (a regular
-//! expression) needs no change here.
+//! kind of condition with keys is a new [`Dimension`]; one without needs no change here.
 //!
 //! **Cost.** A head costs its keys (their number is bounded by what the rules ask for, not by what a client sends) times
 //! one look-up each, and the walks that these lead to. Lists whose rules differ in path, host or the value of a header
-//! cost the same at any length. What still costs a step per rule: rules that differ only in method, in whether a header
-//! is there, in the value of a fifth header, or in nothing; but only for requests for which they are candidates, and
-//! only up to the first that matches.
+//! cost the same at any length. What still costs a step per rule: rules that differ only in method, in a regular
+//! expression, in what follows the first part of a template, in whether a header is there, in the value of a fifth field,
+//! or in nothing; but only for requests for which they are candidates, and only up to the first that matches.
 //!
 //! **Hashes are not secret**, and need not be: a request only looks, it adds nothing. Whoever finds a path whose hash is
 //! that of another one reaches the other's rules, as by asking for that path itself, and none of them matches. The
@@ -31,20 +34,20 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{Rule, Subject, without_last_slashes};
-use crate::spec::{HostMatch, MatchSpec, PathMatch};
+use crate::spec::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, TextMatch};
 
 mod keys;
 mod table;
 
-use keys::{Depths, hash, hash_any_case, prefixes, suffixes};
+use keys::{Depths, Lengths, hash, hash_any_case, hash_case, prefixes, start, starts, suffixes};
 use table::Table;
 
 /// So many rules are walked rather than told apart: finding the keys of a head costs as much as looking at some eight
 /// rules that do not match.
 pub(super) const WALK_MAX: usize = 8;
 
-/// How many headers tell rules apart, one after the other.
-const HEADERS_MAX: usize = 4;
+/// How many headers and parameters tell rules apart, one after the other.
+const FIELDS_MAX: usize = 4;
 
 /// The rules of one list by what they ask for.
 #[derive(Clone, Debug)]
@@ -79,9 +82,16 @@ struct Split {
 /// What rules are told apart by, and which kinds of keys are in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Dimension {
-    Path { exact: bool, prefixes: Depths },
+    Path { any_case: bool, exact: bool, prefixes: Depths, starts: Lengths },
     Host { exact: bool, suffixes: Depths },
-    Header(Arc<str>),
+    Field(FieldOf, Arc<str>),
+}
+
+/// What a field is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum FieldOf {
+    Head,
+    Query,
 }
 
 impl RuleIndex {
@@ -146,19 +156,51 @@ impl Dimension {
     /// The keys that `when` has here, into `keys`; none: any request could match it, as far as this dimension can tell.
     fn keys_of_rule(&mut self, split: u32, when: &MatchSpec, keys: &mut Vec<u64>) {
         match self {
-            Self::Path { exact, prefixes } => match &when.path {
-                None => {}
-                Some(PathMatch::Exact(path)) => {
-                    *exact = true;
-                    keys.push(hash(seed(split, Kind::Exact), path.as_bytes()));
-                }
-                Some(PathMatch::Prefix(prefix)) => {
-                    let prefix = without_last_slashes(prefix);
-                    if prefixes.add(prefix, b'/') {
-                        keys.push(hash(seed(split, Kind::Below), prefix));
+            Self::Path { any_case, exact, prefixes, starts } => {
+                let hash = |seed: u64, text: &[u8]| hash_case(seed, text, *any_case);
+                match &when.path {
+                    Some(_) if when.path_any_case != *any_case => {}
+                    Some(PathMatch::Exact(path)) => {
+                        *exact = true;
+                        keys.push(hash(seed(split, Kind::Exact), path.as_bytes()));
                     }
+                    Some(PathMatch::Prefix(prefix)) => {
+                        let prefix = without_last_slashes(prefix);
+                        if prefixes.add(prefix, b'/') {
+                            keys.push(hash(seed(split, Kind::Below), prefix));
+                        }
+                    }
+                    Some(PathMatch::Start(text)) if !text.is_empty() => {
+                        let text = starts.add(text.as_bytes());
+                        keys.push(start(seed(split, Kind::Start), text, *any_case));
+                    }
+                    Some(PathMatch::Template(template)) => {
+                        let (fixed, whole) = template.fixed();
+                        if whole {
+                            *exact = true;
+                            keys.push(hash(seed(split, Kind::Exact), fixed.as_bytes()));
+                        } else if !fixed.is_empty() && prefixes.add(fixed.as_bytes(), b'/') {
+                            keys.push(hash(seed(split, Kind::Below), fixed.as_bytes()));
+                        }
+                    }
+                    Some(PathMatch::Start(_) | PathMatch::Regex(_)) => {}
+                    None => match &when.grpc {
+                        Some(GrpcMatch { service: Some(service), method }) if !*any_case => {
+                            let path = alloc::format!("/{service}/{}", method.as_deref().unwrap_or(""));
+                            if method.is_some() {
+                                *exact = true;
+                                keys.push(hash(seed(split, Kind::Exact), path.as_bytes()));
+                            } else {
+                                let path = without_last_slashes(&path);
+                                if prefixes.add(path, b'/') {
+                                    keys.push(hash(seed(split, Kind::Below), path));
+                                }
+                            }
+                        }
+                        _ => {}
+                    },
                 }
-            },
+            }
             Self::Host { exact, suffixes } => {
                 for host in &when.hosts {
                     match host {
@@ -178,10 +220,10 @@ impl Dimension {
                     }
                 }
             }
-            Self::Header(name) => {
+            Self::Field(of, name) => {
                 // All of a rule's values must hold, so that one of them is enough of a key.
-                let named = when.headers.iter().filter(|header| header.name == *name);
-                if let Some(value) = named.filter_map(|header| header.value.as_ref()).next() {
+                let named = of.asked(when).iter().filter(|field| field.name == *name);
+                if let Some(value) = named.filter_map(exact_value).next() {
                     keys.push(hash(seed(split, Kind::Exact), value.as_bytes()));
                 }
             }
@@ -191,12 +233,14 @@ impl Dimension {
     /// Every key under which a rule can be filed that matches `subject`.
     fn keys_of_subject(&self, split: u32, subject: &Subject<'_>, mut each: impl FnMut(u64)) {
         match self {
-            Self::Path { exact, prefixes: depths } => {
+            Self::Path { any_case, exact, prefixes: depths, starts: lengths } => {
                 let path = subject.path();
+                let hash = |seed: u64, text: &[u8]| hash_case(seed, text, *any_case);
                 if *exact {
                     each(hash(seed(split, Kind::Exact), path));
                 }
                 prefixes(path, *depths, |prefix| each(hash(seed(split, Kind::Below), prefix)));
+                starts(seed(split, Kind::Start), path, lengths, *any_case, each);
             }
             Self::Host { exact, suffixes: depths } => {
                 let host = subject.host();
@@ -207,18 +251,41 @@ impl Dimension {
                     each(hash_any_case(seed(split, Kind::Below), suffix));
                 });
             }
-            Self::Header(name) => {
+            Self::Field(FieldOf::Head, name) => {
                 if let Some(value) = subject.head.fields.get_named(name.as_bytes()) {
                     each(hash(seed(split, Kind::Exact), value));
+                }
+            }
+            Self::Field(FieldOf::Query, name) => {
+                if let Some(value) = subject.parameter(name.as_bytes()) {
+                    each(hash(seed(split, Kind::Exact), &value));
                 }
             }
         }
     }
 }
 
+impl FieldOf {
+    /// What a rule asks of such fields.
+    fn asked(self, when: &MatchSpec) -> &[FieldMatch] {
+        match self {
+            Self::Head => &when.headers,
+            Self::Query => &when.queries,
+        }
+    }
+}
+
+/// The one value that a field must have, if that is what is asked.
+fn exact_value(field: &FieldMatch) -> Option<&Arc<str>> {
+    match &field.value {
+        TextMatch::Exact(value) if !field.not && !field.any_case => Some(value),
+        _ => None,
+    }
+}
+
 /// What a key is begun with, so that those of two splits, and of two kinds in one, lie in different slots.
 const fn seed(split: u32, kind: Kind) -> u64 {
-    (split as u64) << 32 | (kind as u64) << 31
+    (split as u64) << 32 | (kind as u64) << 30
 }
 
 /// What a key stands for.
@@ -226,14 +293,16 @@ const fn seed(split: u32, kind: Kind) -> u64 {
 enum Kind {
     Exact,
     Below,
+    Start,
 }
 
 /// The dimensions that have been used on the way to some rules.
 #[derive(Clone, Debug, Default)]
 struct Asked {
     path: bool,
+    path_any_case: bool,
     host: bool,
-    headers: Vec<Arc<str>>,
+    fields: Vec<(FieldOf, Arc<str>)>,
 }
 
 /// An index under construction.
@@ -296,26 +365,36 @@ impl Build<'_> {
 
     /// What to tell `members` apart by next.
     fn next_dimension(&self, members: &[u32], asked: &mut Asked) -> Option<Dimension> {
+        let by_path = |any_case| {
+            let (prefixes, starts) = (Depths::default(), Lengths::default());
+            Some(Dimension::Path { any_case, exact: false, prefixes, starts })
+        };
         if !core::mem::replace(&mut asked.path, true) {
-            return Some(Dimension::Path { exact: false, prefixes: Depths::default() });
+            return by_path(false);
+        }
+        if !core::mem::replace(&mut asked.path_any_case, true) {
+            return by_path(true);
         }
         if !core::mem::replace(&mut asked.host, true) {
             return Some(Dimension::Host { exact: false, suffixes: Depths::default() });
         }
-        if asked.headers.len() == HEADERS_MAX {
+        if asked.fields.len() == FIELDS_MAX {
             return None;
         }
-        // The header whose value most of them ask for.
-        let mut wanted: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
+        // The field whose value most of them ask for.
+        let mut wanted: BTreeMap<(FieldOf, &Arc<str>), usize> = BTreeMap::new();
         let rules = members.iter().filter_map(|member| self.rules.get(*member as usize));
-        for header in rules.flat_map(|rule| &rule.when.headers) {
-            if header.value.is_some() && !asked.headers.contains(&header.name) {
-                *wanted.entry(&header.name).or_insert(0) += 1;
+        for rule in rules {
+            for of in [FieldOf::Head, FieldOf::Query] {
+                for field in of.asked(&rule.when).iter().filter(|field| exact_value(field).is_some()) {
+                    *wanted.entry((of, &field.name)).or_insert(0) += 1;
+                }
             }
         }
-        let (name, _) = wanted.into_iter().max_by_key(|(_, count)| *count)?;
-        asked.headers.push(name.clone());
-        Some(Dimension::Header(name.clone()))
+        wanted.retain(|(of, name), _| !asked.fields.iter().any(|(it, known)| it == of && known == *name));
+        let ((of, name), _) = wanted.into_iter().max_by_key(|(_, count)| *count)?;
+        asked.fields.push((of, name.clone()));
+        Some(Dimension::Field(of, name.clone()))
     }
 }
 

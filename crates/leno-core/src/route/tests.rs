@@ -2,7 +2,7 @@ use alloc::vec;
 
 use super::*;
 use crate::head::{Field, FieldId, Fields, Span};
-use crate::spec::HeaderMatch;
+use crate::spec::{FieldMatch, GrpcMatch, HostMatch, PathMatch, Pattern, Template, TextMatch};
 
 fn head<'a>(method: &'a str, authority: &'a str, path: &'a str, fields: Fields<'a>) -> RequestHead<'a> {
     RequestHead { method: method.as_bytes(), authority: authority.as_bytes(), path: path.as_bytes(), fields }
@@ -70,16 +70,99 @@ fn headers_and_methods_must_all_hold() {
     let fields = [Field { name: Span::new(0, 6), value: Span::new(6, 7), id: FieldId::Other }];
     let with = head("GET", "h", "/", Fields::new(buf, &fields));
     let without = head("GET", "h", "/", Fields::default());
-    let mut when = MatchSpec {
-        headers: vec![HeaderMatch { name: "x-beta".into(), value: Some("1".into()) }],
-        ..MatchSpec::default()
-    };
+    let mut when =
+        MatchSpec { headers: vec![FieldMatch::exact("x-beta", Some("1"))], ..MatchSpec::default() };
     assert!(holds(&when, &with));
     assert!(!holds(&when, &without));
     when.methods = vec!["POST".into()];
     assert!(!holds(&when, &with));
     when.methods.push("GET".into());
     assert!(holds(&when, &with));
+}
+
+#[test]
+fn other_paths_are_what_they_say() {
+    let start = |text: &str| PathMatch::Start(text.into());
+    let regex = |text| PathMatch::Regex(Pattern::whole(text).unwrap());
+    let template = |text| PathMatch::Template(Template::parse(text).unwrap());
+    let cases = [
+        (start("/a"), false, "/ab?c", true),
+        (start("/a"), false, "/A", false),
+        (start("/a"), true, "/Ab", true),
+        (start("/abc"), false, "/ab", false),
+        (regex("/v[12]/.*"), false, "/v1/users?x=/v3/", true),
+        (regex("/v[12]"), false, "/v1/users", false),
+        (template("/users/{id}"), false, "/users/7?x", true),
+        (template("/users/{id}"), true, "/USERS/7", true),
+        (PathMatch::Exact("/Users".into()), true, "/users", true),
+        (PathMatch::Prefix("/Users".into()), true, "/users/7", true),
+        (PathMatch::Prefix("/Users".into()), true, "/usersearch", false),
+    ];
+    for (path, path_any_case, target, expected) in cases {
+        let when = MatchSpec { path: Some(path), path_any_case, ..MatchSpec::default() };
+        assert_eq!(holds(&when, &head("GET", "h", target, Fields::default())), expected, "{when:?} {target}");
+    }
+}
+
+#[test]
+fn values_are_compared_in_every_way() {
+    let text = |text: &str| -> alloc::sync::Arc<str> { text.into() };
+    let cases = [
+        (TextMatch::Present, [true, true, false]),
+        (TextMatch::Exact(text("Beta-7")), [true, false, false]),
+        (TextMatch::Prefix(text("Beta")), [true, false, false]),
+        (TextMatch::Suffix(text("-7")), [true, true, false]),
+        (TextMatch::Contains(text("eta")), [true, true, false]),
+        (TextMatch::Regex(Pattern::whole("[Bb]eta-[0-9]").unwrap()), [true, true, false]),
+    ];
+    for (value, expected) in cases {
+        for (given, expected) in [Some("Beta-7"), Some("beta-7"), None].into_iter().zip(expected) {
+            let field = FieldMatch { name: "v".into(), value: value.clone(), any_case: false, not: false };
+            let folded = FieldMatch { any_case: true, ..field.clone() };
+            let not = FieldMatch { not: true, ..field.clone() };
+            let path = given.map_or("/".into(), |value| alloc::format!("/?a=1&v={value}&v=other"));
+            let asked = |field| {
+                let when = MatchSpec { queries: vec![field], ..MatchSpec::default() };
+                holds(&when, &head("GET", "h", &path, Fields::default()))
+            };
+            assert_eq!(asked(field), expected, "{value:?} {given:?}");
+            assert_eq!(asked(not), !expected, "not {value:?} {given:?}");
+            assert_eq!(asked(folded), given.is_some(), "{value:?} {given:?} in any case");
+        }
+    }
+}
+
+#[test]
+fn a_query_is_compared_as_it_is_meant() {
+    let asked = |name: &str, value: &str, path: &str| {
+        let queries = vec![FieldMatch::exact(name, Some(value))];
+        holds(&MatchSpec { queries, ..MatchSpec::default() }, &head("GET", "h", path, Fields::default()))
+    };
+    assert!(asked("a b", "c&d", "/?x&a+b=c%26d"));
+    assert!(asked("a", "", "/?a"));
+    assert!(asked("a", "%zz", "/?a=%zz"));
+    assert!(asked("a", "1", "/?&a=1"));
+    assert!(!asked("a", "1", "/a=1"));
+    assert!(!asked("", "", "/?"));
+    assert!(!asked("a", "1", "/?a=2&a=1"));
+}
+
+#[test]
+fn calls_are_told_by_their_path_and_type() {
+    let buf = b"content-typeapplication/grpc+proto";
+    let fields = [Field { name: Span::new(0, 12), value: Span::new(12, buf.len()), id: FieldId::Other }];
+    let call = |service: Option<&str>, method: Option<&str>, path, fields| {
+        let grpc = GrpcMatch { service: service.map(Into::into), method: method.map(Into::into) };
+        let when = MatchSpec { grpc: Some(grpc), ..MatchSpec::default() };
+        holds(&when, &head("POST", "h", path, fields))
+    };
+    let fields = Fields::new(buf, &fields);
+    assert!(call(Some("users.v1.Users"), Some("Get"), "/users.v1.Users/Get", fields));
+    assert!(call(Some("users.v1.Users"), None, "/users.v1.Users/Get", fields));
+    assert!(call(None, Some("Get"), "/users.v1.Users/Get", fields));
+    assert!(!call(Some("users.v1"), None, "/users.v1.Users/Get", fields));
+    assert!(!call(Some("users.v1.Users"), Some("Put"), "/users.v1.Users/Get", fields));
+    assert!(!call(None, None, "/users.v1.Users/Get", Fields::default()), "no call");
 }
 
 fn list(name: &str, rules: Vec<Rule>, otherwise: Then) -> RuleList {
@@ -99,6 +182,8 @@ fn rule(name: &str, path: &str, then: Then) -> Rule {
         when: on_path(PathMatch::Prefix(path.into())),
         then,
         timeout: None,
+        change: None,
+        answer: None,
         tries: None,
     }
 }

@@ -3,7 +3,8 @@ use alloc::vec;
 use super::*;
 use crate::head::Fields;
 use crate::spec::{
-    BudgetSpec, GatewaySpec, ListenerSpec, MatchSpec, PathMatch, Protocol, RetrySpec, TriesSpec,
+    BudgetSpec, Change, GatewaySpec, ListenerSpec, MatchSpec, Mirror, PathMatch, Protocol, RetrySpec,
+    RuleSpec, SourceMatch, TriesSpec,
 };
 
 fn service(name: &str) -> KnownService {
@@ -91,6 +92,7 @@ fn a_gateway_hands_over_to_the_services_rules() {
         when: MatchSpec { path: Some(PathMatch::Prefix(path.into())), ..MatchSpec::default() },
         then: ActionSpec::Service(ServiceId::parse(to).unwrap()),
         timeout: None,
+        change: None,
         tries: None,
     };
     world.gateway = Some(GatewaySpec {
@@ -118,6 +120,7 @@ fn two_rules_with_one_target_share_its_backend() {
         when: MatchSpec::default(),
         then: ActionSpec::Split(vec![target(weight)]),
         timeout: None,
+        change: None,
         tries: None,
     };
     product.spec.rules = vec![rule("a", 1), rule("b", 1), rule("c", 2), rule("none", 0)];
@@ -228,6 +231,72 @@ fn the_places_of_known_services_are_declared() {
     assert!(!allowed(&alloc::format!("{}:{}", plain.ip(), plain.port() + 1)));
 }
 
+#[test]
+fn rules_for_other_callers_are_not_in_a_callers_snapshot() {
+    let mut world = world(&["product", "cart"]);
+    let id = |name: &str| ServiceId::parse(name).unwrap();
+    let to = |service: &str| {
+        ActionSpec::Split(vec![TargetSpec { service: id(service), version: None, weight: 1 }])
+    };
+    let rule = |name: &str, sources, then| RuleSpec {
+        name: name.into(),
+        when: MatchSpec { sources, ..MatchSpec::default() },
+        then,
+        timeout: None,
+        change: None,
+        tries: None,
+    };
+    world.services.get_mut(&id("product")).unwrap().spec.rules = vec![
+        rule("of-cart", vec![SourceMatch::Service(id("cart"))], to("cart")),
+        rule("of-ops", vec![SourceMatch::Namespace(Label::parse("ops").unwrap())], to("cart")),
+        rule("others", vec![], to("product")),
+    ];
+    let decided = |service: &str| {
+        let address = ([127, 0, 0, 1], 1).into();
+        let app = LocalApp { service: id(service), instance: "one".into(), address };
+        let snapshot = Snapshot::build(&world, Some(&app));
+        let decision = snapshot.decide(Entry::Forward, &get("product", "/"));
+        // Bytes have a caller too.
+        assert_eq!(snapshot.decide_connection(Entry::Forward, b"product").then, Then::Unsupported);
+        snapshot.rule_name(&decision).1.map(str::to_string)
+    };
+    assert_eq!(decided("cart").as_deref(), Some("of-cart"));
+    assert_eq!(decided("ops/tool").as_deref(), Some("of-ops"));
+    assert_eq!(decided("user").as_deref(), Some("others"));
+}
+
+#[test]
+fn a_copy_goes_to_its_target_by_no_rule() {
+    let mut world = world(&["product", "shadow"]);
+    let id = |name: &str| ServiceId::parse(name).unwrap();
+    let rule = |to: &str, mirrors| RuleSpec {
+        name: "r".into(),
+        when: MatchSpec::default(),
+        then: ActionSpec::Split(vec![TargetSpec { service: id(to), version: None, weight: 1 }]),
+        timeout: None,
+        tries: None,
+        change: Some(Arc::new(Change { mirrors, ..Change::default() })),
+    };
+    let mirror = |service: &str| Mirror { service: id(service), version: None, share_ppm: 1 };
+    world.services.get_mut(&id("product")).unwrap().spec.rules =
+        vec![rule("product", vec![mirror("shadow"), mirror("gone")])];
+    // Who gets copies copies nothing itself.
+    world.services.get_mut(&id("shadow")).unwrap().spec.rules = vec![rule("product", vec![mirror("shadow")])];
+    let snapshot = Snapshot::build(&world, None);
+    let decision = snapshot.decide(Entry::Forward, &get("product", "/"));
+    assert!(decision.changed);
+    let target = (id("shadow"), None);
+    let copy = snapshot.decide(Entry::Mirror(&target), &get("product", "/"));
+    assert_eq!((snapshot.list_name(copy.list), copy.rule, copy.changed), ("shadow (mirror)", None, false));
+    let Then::Split(split) = copy.then else { panic!("{copy:?}") };
+    let (backend, _) = snapshot.splits[split.0 as usize].targets[0];
+    assert_eq!(&*snapshot.backend(backend).unwrap().name, "shadow");
+    for unknown in ["gone", "never"] {
+        let copy = snapshot.decide(Entry::Mirror(&(id(unknown), None)), &get("product", "/"));
+        assert_eq!(copy.then, Then::NoSuchService);
+    }
+}
+
 /// A rule takes from its service what it does not say; a gateway's that says something takes the rest from the service that it
 /// leads to, one that says nothing leaves all to the service's own rules.
 #[test]
@@ -256,6 +325,7 @@ fn what_is_said_about_attempts_is_inherited() {
         then,
         timeout: None,
         tries,
+        change: None,
     };
     let own = || ActionSpec::Split(vec![TargetSpec { service: id.clone(), version: None, weight: 1 }]);
     let product = world.services.get_mut(&id).unwrap();

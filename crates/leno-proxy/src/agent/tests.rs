@@ -144,6 +144,7 @@ async fn a_gateway_learns_its_rules() {
             when: MatchSpec::default(),
             then: ActionSpec::Service(id("user")),
             timeout: None,
+            change: None,
             tries: None,
         }],
     };

@@ -87,6 +87,9 @@ pub(super) async fn pump_kept(
 ) -> Result<(), PumpError> {
     let before = kept.bytes.borrow().clone();
     if !before.is_empty() {
+        if let Some(copy) = &moved.copy {
+            copy.take(&before);
+        }
         sink.write(&before).await.map_err(|_| PumpError::Sink)?;
         moved.bytes.set(moved.bytes.get() + before.len() as u64);
         moved.lately.set(true);
@@ -98,6 +101,9 @@ pub(super) async fn pump_kept(
                 let bytes = payload.len() as u64;
                 // What is given up while it is written has not been taken: the next attempt is shown it again.
                 sink.write(payload).await.map_err(|_| PumpError::Sink)?;
+                if let Some(copy) = &moved.copy {
+                    copy.take(payload);
+                }
                 if !kept.keep(payload) {
                     moved.taken.set(true);
                 }
@@ -109,7 +115,12 @@ pub(super) async fn pump_kept(
                 sink.flush().await.map_err(|_| PumpError::Sink)?;
                 source.wait().await.map_err(PumpError::Source)?;
             }
-            Chunk::End => return sink.finish(source.trailers()).await.map_err(|_| PumpError::Sink),
+            Chunk::End => {
+                if let Some(copy) = &moved.copy {
+                    copy.end();
+                }
+                return sink.finish(source.trailers()).await.map_err(|_| PumpError::Sink);
+            }
         }
     }
     pump(source, sink, moved).await

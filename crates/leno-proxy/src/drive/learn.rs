@@ -21,7 +21,10 @@ pub(super) fn unheard(snapshot: &Snapshot, caller: &Caller, authority: &[u8]) ->
         Caller::Dependency { service, .. }
         | Caller::Passage { service, .. }
         | Caller::Captured { service: Some(service), .. } => snapshot.look_up_service(service),
-        Caller::Captured { service: None, .. } | Caller::Gateway(_) | Caller::Inbound { .. } => Lookup::Known,
+        Caller::Captured { service: None, .. }
+        | Caller::Gateway(_)
+        | Caller::Mirror { .. }
+        | Caller::Inbound { .. } => Lookup::Known,
     };
     match found {
         Lookup::Unknown(service) => Some(service),

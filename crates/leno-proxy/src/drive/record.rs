@@ -33,6 +33,7 @@ impl Drive<'_> {
                 snapshot: self.snapshot,
                 request_bytes: sent,
                 response_bytes: received,
+                changed: self.changed,
                 leaving: self.leaving.map(|leaving| leaving.rule.as_deref().unwrap_or("")),
                 why: self.why.as_deref().filter(|_| record.reason.is_some()),
             };

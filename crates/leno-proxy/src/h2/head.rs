@@ -262,7 +262,7 @@ pub(super) fn read_fields(
 }
 
 /// Appends one field as a line.
-pub(super) fn push_field(bytes: &mut Vec<u8>, fields: &mut Vec<Field>, name: &[u8], value: &[u8]) {
+pub(crate) fn push_field(bytes: &mut Vec<u8>, fields: &mut Vec<Field>, name: &[u8], value: &[u8]) {
     let start = bytes.len();
     bytes.extend_from_slice(name);
     bytes.extend_from_slice(b": ");

@@ -109,7 +109,7 @@ impl Leno {
                 Some(Action::Dial) => return Step::Dial(host()),
                 Some(Action::Send) => return Step::Send(host()),
                 Some(Action::Relay) => exchange.handle(Input::UpstreamEnded(Ending::Complete), now),
-                Some(Action::Reply(_) | Action::Cut(_)) => exchange.ended(now),
+                Some(Action::Reply(_) | Action::Answer | Action::Cut(_)) => exchange.ended(now),
                 Some(Action::Finish) | None => {
                     let record = exchange.record();
                     let good = record.reason.is_none() && record.status < 500;

@@ -12,7 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::tries::Tries;
 use crate::WireError;
 use crate::proto::care::Care;
+use crate::proto::change::{Change, Direct, Redirect};
 use crate::proto::resource as wire;
+
+mod matching;
+
+pub use matching::{Call, FieldMatch, FieldTest, Host, Match, Path, TextTest};
 
 /// What an owner declares about a service: the body of `PUT /v1/services/{namespace}/{name}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -111,42 +116,12 @@ pub struct Rule {
     /// Overrides the service's timeout; 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// What it changes in the request and in its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
     /// Overrides the service's other time limits, and its retries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tries: Option<Tries>,
-}
-
-/// What a request must look like.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Match {
-    /// One of these.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<Host>,
-    /// The path without its query.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<Path>,
-    /// One of these.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub methods: Vec<String>,
-    /// All of these: name (lower case) and value; `null`: it is enough that it is there.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<(String, Option<String>)>,
-}
-
-/// A host: `a.example`, or `*.example` for every host below it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Host(pub String);
-
-/// A path pattern.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Path {
-    /// This path.
-    Exact(String),
-    /// This path and below, by whole segments.
-    Prefix(String),
 }
 
 /// What a rule does.
@@ -157,6 +132,10 @@ pub enum Action {
     Split(Vec<Target>),
     /// The service's own rules.
     Service(String),
+    /// Ask elsewhere.
+    Redirect(Redirect),
+    /// This answer.
+    Answer(Direct),
 }
 
 /// One target of a split.
@@ -256,27 +235,11 @@ impl From<Rule> for wire::Rule {
     fn from(rule: Rule) -> Self {
         Self {
             name: rule.name,
-            when: Some(wire::Match {
-                hosts: rule
-                    .when
-                    .hosts
-                    .into_iter()
-                    .map(|Host(h)| h.strip_prefix('*').map_or(h.clone(), String::from))
-                    .collect(),
-                path: rule.when.path.map(|path| match path {
-                    Path::Exact(path) => wire::Path::Exact(path),
-                    Path::Prefix(path) => wire::Path::Prefix(path),
-                }),
-                methods: rule.when.methods,
-                headers: rule
-                    .when
-                    .headers
-                    .into_iter()
-                    .map(|(name, value)| wire::Header { name, value })
-                    .collect(),
-            }),
+            when: Some(rule.when.into()),
             then: Some(match rule.then {
                 Action::Service(name) => wire::Action::Service(name),
+                Action::Redirect(redirect) => wire::Action::Redirect(redirect),
+                Action::Answer(answer) => wire::Action::Answer(answer),
                 Action::Split(targets) => wire::Action::Split(wire::Split {
                     targets: targets
                         .into_iter()
@@ -289,6 +252,7 @@ impl From<Rule> for wire::Rule {
                 }),
             }),
             timeout_nanos: rule.timeout_ms.map(nanos),
+            change: rule.change,
             tries: rule.tries.map(Into::into),
         }
     }
@@ -344,30 +308,16 @@ impl From<&spec::RuleSpec> for Rule {
         let text = |text: &Arc<str>| text.to_string();
         Self {
             name: text(&spec.name),
-            when: Match {
-                hosts: spec
-                    .when
-                    .hosts
-                    .iter()
-                    .map(|host| match host {
-                        spec::HostMatch::Exact(host) => Host(text(host)),
-                        spec::HostMatch::Suffix(suffix) => Host(format!("*{suffix}")),
-                    })
-                    .collect(),
-                path: spec.when.path.as_ref().map(|path| match path {
-                    spec::PathMatch::Exact(path) => Path::Exact(text(path)),
-                    spec::PathMatch::Prefix(path) => Path::Prefix(text(path)),
-                }),
-                methods: spec.when.methods.iter().map(text).collect(),
-                headers: spec
-                    .when
-                    .headers
-                    .iter()
-                    .map(|h| (text(&h.name), h.value.as_ref().map(text)))
-                    .collect(),
-            },
+            when: Match::from(&spec.when),
             then: match &spec.then {
                 spec::ActionSpec::Service(id) => Action::Service(id.to_string()),
+                spec::ActionSpec::Answer(answer) => match wire::Action::from(&**answer) {
+                    wire::Action::Redirect(redirect) => Action::Redirect(redirect),
+                    wire::Action::Answer(direct) => Action::Answer(direct),
+                    // An answer is none of these.
+                    wire::Action::Service(name) => Action::Service(name),
+                    wire::Action::Split(_) => Action::Split(Vec::new()),
+                },
                 spec::ActionSpec::Split(targets) => Action::Split(
                     targets
                         .iter()
@@ -380,15 +330,9 @@ impl From<&spec::RuleSpec> for Rule {
                 ),
             },
             timeout_ms: spec.timeout.map(limit),
+            change: spec.change.as_deref().map(Change::from),
             tries: spec.tries.as_deref().map(|tries| crate::proto::tries::Tries::from(tries).into()),
         }
-    }
-}
-
-impl Match {
-    /// True when every request matches.
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
     }
 }
 

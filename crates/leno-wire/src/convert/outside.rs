@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use leno_core::egress::Destination;
-use leno_core::name::Label;
 use leno_core::peer::SpiffeId;
 use leno_core::spec;
 
-use super::{WireError, address, bad, full_name, host, id, list, optional_label};
+use super::matching::{source, source_text};
+use super::{WireError, address, bad, host, list, optional_label};
 use crate::proto::outside as wire;
 
 impl From<&spec::ExternalSpec> for wire::External {
@@ -126,14 +126,7 @@ impl From<&spec::EgressSpec> for wire::Egress {
     fn from(spec: &spec::EgressSpec) -> Self {
         let rule = |rule: &spec::EgressRule| wire::EgressRule {
             name: rule.name.to_string(),
-            from: rule
-                .from
-                .iter()
-                .map(|from| match from {
-                    spec::EgressSource::Service(service) => full_name(service),
-                    spec::EgressSource::Namespace(namespace) => format!("{namespace}/*"),
-                })
-                .collect(),
+            from: rule.from.iter().map(source_text).collect(),
             hosts: rule
                 .hosts
                 .iter()
@@ -189,16 +182,10 @@ fn rule(message: wire::EgressRule) -> Result<spec::EgressRule, WireError> {
     if message.name.is_empty() {
         return Err(bad("name", "is empty"));
     }
-    let from = |from: String| match from.strip_suffix("/*") {
-        Some(namespace) => Label::parse(namespace)
-            .map(spec::EgressSource::Namespace)
-            .map_err(|error| bad("", format!("{from:?}: {error}"))),
-        None => id("", &from).map(spec::EgressSource::Service),
-    };
     let cidr = |text: String| spec::Cidr::parse(&text).map_err(|error| bad("", format!("{text:?}: {error}")));
     Ok(spec::EgressRule {
         name: message.name.into(),
-        from: list("from", message.from, from)?,
+        from: list("from", message.from, source)?,
         hosts: list("hosts", message.hosts, host)?,
         cidrs: list("cidrs", message.cidrs, cidr)?,
         ports: list("ports", message.ports, |number| port("", number))?,

@@ -1,5 +1,9 @@
 use super::*;
 
+mod rules;
+
+use rules::{answering, every_field_match, full_change, full_direct, full_redirect};
+
 fn label(text: &str) -> Label {
     Label::parse(text).unwrap()
 }
@@ -24,9 +28,16 @@ fn full_service() -> spec::ServiceSpec {
                     ],
                     path: Some(spec::PathMatch::Prefix("/products".into())),
                     methods: vec!["GET".into(), "HEAD".into()],
+                    path_any_case: true,
                     headers: vec![
-                        spec::HeaderMatch { name: "x-user".into(), value: None },
-                        spec::HeaderMatch { name: "x-beta".into(), value: Some("".into()) },
+                        spec::FieldMatch::exact("x-user", None),
+                        spec::FieldMatch::exact("x-beta", Some("")),
+                    ],
+                    queries: every_field_match(),
+                    grpc: Some(spec::GrpcMatch { service: Some("a.B".into()), method: None }),
+                    sources: vec![
+                        spec::SourceMatch::Service(service("shop/cart")),
+                        spec::SourceMatch::Namespace(label("ops")),
                     ],
                 },
                 then: spec::ActionSpec::Split(vec![
@@ -34,6 +45,7 @@ fn full_service() -> spec::ServiceSpec {
                     spec::TargetSpec { service: service("product"), version: None, weight: 0 },
                 ]),
                 timeout: Some(Duration::from_millis(1500)),
+                change: Some(Arc::new(full_change())),
                 tries: Some(Arc::new(spec::TriesSpec {
                     retry: Some(spec::RetrySpec {
                         methods: spec::RetryMethods::These(vec!["GET".into(), "POST".into()]),
@@ -54,8 +66,14 @@ fn full_service() -> spec::ServiceSpec {
                 },
                 then: spec::ActionSpec::Service(service("other/cart")),
                 timeout: None,
+                change: Some(Arc::new(spec::Change {
+                    path: Some(spec::PathChange::Prefix("/b".into())),
+                    ..spec::Change::default()
+                })),
                 tries: None,
             },
+            answering("away", full_redirect()),
+            answering("here", full_direct()),
         ],
         calls: vec![service("cart"), service("other/user")],
         health: Some(spec::HealthSpec {
@@ -353,6 +371,56 @@ fn a_wrong_field_is_named() {
         ("rules[0].when.methods[0]", |s| s.rules[0].when.as_mut().unwrap().methods[0] = "G T".into()),
         ("rules[0].when.headers[0].name", |s| {
             s.rules[0].when.as_mut().unwrap().headers[0].name = "X-User".into();
+        }),
+        ("rules[0].when.path", |s| {
+            s.rules[0].when.as_mut().unwrap().path = Some(wire::Path::Regex("/(".into()));
+        }),
+        ("rules[0].when.path", |s| {
+            s.rules[0].when.as_mut().unwrap().path = Some(wire::Path::Template("/a{b}".into()));
+        }),
+        ("rules[0].when.queries[0].name", |s| s.rules[0].when.as_mut().unwrap().queries[0].name.clear()),
+        ("rules[0].when.queries[5].value", |s| {
+            let queries = &mut s.rules[0].when.as_mut().unwrap().queries;
+            queries[5].value = Some(wire::Text::Regex("[".into()));
+        }),
+        ("rules[0].when.grpc.service", |s| {
+            s.rules[0].when.as_mut().unwrap().grpc.as_mut().unwrap().service = Some("a/b".into());
+        }),
+        ("rules[0].when.sources[1]", |s| s.rules[0].when.as_mut().unwrap().sources[1] = "A/*".into()),
+        ("rules[0].change.host", |s| s.rules[0].change.as_mut().unwrap().host = Some("a b".into())),
+        ("rules[0].change.request.set[0].name", |s| {
+            let request = s.rules[0].change.as_mut().unwrap().request.as_mut().unwrap();
+            request.set[0].name = "Transfer-Encoding".into();
+        }),
+        ("rules[0].change.request.add[0].value", |s| {
+            let request = s.rules[0].change.as_mut().unwrap().request.as_mut().unwrap();
+            request.add[0].value = "a\r\nb: c".into();
+        }),
+        ("rules[0].change.response.remove[0].name", |s| {
+            s.rules[0].change.as_mut().unwrap().response.as_mut().unwrap().remove[0] = "host".into();
+        }),
+        ("rules[0].change.mirrors[1].share_ppm", |s| {
+            s.rules[0].change.as_mut().unwrap().mirrors[1].share_ppm = 0;
+        }),
+        ("rules[1].change.path", |s| {
+            let whole = proto::change::PathChange::Whole("/{id}".into());
+            s.rules[1].change.as_mut().unwrap().path = Some(whole);
+        }),
+        ("rules[2].redirect.status", |s| {
+            let Some(wire::Action::Redirect(redirect)) = &mut s.rules[2].then else { panic!() };
+            redirect.status = 305;
+        }),
+        ("rules[2].redirect.host", |s| {
+            let Some(wire::Action::Redirect(redirect)) = &mut s.rules[2].then else { panic!() };
+            redirect.host = Some("a:1".into());
+        }),
+        ("rules[3].answer.body", |s| {
+            let Some(wire::Action::Answer(answer)) = &mut s.rules[3].then else { panic!() };
+            answer.body = "x".repeat(spec::ANSWER_BODY_BYTES_MAX + 1);
+        }),
+        ("rules[3].answer.status", |s| {
+            let Some(wire::Action::Answer(answer)) = &mut s.rules[3].then else { panic!() };
+            answer.status = 100;
         }),
         ("calls[1]", |s| s.calls[1] = String::new()),
         ("health.interval", |s| s.health.as_mut().unwrap().interval_nanos = 0),

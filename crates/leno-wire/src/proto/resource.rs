@@ -93,11 +93,14 @@ pub struct Rule {
     #[prost(message, optional, tag = "2")]
     pub when: Option<Match>,
     /// What happens.
-    #[prost(oneof = "Action", tags = "3, 4")]
+    #[prost(oneof = "Action", tags = "3, 4, 20, 21")]
     pub then: Option<Action>,
     /// Nanoseconds; 0: none; unset: as the service says.
     #[prost(uint64, optional, tag = "5")]
     pub timeout_nanos: Option<u64>,
+    /// Unset: nothing.
+    #[prost(message, optional, tag = "22")]
+    pub change: Option<super::change::Change>,
     /// The other limits, and retries; unset: as the service says.
     #[prost(message, optional, tag = "30")]
     pub tries: Option<super::tries::Tries>,
@@ -112,6 +115,12 @@ pub enum Action {
     /// The service's own rules.
     #[prost(string, tag = "4")]
     Service(String),
+    /// Ask elsewhere.
+    #[prost(message, tag = "20")]
+    Redirect(super::change::Redirect),
+    /// This answer.
+    #[prost(message, tag = "21")]
+    Answer(super::change::Direct),
 }
 
 /// Targets by weight.
@@ -143,14 +152,26 @@ pub struct Match {
     #[prost(string, repeated, tag = "1")]
     pub hosts: Vec<String>,
     /// Unset: any.
-    #[prost(oneof = "Path", tags = "2, 3")]
+    #[prost(oneof = "Path", tags = "2, 3, 20, 21, 22")]
     pub path: Option<Path>,
     /// Empty: any.
     #[prost(string, repeated, tag = "4")]
     pub methods: Vec<String>,
     /// All of these.
     #[prost(message, repeated, tag = "5")]
-    pub headers: Vec<Header>,
+    pub headers: Vec<Field>,
+    /// The path is compared without case.
+    #[prost(bool, tag = "23")]
+    pub path_any_case: bool,
+    /// All of these parameters of the query.
+    #[prost(message, repeated, tag = "24")]
+    pub queries: Vec<Field>,
+    /// Unset: any request.
+    #[prost(message, optional, tag = "25")]
+    pub grpc: Option<Call>,
+    /// `NAMESPACE/NAME`, or `NAMESPACE/*`; empty: anybody.
+    #[prost(string, repeated, tag = "26")]
+    pub sources: Vec<String>,
 }
 
 /// `PathMatch`.
@@ -162,9 +183,18 @@ pub enum Path {
     /// This path and below, by segments.
     #[prost(string, tag = "3")]
     Prefix(String),
+    /// Every path that begins with this.
+    #[prost(string, tag = "20")]
+    Start(String),
+    /// A regular expression for the whole path.
+    #[prost(string, tag = "21")]
+    Regex(String),
+    /// A path with parts that vary.
+    #[prost(string, tag = "22")]
+    Template(String),
 }
 
-/// `HeaderMatch`.
+/// A header of an answer: `AnswerHeader`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Header {
     /// Lower case.
@@ -173,6 +203,54 @@ pub struct Header {
     /// Unset: it is enough that it is there.
     #[prost(string, optional, tag = "2")]
     pub value: Option<String>,
+}
+
+/// `FieldMatch`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Field {
+    /// A header's in lower case.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Unset: it is enough that it is there.
+    #[prost(oneof = "Text", tags = "2, 20, 21, 22, 23")]
+    pub value: Option<Text>,
+    /// Compared without case.
+    #[prost(bool, tag = "24")]
+    pub any_case: bool,
+    /// It must not be so.
+    #[prost(bool, tag = "25")]
+    pub not: bool,
+}
+
+/// `TextMatch`, without the one that is always true.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum Text {
+    /// This text.
+    #[prost(string, tag = "2")]
+    Exact(String),
+    /// It begins with this.
+    #[prost(string, tag = "20")]
+    Prefix(String),
+    /// It ends with this.
+    #[prost(string, tag = "21")]
+    Suffix(String),
+    /// It has this in it.
+    #[prost(string, tag = "22")]
+    Contains(String),
+    /// A regular expression for the whole text.
+    #[prost(string, tag = "23")]
+    Regex(String),
+}
+
+/// `GrpcMatch`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Call {
+    /// `package.Service`; unset: any.
+    #[prost(string, optional, tag = "1")]
+    pub service: Option<String>,
+    /// Unset: any.
+    #[prost(string, optional, tag = "2")]
+    pub method: Option<String>,
 }
 
 /// `HealthSpec`.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use leno_config::native::{InstanceEntry, MeshFile, Run, ServiceEntry};
 use leno_core::name::ServiceId;
-use leno_core::spec::{GatewaySpec, HttpSpec, PathMatch, Serve};
+use leno_core::spec::{GatewaySpec, HttpSpec, Serve};
 
 use crate::capture::place::Place;
 use crate::failure::Failure;
@@ -434,10 +434,8 @@ fn scheme(gateway: &GatewaySpec) -> &'static str {
 
 /// The paths that a gateway's rules take.
 fn paths(gateway: &GatewaySpec) -> Vec<String> {
-    let path = |path: &PathMatch| match path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) => path.to_string(),
-    };
-    gateway.rules.iter().filter_map(|rule| rule.when.path.as_ref().map(path)).take(PATHS_SHOWN).collect()
+    let paths = gateway.rules.iter().filter_map(|rule| rule.when.path.as_ref());
+    paths.map(|path| path.as_str().to_owned()).take(PATHS_SHOWN).collect()
 }
 
 /// Where a client on this machine reaches what listens on `address`.

@@ -69,6 +69,55 @@ pub(super) fn suffixes(host: &[u8], depths: Depths, mut each: impl FnMut(&[u8]))
     }
 }
 
+/// How long the beginnings in use are, so that a path is asked for no others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lengths {
+    /// Bit `n`: some have `n` bytes.
+    lengths: [u64; 4],
+    /// The longest.
+    longest: usize,
+}
+
+/// What is longer is filed under so much of it.
+const LENGTH_MAX: usize = 255;
+
+impl Lengths {
+    /// Notes that `text`, which is not empty, is in use. Returns the part that it is filed under.
+    pub(super) fn add<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
+        let part = text.get(..LENGTH_MAX).unwrap_or(text);
+        self.longest = self.longest.max(part.len());
+        if let Some(word) = self.lengths.get_mut(part.len() / 64) {
+            *word |= 1 << (part.len() % 64);
+        }
+        part
+    }
+
+    fn has(&self, length: usize) -> bool {
+        self.lengths.get(length / 64).is_some_and(|word| word >> (length % 64) & 1 == 1)
+    }
+}
+
+/// The keys of every beginning of `path` of a length in use, in one pass.
+pub(super) fn starts(seed: u64, path: &[u8], lengths: &Lengths, any_case: bool, mut each: impl FnMut(u64)) {
+    let mut state = seed;
+    for (at, byte) in path.iter().take(lengths.longest).enumerate() {
+        state = step(state, *byte, any_case);
+        if lengths.has(at + 1) {
+            each(fold(state));
+        }
+    }
+}
+
+/// The key of one beginning.
+pub(super) fn start(seed: u64, text: &[u8], any_case: bool) -> u64 {
+    fold(text.iter().fold(seed, |state, byte| step(state, *byte, any_case)))
+}
+
+/// FNV-1a: what a shorter beginning has come to is where a longer one goes on.
+const fn step(state: u64, byte: u8, any_case: bool) -> u64 {
+    (state ^ (byte | if any_case { 0x20 } else { 0 }) as u64).wrapping_mul(0x100_0000_01b3)
+}
+
 /// The hash of `text` as it is.
 pub(super) fn hash(seed: u64, text: &[u8]) -> u64 {
     hash_words(seed, text, 0)
@@ -76,8 +125,16 @@ pub(super) fn hash(seed: u64, text: &[u8]) -> u64 {
 
 /// The same for texts that differ only in ASCII case (and for a few others: `@` and a backtick are one here).
 pub(super) fn hash_any_case(seed: u64, text: &[u8]) -> u64 {
-    hash_words(seed, text, 0x2020_2020_2020_2020)
+    hash_words(seed, text, ANY_CASE)
 }
+
+/// One or the other.
+pub(super) fn hash_case(seed: u64, text: &[u8], any_case: bool) -> u64 {
+    hash_words(seed, text, if any_case { ANY_CASE } else { 0 })
+}
+
+/// The bit by which capitals differ, in each byte.
+const ANY_CASE: u64 = 0x2020_2020_2020_2020;
 
 /// By eight bytes at a time, each multiplied into the state and folded; `set` is set in every word.
 fn hash_words(seed: u64, text: &[u8], set: u64) -> u64 {

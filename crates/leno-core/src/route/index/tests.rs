@@ -6,7 +6,7 @@ use super::*;
 use crate::head::{Field, FieldId, Fields, RequestHead, Span};
 use crate::rng::Rng;
 use crate::route::{Then, matches};
-use crate::spec::HeaderMatch;
+use crate::spec::{Pattern, Template};
 
 /// A request head that owns its bytes.
 struct Request {
@@ -44,7 +44,15 @@ impl Request {
 }
 
 fn rules(when: impl IntoIterator<Item = MatchSpec>) -> Vec<Rule> {
-    let rule = |when| Rule { name: "rule".into(), when, then: Then::NoRoute, timeout: None, tries: None };
+    let rule = |when| Rule {
+        name: "rule".into(),
+        when,
+        then: Then::NoRoute,
+        timeout: None,
+        tries: None,
+        change: None,
+        answer: None,
+    };
     when.into_iter().map(rule).collect()
 }
 
@@ -69,8 +77,34 @@ fn host(when: MatchSpec, host: &str) -> MatchSpec {
 }
 
 fn header(when: MatchSpec, name: &str, value: Option<&str>) -> MatchSpec {
-    let header = HeaderMatch { name: name.into(), value: value.map(Into::into) };
+    let header = FieldMatch::exact(name, value);
     MatchSpec { headers: when.headers.iter().cloned().chain([header]).collect(), ..when }
+}
+
+fn query(when: MatchSpec, name: &str, value: &str) -> MatchSpec {
+    let query = FieldMatch::exact(name, Some(value));
+    MatchSpec { queries: when.queries.iter().cloned().chain([query]).collect(), ..when }
+}
+
+fn start(text: &str) -> MatchSpec {
+    path(PathMatch::Start(text.into()))
+}
+
+fn template(text: &str) -> MatchSpec {
+    path(PathMatch::Template(Template::parse(text).unwrap()))
+}
+
+fn regex(text: &str) -> MatchSpec {
+    path(PathMatch::Regex(Pattern::whole(text).unwrap()))
+}
+
+fn any_case(when: MatchSpec) -> MatchSpec {
+    MatchSpec { path_any_case: true, ..when }
+}
+
+fn call(service: Option<&str>, method: Option<&str>) -> MatchSpec {
+    let grpc = GrpcMatch { service: service.map(Into::into), method: method.map(Into::into) };
+    MatchSpec { grpc: Some(grpc), ..MatchSpec::default() }
 }
 
 fn method(when: MatchSpec, method: &str) -> MatchSpec {
@@ -136,6 +170,21 @@ fn every_kind_of_pattern_is_found_by_what_it_covers() {
         (host(MatchSpec::default(), "*"), vec!["a /", "a.b /"], vec![" /"]),
         (host(host(MatchSpec::default(), "a"), "*b"), vec!["a /", "ab /"], vec!["b /", "c /"]),
         (host(prefix("/a"), "a"), vec!["a /a/b"], vec!["a /b", "b /a"]),
+        (start("/a"), vec!["h /a", "h /ab", "h /a/b?c"], vec!["h /", "h /A", "h /ba"]),
+        (start(""), vec!["h /", "h *"], vec![]),
+        (start("*"), vec!["h *", "h *a"], vec!["h /"]),
+        (any_case(start("/Ab")), vec!["h /aB", "h /abc"], vec!["h /a"]),
+        (any_case(exact("/Ab")), vec!["h /aB", "h /AB?x"], vec!["h /abc", "h /a"]),
+        (any_case(prefix("/Ab/")), vec!["h /aB", "h /AB/c"], vec!["h /abc"]),
+        (any_case(template("/Ab/{x}")), vec!["h /aB/c"], vec!["h /ab", "h /ab/c/d"]),
+        (template("/a/{x}"), vec!["h /a/b", "h /a/b?x"], vec!["h /a", "h /a/", "h /A/b", "h /b/a"]),
+        (template("/a/**"), vec!["h /a", "h /a/", "h /a/b/c"], vec!["h /ab", "h /"]),
+        (template("/a//**"), vec!["h /a/", "h /a//b"], vec!["h /a", "h /a/b"]),
+        (template("/{x}/b"), vec!["h /a/b"], vec!["h /a", "h //b"]),
+        (template("/**"), vec!["h /", "h /a"], vec!["h *", "h "]),
+        (template("/a/b/"), vec!["h /a/b/"], vec!["h /a/b"]),
+        (regex("/a|/b/.*"), vec!["h /a", "h /b/c?d"], vec!["h /ab", "h /b"]),
+        (query(MatchSpec::default(), "a", "1"), vec!["h /?a=1", "h /b?c&a=%31"], vec!["h /", "h /?a=2&a=1"]),
     ];
     for (when, covered, others) in cases {
         let rules = in_a_long_list(when);
@@ -179,14 +228,34 @@ fn random_text(rng: &mut Rng, parts: &[&str], parts_max: u64) -> String {
 const PATHS: [&str; 7] = ["/", "/", "/a", "/b", "/ab", "/abcdefgh", "a"];
 const HOSTS: [&str; 6] = [".", "a", "b", ".a", ".b", "abcdefghi"];
 
+/// What is between two slashes of a random template.
+const PARTS: [&str; 6] = ["/a", "/b", "/{x}", "/*", "/", "/abcdefgh"];
+
+const PATTERNS: [&str; 4] = ["/a.*", "/[ab]+", ".*b", "(?i)/ab?"];
+
 fn random_rule(rng: &mut Rng) -> MatchSpec {
-    let mut when = match rng.below(5) {
+    let mut when = match rng.below(10) {
         0 => MatchSpec::default(),
         1 | 2 => exact(&random_text(rng, &PATHS, 3)),
-        _ => prefix(&random_text(rng, &PATHS, 3)),
+        3 | 4 => prefix(&random_text(rng, &PATHS, 3)),
+        5 => start(&random_text(rng, &PATHS, 3)),
+        6 => regex(one(rng, &PATTERNS)),
+        7 => call(Some(one(rng, &["a", "b"])).filter(|_| rng.one_in(2)), Some("b").filter(|_| rng.one_in(2))),
+        _ => {
+            let rest = if rng.one_in(3) { "/**" } else { "" };
+            // A name may stand in it once.
+            let parts = random_text(rng, &PARTS, 3).replacen("/{x}", "/{y}", 1).replace("{x}", "*");
+            template(&format!("/{parts}{rest}"))
+        }
     };
     if rng.one_in(10) {
         when = exact("*");
+    }
+    if rng.one_in(4) {
+        when = any_case(when);
+    }
+    while rng.one_in(4) {
+        when = query(when, one(rng, &["a", "b", "c"]), one(rng, &["", "1", "2"]));
     }
     if rng.one_in(2) {
         for _ in 0..=rng.below(2) {
@@ -201,6 +270,18 @@ fn random_rule(rng: &mut Rng) -> MatchSpec {
         let value = if rng.one_in(3) { None } else { Some(one(rng, &["", "1", "2"])) };
         when = header(when, one(rng, &["u", "v", "w", "x", "y", "z"]), value);
     }
+    for field in when.headers.iter_mut().chain(&mut when.queries) {
+        field.not = rng.one_in(6);
+        field.any_case = rng.one_in(6);
+        let text = one(rng, &["", "1", "2"]).into();
+        field.value = match rng.below(12) {
+            0 => TextMatch::Prefix(text),
+            1 => TextMatch::Suffix(text),
+            2 => TextMatch::Contains(text),
+            3 => TextMatch::Regex(Pattern::whole("[01]?").unwrap()),
+            _ => continue,
+        };
+    }
     when
 }
 
@@ -209,6 +290,10 @@ fn random_request(rng: &mut Rng) -> Request {
     match rng.below(8) {
         0 => path = "*".into(),
         1 => path.push_str("?/a"),
+        2 | 3 => {
+            path.push_str(&format!("?{}={}&a=1", one(rng, &["a", "b", "c"]), one(rng, &["", "1", "%32"])))
+        }
+        4 => path.make_ascii_uppercase(),
         _ => {}
     }
     let mut authority = random_text(rng, &HOSTS, 4);
@@ -219,7 +304,11 @@ fn random_request(rng: &mut Rng) -> Request {
         authority.push_str(":80");
     }
     let names = ["U", "v", "w", "X", "y", "z"];
-    let headers = (0..rng.below(8)).map(|_| (one(rng, &names), one(rng, &["", "1", "2"]).into())).collect();
+    let mut headers: Vec<(&'static str, String)> =
+        (0..rng.below(8)).map(|_| (one(rng, &names), one(rng, &["", "1", "2"]).into())).collect();
+    if rng.one_in(3) {
+        headers.push(("Content-Type", "application/grpc".into()));
+    }
     Request { method: one(rng, &["GET", "POST"]), authority, path, headers }
 }
 
@@ -256,7 +345,7 @@ fn the_index_finds_what_the_walk_finds() {
 /// Lists of any length in which rules differ as people make them differ, with a request for the rule of a number.
 type Shape = (&'static str, fn(usize) -> MatchSpec, fn(usize) -> Request);
 
-const SHAPES: [Shape; 12] = [
+const SHAPES: [Shape; 17] = [
     ("exact paths", |n| exact(&format!("/p/{n}")), |n| Request::to("h", &format!("/p/{n}?a=b"))),
     ("prefixes", |n| prefix(&format!("/p-{n}")), |n| Request::to("h", &format!("/p-{n}/a/b"))),
     (
@@ -304,6 +393,35 @@ const SHAPES: [Shape; 12] = [
             let headers = vec![("x-tenant", format!("t{}", n / 100)), ("x-cell", format!("c{}", n % 100))];
             Request { headers, ..Request::to("h", "/a") }
         },
+    ),
+    (
+        "beginnings of several lengths",
+        |n| start(&format!("/p{}{n}", &"/a/b/c/d"[..n % 8])),
+        |n| Request::to("h", &format!("/p{}{n}", &"/a/b/c/d"[..n % 8])),
+    ),
+    (
+        "exact paths in any case",
+        |n| any_case(exact(&format!("/Path/{n}"))),
+        |n| Request::to("h", &format!("/paTH/{n}")),
+    ),
+    (
+        "templates",
+        |n| template(&format!("/p{n}/{{id}}/posts/*")),
+        |n| Request::to("h", &format!("/p{n}/7/posts/1")),
+    ),
+    (
+        "calls",
+        |n| call(Some(&format!("shop.S{}", n / 2)), [None, Some("Get")][(n + 1) % 2]),
+        |n| Request {
+            method: "POST",
+            headers: vec![("content-type", "application/grpc".into())],
+            ..Request::to("h", &format!("/shop.S{}/{}", n / 2, ["Get", "Put"][n % 2]))
+        },
+    ),
+    (
+        "values of a parameter",
+        |n| query(MatchSpec::default(), "tenant", &format!("t{n}")),
+        |n| Request::to("h", &format!("/a?x=1&tenant=t{n}")),
     ),
     ("duplicates", |n| prefix(["/a", "/b"][n % 2]), |n| Request::to("h", ["/a/1", "/b/1"][n % 2])),
     ("a mixture", |n| (SHAPES[[0, 1, 2, 3, 5, 7][n % 6]].1)(n), |n| (SHAPES[[0, 1, 2, 3, 5, 7][n % 6]].2)(n)),

@@ -1,6 +1,9 @@
 use leno_core::head::{Field, FieldId, Fields, RequestHead, Span as Bytes};
+use leno_core::name::{Label, ServiceId};
 use leno_core::rng::Rng;
 use leno_core::route::{Subject, matches};
+
+use leno_core::spec::{Pattern, Template};
 
 use super::*;
 
@@ -28,7 +31,7 @@ fn what_covers_takes_every_request() {
 }
 
 const HOSTS: &[&str] = &["a.example.com", "b.example.com", "x.b.example.com", "example.com"];
-const PATHS: &[&str] = &["/", "/a", "/a/b", "/ab", "/a/b/c", "/b"];
+const PATHS: &[&str] = &["/", "/a", "/a/b", "/ab", "/a/b/c", "/b", "/A", "/A/B"];
 const METHODS: &[&str] = &["GET", "POST"];
 const HEADERS: &[(&str, &str)] = &[("x-a", "1"), ("x-a", "2"), ("x-b", "1")];
 
@@ -43,26 +46,59 @@ fn spec(rng: &mut Rng) -> MatchSpec {
         spec.hosts.push(if rng.one_in(2) { suffix } else { HostMatch::Exact(one(rng, HOSTS).into()) });
     }
     let path = one(rng, PATHS).into();
-    spec.path = match rng.below(3) {
-        0 => None,
-        1 => Some(PathMatch::Exact(path)),
-        _ => Some(PathMatch::Prefix(path)),
+    spec.path = match rng.below(7) {
+        0 | 1 => None,
+        2 => Some(PathMatch::Exact(path)),
+        3 => Some(PathMatch::Prefix(path)),
+        4 => Some(PathMatch::Start(path)),
+        5 => Some(PathMatch::Regex(Pattern::whole(one(rng, PATTERNS)).unwrap())),
+        _ => Some(PathMatch::Template(Template::parse(one(rng, TEMPLATES)).unwrap())),
     };
+    spec.path_any_case = rng.one_in(4);
     if rng.one_in(3) {
         spec.methods.push(one(rng, METHODS).into());
     }
     if rng.one_in(3) {
         let (name, value) = one(rng, HEADERS);
-        let value = (!rng.one_in(3)).then(|| value.into());
-        spec.headers.push(HeaderMatch { name: name.into(), value });
+        spec.headers.push(field(rng, name, value));
+    }
+    if rng.one_in(5) {
+        let value = one(rng, &["1", "2"]);
+        spec.queries.push(field(rng, "q", value));
+    }
+    if rng.one_in(5) {
+        let sources =
+            [SourceMatch::Service(service("cart")), SourceMatch::Namespace(Label::parse("default").unwrap())];
+        spec.sources.push(sources[rng.below(2) as usize].clone());
     }
     spec
 }
 
+fn service(name: &str) -> ServiceId {
+    ServiceId::parse(name).unwrap()
+}
+
+fn field(rng: &mut Rng, name: &str, value: &str) -> FieldMatch {
+    let text = value.into();
+    let value = match rng.below(7) {
+        0 => TextMatch::Present,
+        1 => TextMatch::Prefix(text),
+        2 => TextMatch::Suffix(text),
+        3 => TextMatch::Contains(text),
+        4 => TextMatch::Regex(Pattern::whole("[12]").unwrap()),
+        _ => TextMatch::Exact(text),
+    };
+    FieldMatch { name: name.into(), value, any_case: rng.one_in(4), not: rng.one_in(4) }
+}
+
+const PATTERNS: &[&str] = &["/a.*", "/a|/b", "/[ab]"];
+const TEMPLATES: &[&str] = &["/a/{x}", "/a/**", "/{x}", "/a/b", "/*/b/c"];
+
 /// A request; its header, if it has one, lies in `buffer` as name and value.
 struct Request {
     host: &'static str,
-    path: &'static str,
+    path: String,
+    source: &'static str,
     method: &'static str,
     buffer: String,
     field: Option<Field>,
@@ -78,7 +114,8 @@ impl Request {
         };
         Self {
             host: one(rng, HOSTS),
-            path: one(rng, PATHS),
+            path: format!("{}{}", one(rng, PATHS), one(rng, &["", "", "?q=1", "?q=2&q=1", "?q"])),
+            source: one(rng, &["cart", "user", "ops/cart"]),
             method: one(rng, METHODS),
             buffer: format!("{name}{value}"),
             field: rng.one_in(2).then_some(field),
@@ -92,6 +129,7 @@ impl Request {
             path: self.path.as_bytes(),
             fields: Fields::new(self.buffer.as_bytes(), self.field.as_slice()),
         };
-        matches(spec, &Subject::new(&head))
+        let from = spec.sources.is_empty() || spec.sources.iter().any(|it| it.covers(&service(self.source)));
+        from && matches(spec, &Subject::new(&head))
     }
 }

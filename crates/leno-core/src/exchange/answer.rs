@@ -1,0 +1,21 @@
+//! Answers that a rule gives by itself.
+
+use super::{Action, Exchange, State};
+use crate::grpc::Status;
+use crate::route::Then;
+
+impl Exchange {
+    /// What the operator wanted answered is no failure.
+    pub(super) fn answer(&mut self, status: u16) {
+        self.record.status = status;
+        self.state = State::Ending;
+        self.action = Some(Action::Answer);
+    }
+
+    /// What a call comes to that a rule answers.
+    pub(super) const fn answer_call(&mut self) {
+        if let Then::Answer(status) = self.record.decision.then {
+            self.record.grpc = Some(Status::of_http(status));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Whether one request is what one rule asks for.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+use core::cell::OnceCell;
+
+use crate::grpc;
+use crate::head::RequestHead;
+use crate::spec::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, TextMatch};
+
+/// A request head with the parts that rules look at most, each found once and not once per rule.
+#[derive(Clone, Debug)]
+pub struct Subject<'a> {
+    pub(super) head: &'a RequestHead<'a>,
+    path: OnceCell<&'a [u8]>,
+    host: OnceCell<&'a [u8]>,
+}
+
+impl<'a> Subject<'a> {
+    /// What rules look at in `head`.
+    pub const fn new(head: &'a RequestHead<'a>) -> Self {
+        Self { head, path: OnceCell::new(), host: OnceCell::new() }
+    }
+
+    /// The path without its query.
+    pub(super) fn path(&self) -> &'a [u8] {
+        self.path.get_or_init(|| self.head.path_only())
+    }
+
+    /// The host without its port.
+    pub(super) fn host(&self) -> &'a [u8] {
+        self.host.get_or_init(|| self.head.host())
+    }
+
+    /// The first value of a parameter of the query, decoded.
+    pub(super) fn parameter(&self, name: &[u8]) -> Option<Cow<'a, [u8]>> {
+        // Empty, or behind the question mark.
+        let query = self.head.path.get(self.path().len() + 1..)?;
+        parameter(query, name)
+    }
+}
+
+/// True when everything that `when` asks for holds, besides who sends the request.
+pub fn matches(when: &MatchSpec, subject: &Subject<'_>) -> bool {
+    when.path.as_ref().is_none_or(|wanted| path_matches(wanted, when.path_any_case, subject.path()))
+        && (when.methods.is_empty()
+            || when.methods.iter().any(|method| method.as_bytes() == subject.head.method))
+        && (when.hosts.is_empty() || when.hosts.iter().any(|wanted| host_matches(wanted, subject.host())))
+        && when
+            .headers
+            .iter()
+            .all(|header| header.holds(subject.head.fields.get_named(header.name.as_bytes())))
+        && when.queries.iter().all(|query| query.holds(subject.parameter(query.name.as_bytes()).as_deref()))
+        && when.grpc.as_ref().is_none_or(|wanted| call_matches(wanted, subject))
+}
+
+fn path_matches(wanted: &PathMatch, any_case: bool, path: &[u8]) -> bool {
+    match wanted {
+        PathMatch::Exact(wanted) => same(wanted.as_bytes(), path, any_case),
+        PathMatch::Prefix(prefix) => {
+            let rest = after(without_last_slashes(prefix), path, any_case);
+            rest.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'/'))
+        }
+        PathMatch::Start(start) => after(start.as_bytes(), path, any_case).is_some(),
+        PathMatch::Regex(pattern) => pattern.matches(path),
+        PathMatch::Template(template) => template.matches(path, any_case),
+    }
+}
+
+/// `/a/` covers what `/a` does.
+pub(super) fn without_last_slashes(prefix: &str) -> &[u8] {
+    let mut prefix = prefix.as_bytes();
+    while let [shorter @ .., b'/'] = prefix {
+        prefix = shorter;
+    }
+    prefix
+}
+
+/// Host names compare without case (RFC 9110 §4.2.3).
+fn host_matches(wanted: &HostMatch, host: &[u8]) -> bool {
+    match wanted {
+        HostMatch::Exact(name) => name.as_bytes().eq_ignore_ascii_case(host),
+        HostMatch::Suffix(suffix) => {
+            host.len() > suffix.len()
+                && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
+        }
+    }
+}
+
+impl FieldMatch {
+    /// True when the `found` value, or there being none, is what this asks for.
+    pub fn holds(&self, found: Option<&[u8]>) -> bool {
+        let any_case = self.any_case;
+        let holds = found.is_some_and(|value| match &self.value {
+            TextMatch::Present => true,
+            TextMatch::Exact(text) => same(text.as_bytes(), value, any_case),
+            TextMatch::Prefix(text) => after(text.as_bytes(), value, any_case).is_some(),
+            TextMatch::Suffix(text) => value
+                .len()
+                .checked_sub(text.len())
+                .and_then(|at| value.get(at..))
+                .is_some_and(|end| same(text.as_bytes(), end, any_case)),
+            TextMatch::Contains(text) if any_case => {
+                let here = |part: &[u8]| text.as_bytes().eq_ignore_ascii_case(part);
+                text.is_empty() || value.windows(text.len()).any(here)
+            }
+            TextMatch::Contains(text) => memchr::memmem::find(value, text.as_bytes()).is_some(),
+            TextMatch::Regex(pattern) => pattern.matches(value),
+        });
+        holds != self.not
+    }
+}
+
+fn same(wanted: &[u8], found: &[u8], any_case: bool) -> bool {
+    if any_case { wanted.eq_ignore_ascii_case(found) } else { wanted == found }
+}
+
+/// What follows `start` in `text`, if it begins with that.
+fn after<'a>(start: &[u8], text: &'a [u8], any_case: bool) -> Option<&'a [u8]> {
+    let (begin, rest) = text.split_at_checked(start.len())?;
+    same(start, begin, any_case).then_some(rest)
+}
+
+/// Calls are `POST /package.Service/Method`.
+fn call_matches(wanted: &GrpcMatch, subject: &Subject<'_>) -> bool {
+    let (path, head) = (subject.path(), subject.head);
+    let Some(at) = memchr::memrchr(b'/', path) else { return false };
+    let (service, method) = (path.get(1..at).unwrap_or(b""), &path[at + 1..]);
+    wanted.service.as_ref().is_none_or(|wanted| wanted.as_bytes() == service)
+        && wanted.method.as_ref().is_none_or(|wanted| wanted.as_bytes() == method)
+        && head.method == b"POST"
+        && grpc::is_call(head.fields)
+}
+
+/// The first value of `name` in `a=b&c=d`, decoded; a name without a value has an empty one.
+fn parameter<'a>(query: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
+    query.split(|byte| *byte == b'&').find_map(|pair| {
+        let (found, value) = match memchr::memchr(b'=', pair) {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &b""[..]),
+        };
+        (!pair.is_empty() && *decoded(found) == *name).then(|| decoded(value))
+    })
+}
+
+/// Percent-encoded text as it is meant; `+` is a space in queries. What is no encoding stays as it is.
+fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'%', b'+', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
+    while let Some(byte) = text.get(at) {
+        at += 1;
+        out.push(match (byte, digit(at), digit(at + 1)) {
+            (b'%', Some(high), Some(low)) => {
+                at += 2;
+                (high << 4 | low) as u8
+            }
+            (b'+', ..) => b' ',
+            (byte, ..) => *byte,
+        });
+    }
+    Cow::Owned(out)
+}

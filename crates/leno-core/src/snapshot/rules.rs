@@ -1,0 +1,97 @@
+//! From the rules that are declared to those that a request is decided by.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::Build;
+use crate::route::{BackendId, Expected, Rule, RuleList, Rules, Split, SplitId, Then};
+use crate::spec::{ActionSpec, Mirror, RuleSpec, TargetSpec, TriesSpec, World};
+
+impl Build<'_> {
+    /// The rules of a list that are about what this proxy sends.
+    pub(super) fn rules(&mut self, rules: &[RuleSpec], outer: Option<&TriesSpec>, world: &World) -> Rules {
+        let about_us = |rule: &&RuleSpec| {
+            let sources = &rule.when.sources;
+            sources.is_empty() || self.own.is_some_and(|own| sources.iter().any(|it| it.covers(own)))
+        };
+        let ours: Vec<&RuleSpec> = rules.iter().filter(about_us).collect();
+        ours.into_iter().map(|rule| self.rule(rule, outer, world)).collect::<Vec<Rule>>().into()
+    }
+
+    /// One rule-less list that leads to who gets copies, so that a copy is never copied again.
+    fn mirror(&mut self, mirror: &Mirror, world: &World) {
+        let key = (mirror.service.clone(), mirror.version.clone());
+        if self.snapshot.mirrors.contains_key(&key) {
+            return;
+        }
+        let name = match &mirror.version {
+            Some(version) => alloc::format!("{}@{version} (mirror)", mirror.service),
+            None => alloc::format!("{} (mirror)", mirror.service),
+        };
+        let target =
+            TargetSpec { service: mirror.service.clone(), version: mirror.version.clone(), weight: 1 };
+        let otherwise = self.split(&[target], world);
+        let list = self.add_list(RuleList {
+            name: name.into(),
+            rules: Rules::default(),
+            otherwise,
+            timeout: None,
+            tries: None,
+            expected: Expected::Http,
+        });
+        self.snapshot.mirrors.insert(key, list);
+    }
+
+    /// One rule; `outer` is what its service says about attempts.
+    fn rule(&mut self, rule: &RuleSpec, outer: Option<&TriesSpec>, world: &World) -> Rule {
+        let tries = self.tries_of_rule(rule, outer, world);
+        for mirror in rule.change.iter().flat_map(|change| &change.mirrors) {
+            self.mirror(mirror, world);
+        }
+        let then = match &rule.then {
+            ActionSpec::Split(targets) => self.split(targets, world),
+            ActionSpec::Service(id) => {
+                self.snapshot.services.get(id).map_or(Then::NoSuchService, |list| Then::List(*list))
+            }
+            ActionSpec::Answer(answer) => Then::Answer(answer.status()),
+        };
+        let answer = match &rule.then {
+            ActionSpec::Answer(answer) => Some(answer.clone()),
+            _ => None,
+        };
+        Rule {
+            name: rule.name.clone(),
+            when: rule.when.for_its_sources(),
+            then,
+            timeout: rule.timeout,
+            tries,
+            change: rule.change.clone().or(answer.as_ref().map(|_| Arc::default())),
+            answer,
+        }
+    }
+
+    pub(super) fn split(&mut self, targets: &[TargetSpec], world: &World) -> Then {
+        let mut resolved = Vec::with_capacity(targets.len());
+        for target in targets.iter().filter(|target| target.weight > 0) {
+            let Some(service) = world.services.get(&target.service) else {
+                return Then::NoSuchService;
+            };
+            let backend = self.backend(&service.spec, target.version.as_ref(), &service.endpoints);
+            self.back_up(backend, &service.spec, world);
+            resolved.push((backend, target.weight));
+        }
+        if resolved.is_empty() {
+            return Then::NoSuchService;
+        }
+        self.add_split(resolved)
+    }
+
+    pub(super) fn add_split(&mut self, targets: Vec<(BackendId, u32)>) -> Then {
+        let next = SplitId(self.snapshot.splits.len() as u32);
+        let id = *self.splits.entry(targets.clone()).or_insert(next);
+        if id == next {
+            self.snapshot.splits.push(Split { targets });
+        }
+        Then::Split(id)
+    }
+}

@@ -1,0 +1,74 @@
+//! Requests that rules change. Nothing of this is done for any other.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use leno_core::edit::Edits;
+use leno_core::head::RequestHead;
+use leno_core::reason::Reason;
+use leno_core::route::{Changed, Decision, Facts, Then};
+use leno_core::snapshot::Snapshot;
+use leno_core::spec::Scheme;
+
+use super::Drive;
+use crate::caller::{Caller, Remote};
+use crate::worker::Worker;
+
+/// What the rules of `decision` make of a request; their changes of its headers go into `edits`, behind those of this hop.
+/// A request that cannot be sent as they want it is refused.
+#[cold]
+#[allow(clippy::too_many_arguments, reason = "each is a part of the request that is known at this moment")]
+pub(super) fn change(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    caller: &Caller,
+    client: &Remote,
+    head: &RequestHead<'_>,
+    request_id: &[u8],
+    decision: &mut Decision,
+    edits: &mut Edits,
+) -> Box<Changed> {
+    // This hop has found out what the client speaks, or what a proxy in front says that it does.
+    let said = edits.added().find(|(name, _)| *name == b"x-forwarded-proto").map(|(_, scheme)| scheme);
+    let facts = Facts {
+        client: client.ip(),
+        scheme: if said == Some(b"https") { Scheme::Https } else { Scheme::Http },
+        source: &worker.own_name,
+        service: snapshot.list_name(decision.list),
+        request_id,
+    };
+    match snapshot.change(caller.entry(), head, &facts, edits) {
+        Ok(changed) => Box::new(changed),
+        Err(_) => {
+            decision.then = Then::Refused(Reason::RequestMalformed);
+            Box::default()
+        }
+    }
+}
+
+/// Why a request is refused that cannot be sent as the rules want it.
+pub(super) const UNFIT: &str = "what a rule makes of its path is longer than a path can be";
+
+impl Drive<'_> {
+    /// The head that is sent.
+    pub(super) fn outgoing(&self) -> RequestHead<'_> {
+        match self.changed {
+            None => self.head,
+            Some(changed) => changed.head(&self.head),
+        }
+    }
+
+    /// What becomes of an answer's head: what rules want, and then what is `own` to this hop.
+    pub(super) fn with_changes(&self, own: Option<Edits>) -> Option<Cow<'_, Edits>> {
+        match (own, self.changed) {
+            (None, None) => None,
+            (Some(own), None) => Some(Cow::Owned(own)),
+            (None, Some(changed)) => Some(Cow::Borrowed(&changed.response)),
+            (Some(own), Some(changed)) => {
+                let mut edits = changed.response.clone();
+                edits.append(&own);
+                Some(Cow::Owned(edits))
+            }
+        }
+    }
+}
