@@ -38,6 +38,7 @@ mod policy;
 mod record;
 mod talk;
 mod tries;
+mod waits;
 
 pub use policy::{RETRIED_HEADER, SPENT_REMEMBERED, is_spent};
 pub use record::{Attempt, NoRetry, Record};
@@ -264,34 +265,6 @@ impl Exchange {
     /// The next thing to do, if any.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.action.take()
-    }
-
-    /// When [`Input::Timeout`] is due, and what will have timed out.
-    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        // How long the client may take to be told is the shell's to bound: a deadline that is already past must not
-        // take the words out of its mouth.
-        if matches!(self.state, State::Ending | State::Done) {
-            return None;
-        }
-        if self.tunnel {
-            return None;
-        }
-        if let Some(plan) = &self.plan {
-            return self.poll_planned(plan);
-        }
-        let idle = !self.silence_allowed;
-        let mut next = idle.then(|| (self.progress.after(IDLE_TIMEOUT), Reason::IdleTimeout));
-        // On a tie the later one in this order is the reason; the whole exchange's deadline cannot be retried.
-        for (at, reason) in
-            [(self.connect_deadline, Reason::ConnectTimeout), (self.deadline, Reason::RequestTimeout)]
-        {
-            if let Some(at) = at
-                && next.is_none_or(|next| at <= next.0)
-            {
-                next = Some((at, reason));
-            }
-        }
-        next
     }
 
     /// The request is a call of gRPC: its streams may be silent for any time, but it may have a deadline.

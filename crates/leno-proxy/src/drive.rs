@@ -10,7 +10,7 @@ use leno_core::backend::Place;
 use leno_core::edit::Edits;
 use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
 use leno_core::grpc::{self, Status};
-use leno_core::head::{RequestHead, ResponseHead};
+use leno_core::head::RequestHead;
 use leno_core::http1::{BodyFraming, ResponseFor};
 use leno_core::mux::{INTERIM_HEADS_MAX, Kind};
 use leno_core::reason::Reason;

@@ -1,9 +1,7 @@
 //! The exchange where something is configured about its attempts, and what one Leno tells another so that not both try again.
 
-use super::tries::{Asked, Plan};
-use super::{
-    AppSaw, CONNECT_TIME_MIN, CONNECT_TIMEOUT, CONNECT_TIMEOUT_MAX, Exchange, NoRetry, State, Tries,
-};
+use super::tries::Asked;
+use super::{AppSaw, CONNECT_TIME_MIN, CONNECT_TIMEOUT, CONNECT_TIMEOUT_MAX, Exchange, NoRetry, Tries};
 use crate::grpc::Status;
 use crate::head::ResponseHead;
 use crate::reason::Reason;
@@ -24,27 +22,6 @@ pub fn is_spent(spent: Option<Instant>, now: Instant) -> bool {
 }
 
 impl Exchange {
-    /// The same by what is configured.
-    #[cold]
-    pub(super) fn poll_planned(&self, plan: &Plan) -> Option<(Instant, Reason)> {
-        let whole = self.deadline.map(|at| (at, Reason::RequestTimeout));
-        let waits = if self.state == State::Pausing {
-            // Nothing times out by it: the wait is over.
-            let why = self.record.attempts().last().and_then(|attempt| attempt.failed);
-            [None, None, plan.resume.map(|at| (at, why.unwrap_or(Reason::AnswerRetried))), whole]
-        } else {
-            let idle = plan.tries.idle_timeout.filter(|_| !self.silence_allowed);
-            let before_answer = matches!(self.state, State::Dialing | State::Waiting);
-            [
-                idle.map(|idle| (self.progress.after(idle), Reason::IdleTimeout)),
-                self.connect_deadline.map(|at| (at, Reason::ConnectTimeout)),
-                plan.try_deadline.filter(|_| before_answer).map(|at| (at, Reason::TryTimeout)),
-                whole,
-            ]
-        };
-        waits.into_iter().flatten().reduce(|next, wait| if wait.0 <= next.0 { wait } else { next })
-    }
-
     /// Says whether the policy wants another attempt instead of this answer, and nothing stands against it but the backend's
     /// budget. Then either [`Input::Withheld`] follows, or [`Exchange::denied`] and [`Input::Response`].
     pub fn wants_another(&mut self, head: &ResponseHead<'_>, now: Instant) -> bool {
