@@ -193,6 +193,17 @@ fn a_key_update_waits_for_room() {
 }
 
 #[test]
+fn endless_records_without_content_are_refused() {
+    let mut pair = pair();
+    let refused = (0..100).find_map(|at| {
+        pair.theirs.refresh_traffic_keys().unwrap();
+        let mut sealed = pair.drained();
+        pair.ours.open(&mut sealed).err().map(|_| at)
+    });
+    assert_eq!(refused, Some(32));
+}
+
+#[test]
 fn a_farewell_ends_each_direction() {
     let mut pair = pair();
     let mut out = [0; 64];

@@ -22,6 +22,9 @@ pub const RECORD_BYTES_MAX: usize = HEAD_BYTES + SEALED_MAX;
 /// Records under one key. AES-GCM keeps its promises for 2^24.5 full ones (RFC 8446 §5.5); other ciphers do for more.
 const RECORDS_PER_KEY_MAX: u64 = 1 << 23;
 
+/// Records in a row without any content for us: each costs us more than its sender. rustls' limit, too.
+const EMPTY_RECORDS_MAX: u8 = 32;
+
 const HEAD_BYTES: usize = 5;
 const TAG_BYTES: usize = 16;
 /// RFC 8446 §5.2.
@@ -50,6 +53,8 @@ pub struct Records {
     update_wanted: bool,
     /// The peer has said farewell: nothing that follows has a meaning.
     ended: bool,
+    /// Records without content since the last one with some.
+    empty: u8,
     records_per_key: u64,
 }
 
@@ -89,6 +94,7 @@ impl Records {
             keys,
             update_wanted: false,
             ended: false,
+            empty: 0,
             records_per_key: RECORDS_PER_KEY_MAX,
         })
     }
@@ -173,6 +179,13 @@ impl Records {
             return Err(broken("a record that is too long"));
         }
         let bytes = HEAD_BYTES + length;
+        self.empty = match kind.first() {
+            Some(&APPLICATION_DATA) if !content.is_empty() => 0,
+            _ => self.empty + 1,
+        };
+        if self.empty > EMPTY_RECORDS_MAX {
+            return Err(broken("too many records with nothing in them"));
+        }
         match kind.first() {
             Some(&APPLICATION_DATA) => Ok(Opened::Record(bytes, content)),
             Some(&HANDSHAKE) => self.handle_handshake(content).map(|()| Opened::Record(bytes, &[])),
