@@ -2,7 +2,7 @@
 //! part over by name.
 //!
 //! An endpoint that could not be reached, or whose answers are worse than its peers', is put out for a while
-//! ([`outlier`]), and comes back through a probation.
+//! (`outlier`), and comes back through a probation.
 //!
 //! A [`Permit`] is one request's place on an endpoint: it counts as load while it lives and gives its place back
 //! when it is dropped, whatever way the request ended.

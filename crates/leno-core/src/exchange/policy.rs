@@ -23,7 +23,7 @@ pub fn is_spent(spent: Option<Instant>, now: Instant) -> bool {
 
 impl Exchange {
     /// Says whether the policy wants another attempt instead of this answer, and nothing stands against it but the backend's
-    /// budget. Then either [`Input::Withheld`] follows, or [`Exchange::denied`] and [`Input::Response`].
+    /// budget. Then either [`Input::Withheld`](super::Input::Withheld) follows, or [`Exchange::denied`] and [`Input::Response`](super::Input::Response).
     pub fn wants_another(&mut self, head: &ResponseHead<'_>, now: Instant) -> bool {
         match &self.plan {
             None => false,

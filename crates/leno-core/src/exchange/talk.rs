@@ -29,7 +29,7 @@ pub enum Input {
         /// Its status.
         status: u16,
     },
-    /// The answer is not relayed: [`Exchange::wants_another`] said so, and the backend's budget allows it.
+    /// The answer is not relayed: [`Exchange::wants_another`](super::Exchange::wants_another) said so, and the backend's budget allows it.
     Withheld {
         /// Its status.
         status: u16,
@@ -40,7 +40,7 @@ pub enum Input {
     DownstreamGone,
     /// The rest of the client's request is not what its head announced.
     RequestMalformed,
-    /// [`Exchange::poll_timeout`] has passed.
+    /// [`Exchange::poll_timeout`](super::Exchange::poll_timeout) has passed.
     Timeout,
 }
 
@@ -85,7 +85,7 @@ pub enum AppSaw {
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Ask the backends for an endpoint; the ones in [`Exchange::tried`] are to be avoided. When `budget` is set, the
+    /// Ask the backends for an endpoint; the ones in [`Exchange::tried`](super::Exchange::tried) are to be avoided. When `budget` is set, the
     /// backend's budget has to allow it: answer [`Input::OverBudget`] when it does not.
     Pick {
         /// Where to look.
@@ -93,7 +93,7 @@ pub enum Action {
         /// Take one retry from the budget first.
         budget: bool,
     },
-    /// Wait until [`Exchange::poll_timeout`], or until the client is gone. When `budget` is set, the budget of this backend
+    /// Wait until [`Exchange::poll_timeout`](super::Exchange::poll_timeout), or until the client is gone. When `budget` is set, the budget of this backend
     /// has to allow it first: answer [`Input::OverBudget`] when it does not.
     Pause {
         /// Take one retry from the budget first.

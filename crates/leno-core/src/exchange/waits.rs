@@ -6,7 +6,7 @@ use crate::reason::Reason;
 use crate::time::Instant;
 
 impl Exchange {
-    /// When [`Input::Timeout`] is due, and what will have timed out.
+    /// When [`Input::Timeout`](super::Input::Timeout) is due, and what will have timed out.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
         // How long the client may take to be told is the shell's to bound: a deadline that is already past must not
         // take the words out of its mouth.
