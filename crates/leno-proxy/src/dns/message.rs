@@ -85,6 +85,11 @@ impl Query {
             return Err(bare(Rcode::NOTIMP));
         }
         let question = message.sole_question().map_err(|_| bare(Rcode::FORMERR))?;
+        // Nothing comes before a question that a pointer could be for (RFC 1035 §4.1.4), but the header: such a name is longer
+        // in an answer than it is here, and somebody else may be made to receive it.
+        if question.qname().is_compressed() {
+            return Err(bare(Rcode::FORMERR));
+        }
         let mut query = Self {
             id: header.id(),
             name: question.qname().to_name(),
