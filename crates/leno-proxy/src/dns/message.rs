@@ -459,17 +459,23 @@ impl Reply {
     fn names_stay(&self, bytes: &[u8], start: usize, owners: &[usize]) -> bool {
         /// No label begins like this (RFC 1035 §4.1.4).
         const NO_LABEL: u8 = 0x80;
-        let mut bytes = bytes.to_vec();
+        // What stands behind the end is not relayed either.
+        let kept = bytes.get(..start + self.tail.len()).unwrap_or(bytes);
+        let mut without = kept.to_vec();
         let lives = self.ttls.iter().map(|at| (start + usize::from(*at), 4));
         for (at, length) in lives.chain([(0, HEADER_BYTES)]) {
-            if let Some(part) = bytes.get_mut(at..at + length) {
+            if let Some(part) = without.get_mut(at..at + length) {
                 part.fill(NO_LABEL);
             }
         }
-        let bytes = bytes.as_slice();
-        owners.iter().all(|at| {
+        let name = |bytes, at| {
             let mut parser = Parser::from_ref(bytes);
-            parser.seek(*at).is_ok() && ParsedName::parse(&mut parser).is_ok()
+            parser.seek(at).ok()?;
+            ParsedName::parse(&mut parser).ok()
+        };
+        owners.iter().all(|at| match (name(kept, *at), name(without.as_slice(), *at)) {
+            (Some(name), Some(same)) => name.name_eq(&same),
+            _ => false,
         })
     }
 
