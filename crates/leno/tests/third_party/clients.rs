@@ -41,7 +41,7 @@ fn varnishtest_on_both_sides() {
     let test = "clients::varnishtest_on_both_sides";
     let Some(varnishtest) = program("varnishtest", test) else { return };
     let upstream = free_address();
-    let mesh = Mesh::around(upstream);
+    let mesh = Mesh::around_counting(upstream);
     for (way, entry) in mesh.entries() {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/third_party/both_sides.vtc");
         let mut command = Command::new(&varnishtest);

@@ -133,6 +133,20 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// All of it. `between` is where the caller believes the callee's mesh port to be, given the real one.
     pub(crate) fn with_wire(upstream: SocketAddr, between: impl FnOnce(SocketAddr) -> SocketAddr) -> Self {
+        Self::speaking("auto", upstream, between)
+    }
+
+    /// All of it around an upstream that counts its connections. While nobody knows what a client speaks the upstream is
+    /// dialed already, and a client whose first words come late has it see a connection that ends without any.
+    pub(crate) fn around_counting(upstream: SocketAddr) -> Self {
+        Self::speaking("http", upstream, |real| real)
+    }
+
+    fn speaking(
+        protocol: &str,
+        upstream: SocketAddr,
+        between: impl FnOnce(SocketAddr) -> SocketAddr,
+    ) -> Self {
         let folder = Folder::new();
         let text = |mesh: SocketAddr| {
             format!(
@@ -140,7 +154,7 @@ impl Mesh {
                  gateway:\n  routes: [{{to: plain}}]\n\
                  services:\n\
                  \x20 plain:\n    endpoints: [\"{upstream}\"]\n\
-                 \x20 app:\n    health: none\n    instances: [{{name: app-1, address: \"{upstream}\", mesh: \"{mesh}\"}}]\n\
+                 \x20 app:\n    protocol: {protocol}\n    health: none\n    instances: [{{name: app-1, address: \"{upstream}\", mesh: \"{mesh}\"}}]\n\
                  \x20 caller:\n    calls: app\n    health: none\n    instances: [{{name: {CALLER}, port: 9}}]\n"
             )
         };
