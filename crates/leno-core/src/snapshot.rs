@@ -168,9 +168,10 @@ impl Snapshot {
         }
         build.publish(world, vips);
         if let Some(gateway) = &world.gateway {
-            let rules = build.rules(&gateway.rules, None, world);
+            let name: Arc<str> = gateway.id.name.as_str().into();
+            let rules = build.rules(&name, &gateway.rules, None, world);
             let list = build.add_list(RuleList {
-                name: gateway.id.name.as_str().into(),
+                name,
                 rules,
                 otherwise: Then::NoRoute,
                 timeout: None,
@@ -409,7 +410,8 @@ impl Build<'_> {
     }
 
     fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
-        let rules = self.rules(&service.spec.rules, service.spec.tries.as_deref(), world);
+        let name: Arc<str> = id.to_string().into();
+        let rules = self.rules(&name, &service.spec.rules, service.spec.tries.as_deref(), world);
         let everyone = [TargetSpec { service: id.clone(), version: None, weight: 1 }];
         let otherwise = self.split(&everyone, world);
         if let Some(list) = self.snapshot.services.get(id)

@@ -203,6 +203,10 @@ impl Entry<'_> {
             let _ = write!(out, ",\"{key}\":");
             json_string(out, value);
         }
+        if changed.injected.is_something() {
+            let words: Vec<&str> = changed.injected.words().collect();
+            let _ = write!(out, ",\"fault\":\"{}\"", words.join("+"));
+        }
         out.push_str(",\"changed_by\":[");
         for (at, (list, rule)) in changed.by.iter().enumerate() {
             let decision = Decision { rule: Some(*rule), ..Decision::nowhere(*list) };

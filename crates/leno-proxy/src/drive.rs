@@ -28,6 +28,7 @@ mod alarm;
 mod answer;
 mod change;
 mod converse;
+mod fault;
 mod kept;
 mod learn;
 mod leave;
@@ -136,6 +137,9 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     }
     if call {
         drive.exchange.begin_call();
+    }
+    if changed.as_ref().is_some_and(|changed| changed.injected.is_something()) {
+        Box::pin(drive.inject(source)).await;
     }
     let mut upstream = None;
     while let Some(action) = drive.exchange.poll_action() {

@@ -6,8 +6,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::fault::Experiment;
 use crate::name::ServiceId;
-use crate::spec::Limits;
+use crate::spec::{Fault, Limits};
 
 /// A limit of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +89,11 @@ impl Ledger {
 
 /// The ledgers of all services that have limits: what is in use does not change with the configuration.
 #[derive(Debug, Default)]
-pub struct Ledgers(BTreeMap<ServiceId, Known>);
+pub struct Ledgers {
+    services: BTreeMap<ServiceId, Known>,
+    /// What is broken on purpose, by the names of list and rule.
+    experiments: BTreeMap<(Arc<str>, Arc<str>), Arc<Experiment>>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -103,18 +108,34 @@ impl Ledgers {
         service: &ServiceId,
         endpoints: impl Iterator<Item = &'e Arc<str>>,
     ) -> Limited {
-        let known = self.0.entry(service.clone()).or_default();
+        let known = self.services.entry(service.clone()).or_default();
         let endpoints =
             endpoints.map(|name| known.endpoints.entry(name.clone()).or_default().clone()).collect();
         Limited { ledger: known.ledger.clone(), endpoints }
     }
 
-    /// Forgets services that are not known any more, and endpoints that nobody is on.
+    /// The experiment of a rule: the one that there is, unless the rule breaks something else now.
+    pub(crate) fn experiment(
+        &mut self,
+        list: &Arc<str>,
+        rule: &Arc<str>,
+        fault: &Arc<Fault>,
+    ) -> Arc<Experiment> {
+        let new = || Arc::new(Experiment::new(list.clone(), rule.clone(), fault.clone()));
+        let known = self.experiments.entry((list.clone(), rule.clone())).or_insert_with(new);
+        if known.fault != *fault {
+            *known = new();
+        }
+        known.clone()
+    }
+
+    /// Forgets services that are not known any more, endpoints that nobody is on, and experiments of rules that are gone.
     pub(crate) fn keep(&mut self, services: &BTreeSet<&ServiceId>) {
-        self.0.retain(|service, known| {
+        self.services.retain(|service, known| {
             known.endpoints.retain(|_, counter| Arc::strong_count(counter) > 1);
             services.contains(service)
         });
+        self.experiments.retain(|_, experiment| Arc::strong_count(experiment) > 1);
     }
 }
 

@@ -8,14 +8,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{
-    DELEGATION_MAX, Decision, ListId, Rule, RuleList, Subject, Then, decide_within, without_last_slashes,
+    DELEGATION_MAX, Decision, ListId, Rule, RuleList, Subject, Then, cors, decide_within,
+    without_last_slashes,
 };
 use crate::edit::Edits;
+use crate::fault::{Experiment, Injected};
 use crate::head::RequestHead;
 use crate::http1::{is_authority, is_target};
 use crate::spec::{
-    Answer, CHANGED_PATH_BYTES_MAX, FieldChanges, Format, MatchSpec, Mirror, PathChange, PathMatch, Redirect,
-    ReplacementPiece, Scheme, Variable,
+    Abort, Answer, CHANGED_PATH_BYTES_MAX, Direct, FieldChanges, Format, MatchSpec, Mirror, PathChange,
+    PathMatch, Redirect, ReplacementPiece, Scheme, Variable,
 };
 
 /// What rules would make of the request is none: longer than anybody accepts.
@@ -47,10 +49,39 @@ pub struct Changed {
     pub answer: Option<Arc<Answer>>,
     /// Where it sends the client.
     pub location: Vec<u8>,
+    /// Who has made that answer.
+    pub made: Made,
     /// Who gets a copy.
     pub mirrors: Vec<Mirror>,
+    /// What is broken on purpose by the rules on its way.
+    pub experiments: Vec<Arc<Experiment>>,
+    /// What of that has hit this request; thrown by the shell.
+    pub injected: Injected,
     /// The rules that have changed something: the number of each in its list.
     pub by: Vec<(ListId, u32)>,
+}
+
+/// Who has made an answer that no service has given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Made {
+    /// The rule says it.
+    #[default]
+    Rule,
+    /// It is about pages of other origins.
+    Cors,
+    /// Chance has broken the request on purpose.
+    Fault,
+}
+
+impl Made {
+    /// The word for an answer in metrics; `None`: its own.
+    pub const fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Rule => None,
+            Self::Cors => Some("preflight"),
+            Self::Fault => Some("fault"),
+        }
+    }
 }
 
 /// What is written instead of a head's own parts.
@@ -73,6 +104,14 @@ impl Rewritten {
 }
 
 impl Changed {
+    /// Has a request that is broken on purpose answered with `abort`; nobody gets a copy of it.
+    pub fn abort(&mut self, abort: Abort) {
+        let body = "leno: this request was broken on purpose (fault)\n".into();
+        let answer = Direct { status: abort.status(), headers: Vec::new(), body };
+        self.mirrors.clear();
+        (self.answer, self.made) = (Some(Arc::new(Answer::Direct(answer))), Made::Fault);
+    }
+
     /// The head that is sent instead of `head`.
     pub fn head<'a>(&'a self, head: &RequestHead<'a>) -> RequestHead<'a> {
         self.rewritten.head(head)
@@ -91,6 +130,7 @@ impl Changed {
     ) -> Result<Self, Unfit> {
         let mut changed = Self::default();
         let mut at = first;
+        let mut shared = false;
         for _ in 0..DELEGATION_MAX {
             let now = changed.rewritten.head(head);
             let Some(list) = lists.get(at.0 as usize) else { break };
@@ -101,6 +141,15 @@ impl Changed {
                 changed.by.push((at, number as u32));
                 step.edit(&change.request, edits);
                 step.edit(&change.response, &mut changed.response);
+                if let Some(cors) = change.cors.as_ref().filter(|_| !shared) {
+                    shared = true;
+                    if let Some(answer) = cors::share(cors, head, &mut changed.response) {
+                        changed.mirrors.clear();
+                        (changed.answer, changed.made) = (Some(answer), Made::Cors);
+                        return Ok(changed);
+                    }
+                }
+                changed.experiments.extend(rule.experiment.clone());
                 match rule.answer.as_deref() {
                     Some(Answer::Redirect(redirect)) => changed.location = step.location(redirect)?,
                     Some(Answer::Direct(direct)) => step.add(&direct.headers, &mut changed.response),

@@ -9,13 +9,19 @@ use crate::spec::{ActionSpec, Mirror, RuleSpec, TargetSpec, TriesSpec, World};
 
 impl Build<'_> {
     /// The rules of a list that are about what this proxy sends.
-    pub(super) fn rules(&mut self, rules: &[RuleSpec], outer: Option<&TriesSpec>, world: &World) -> Rules {
+    pub(super) fn rules(
+        &mut self,
+        list: &Arc<str>,
+        rules: &[RuleSpec],
+        outer: Option<&TriesSpec>,
+        world: &World,
+    ) -> Rules {
         let about_us = |rule: &&RuleSpec| {
             let sources = &rule.when.sources;
             sources.is_empty() || self.own.is_some_and(|own| sources.iter().any(|it| it.covers(own)))
         };
         let ours: Vec<&RuleSpec> = rules.iter().filter(about_us).collect();
-        ours.into_iter().map(|rule| self.rule(rule, outer, world)).collect::<Vec<Rule>>().into()
+        ours.into_iter().map(|rule| self.rule(list, rule, outer, world)).collect::<Vec<Rule>>().into()
     }
 
     /// One rule-less list that leads to who gets copies, so that a copy is never copied again.
@@ -43,7 +49,7 @@ impl Build<'_> {
     }
 
     /// One rule; `outer` is what its service says about attempts.
-    fn rule(&mut self, rule: &RuleSpec, outer: Option<&TriesSpec>, world: &World) -> Rule {
+    fn rule(&mut self, list: &Arc<str>, rule: &RuleSpec, outer: Option<&TriesSpec>, world: &World) -> Rule {
         let tries = self.tries_of_rule(rule, outer, world);
         for mirror in rule.change.iter().flat_map(|change| &change.mirrors) {
             self.mirror(mirror, world);
@@ -59,6 +65,8 @@ impl Build<'_> {
             ActionSpec::Answer(answer) => Some(answer.clone()),
             _ => None,
         };
+        let fault = rule.change.as_ref().and_then(|change| change.fault.as_ref());
+        let experiment = fault.map(|fault| self.ledgers.experiment(list, &rule.name, fault));
         Rule {
             name: rule.name.clone(),
             when: rule.when.for_its_sources(),
@@ -67,6 +75,7 @@ impl Build<'_> {
             tries,
             change: rule.change.clone().or(answer.as_ref().map(|_| Arc::default())),
             answer,
+            experiment,
         }
     }
 

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::fmt;
 
+use super::cors::Cors;
+use super::fault::Fault;
 use super::format::Format;
 use super::pattern::Pattern;
 use crate::head::FieldId;
@@ -30,6 +32,10 @@ pub struct Change {
     pub response: FieldChanges,
     /// Who gets a copy of the request, as it is sent; at most [`MIRRORS_MAX`]. What becomes of a copy changes nothing.
     pub mirrors: Vec<Mirror>,
+    /// What is broken on purpose.
+    pub fault: Option<Arc<Fault>>,
+    /// Which pages of other origins may use it; of several rules that say it, the first has the say.
+    pub cors: Option<Arc<Cors>>,
 }
 
 /// Most copies of one request that one rule can make.

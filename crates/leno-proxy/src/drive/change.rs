@@ -6,11 +6,11 @@ use std::rc::Rc;
 use leno_core::edit::Edits;
 use leno_core::head::RequestHead;
 use leno_core::reason::Reason;
-use leno_core::route::{Changed, Decision, Facts, Then};
+use leno_core::route::{Changed, Decision, Facts, Made, Then};
 use leno_core::snapshot::Snapshot;
 use leno_core::spec::Scheme;
 
-use super::Drive;
+use super::{Drive, fault};
 use crate::caller::{Caller, Remote};
 use crate::worker::Worker;
 
@@ -38,7 +38,17 @@ pub(super) fn change(
         request_id,
     };
     match snapshot.change(caller.entry(), head, &facts, edits) {
-        Ok(changed) => Box::new(changed),
+        Ok(mut changed) => {
+            if !changed.experiments.is_empty() {
+                fault::throw(worker, &mut changed);
+            }
+            if changed.made != Made::Rule
+                && let Some(answer) = &changed.answer
+            {
+                decision.then = Then::Answer(answer.status());
+            }
+            Box::new(changed)
+        }
         Err(_) => {
             decision.then = Then::Refused(Reason::RequestMalformed);
             Box::default()
