@@ -443,6 +443,7 @@ const fn code_of(reason: Reason) -> Code {
         | Reason::NoHealthyEndpoint
         | Reason::Draining => Code::Refused,
         Reason::EgressDenied => Code::Denied,
+        Reason::Fault => Code::Internal,
         Reason::RequestMalformed
         | Reason::RequestHeadTimeout
         | Reason::Unsupported

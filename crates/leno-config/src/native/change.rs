@@ -29,7 +29,7 @@ pub(crate) fn change(
     own: Option<&ServiceId>,
     reader: &mut Reader<'_>,
 ) -> Option<Arc<Change>> {
-    let mirror = fields.get("mirror");
+    let (mirror, fault, cors) = (fields.get("mirror"), fields.get("fault"), fields.get("cors"));
     let (rewriting, request, response) =
         (fields.get("rewrite"), fields.get("request_headers"), fields.get("response_headers"));
     let when = when?;
@@ -46,6 +46,8 @@ pub(crate) fn change(
     if let Some(node) = mirror {
         change.mirrors = mirrors(node, own, reader);
     }
+    change.fault = fault.and_then(|node| super::fault::fault(node, reader));
+    change.cors = cors.and_then(|node| super::cors::cors(node, when, reader));
     (!change.is_empty()).then(|| Arc::new(change))
 }
 
@@ -100,7 +102,7 @@ fn mirror(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
 
 /// Reports what says nothing in a route that answers by itself, at `answer`.
 pub(crate) fn sends_nothing(fields: &mut Fields<'_>, answer: &Entry, reader: &mut Reader<'_>) {
-    for name in ["rewrite", "request_headers", "mirror", "timeout", "retry"] {
+    for name in ["rewrite", "request_headers", "mirror", "fault", "timeout", "retry"] {
         if let Some(entry) = fields.entry(name) {
             let message =
                 format!("`{name}` is about what is sent to a service, and this route sends nothing");

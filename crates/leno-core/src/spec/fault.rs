@@ -76,7 +76,20 @@ impl Abort {
     pub const fn status(self) -> u16 {
         match self {
             Self::Http(status) => status,
-            Self::Grpc(code) => code.as_http(),
+            // The statuses that the gRPC code's own documentation gives (google/rpc/code.proto).
+            Self::Grpc(code) => match code.0 {
+                1 => 499,
+                3 | 9 | 11 => 400,
+                4 => 504,
+                5 => 404,
+                6 | 10 => 409,
+                7 => 403,
+                8 => 429,
+                12 => 501,
+                14 => 503,
+                16 => 401,
+                _ => 500,
+            },
         }
     }
 

@@ -32,6 +32,8 @@ impl From<&spec::Change> for wire::Change {
                     share_ppm: mirror.share_ppm,
                 })
                 .collect(),
+            fault: spec.fault.as_deref().map(From::from),
+            cors: spec.cors.as_deref().map(From::from),
         }
     }
 }
@@ -83,6 +85,16 @@ pub(super) fn change(message: wire::Change, when: &spec::MatchSpec) -> Result<sp
         request: fields("change.request", message.request, &parts)?,
         response: fields("change.response", message.response, &parts)?,
         mirrors: mirrors(message.mirrors)?,
+        fault: message
+            .fault
+            .map(|fault| fault.try_into().map(Arc::new))
+            .transpose()
+            .map_err(|error: WireError| error.below("change.fault"))?,
+        cors: message
+            .cors
+            .map(|cors| cors.try_into().map(Arc::new))
+            .transpose()
+            .map_err(|error: WireError| error.below("change.cors"))?,
     })
 }
 

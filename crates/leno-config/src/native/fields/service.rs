@@ -8,7 +8,9 @@ use super::matching::{
     ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY,
 };
 use super::outside::TLS;
-use super::{CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, tries};
+use super::{
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, cors, fault, field, gateway, tries,
+};
 
 /// A service.
 pub(crate) static SERVICE: Shape = Shape {
@@ -157,6 +159,8 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        fault::ROUTE_FAULT,
+        cors::ROUTE_CORS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
     ],
