@@ -51,10 +51,10 @@ pub(crate) fn cors(node: &Node, when: &MatchSpec, reader: &mut Reader<'_>) -> Op
                 reader.error(problem.hint("name the origins, or leave `credentials` out"));
             }
         }
-        if let Some(node) = fields.get("unmatched") {
-            if reader.choice(node, UNMATCHED) == Some("forward") {
-                cors.unmatched = Unmatched::Forward;
-            }
+        if let Some(node) = fields.get("unmatched")
+            && reader.choice(node, UNMATCHED) == Some("forward")
+        {
+            cors.unmatched = Unmatched::Forward;
         }
         fields.finish();
     } else {

@@ -20,6 +20,12 @@ impl Exchange {
         self.cut(reason);
     }
 
+    /// Its time was over before anything was done.
+    #[cold]
+    pub fn is_late(&mut self) {
+        self.reply(Reason::RequestTimeout);
+    }
+
     /// What a call comes to that a rule answers.
     pub(super) const fn answer_call(&mut self) {
         if let Then::Answer(status) = self.record.decision.then {

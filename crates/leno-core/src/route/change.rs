@@ -51,10 +51,12 @@ pub struct Changed {
     pub location: Vec<u8>,
     /// Who has made that answer.
     pub made: Made,
+    /// And by which rule, if it was not the one that decided.
+    pub made_by: Option<(ListId, u32)>,
     /// Who gets a copy.
     pub mirrors: Vec<Mirror>,
-    /// What is broken on purpose by the rules on its way.
-    pub experiments: Vec<Arc<Experiment>>,
+    /// What is broken on purpose by the rules on its way, with the rule of each as in [`Self::by`].
+    pub experiments: Vec<((ListId, u32), Arc<Experiment>)>,
     /// What of that has hit this request; thrown by the shell.
     pub injected: Injected,
     /// The rules that have changed something: the number of each in its list.
@@ -104,12 +106,17 @@ impl Rewritten {
 }
 
 impl Changed {
-    /// Has a request that is broken on purpose answered with `abort`; nobody gets a copy of it.
-    pub fn abort(&mut self, abort: Abort) {
+    /// Has a request that the rule `by` breaks on purpose answered with `abort`.
+    pub fn abort(&mut self, abort: Abort, by: (ListId, u32)) {
         let body = "leno: this request was broken on purpose (fault)\n".into();
         let answer = Direct { status: abort.status(), headers: Vec::new(), body };
+        self.make(Arc::new(Answer::Direct(answer)), Made::Fault, by);
+    }
+
+    /// Has the request answered here; nobody gets a copy of it.
+    fn make(&mut self, answer: Arc<Answer>, made: Made, by: (ListId, u32)) {
         self.mirrors.clear();
-        (self.answer, self.made) = (Some(Arc::new(Answer::Direct(answer))), Made::Fault);
+        (self.answer, self.made, self.made_by) = (Some(answer), made, Some(by));
     }
 
     /// The head that is sent instead of `head`.
@@ -144,12 +151,11 @@ impl Changed {
                 if let Some(cors) = change.cors.as_ref().filter(|_| !shared) {
                     shared = true;
                     if let Some(answer) = cors::share(cors, head, &mut changed.response) {
-                        changed.mirrors.clear();
-                        (changed.answer, changed.made) = (Some(answer), Made::Cors);
+                        changed.make(answer, Made::Cors, (at, number as u32));
                         return Ok(changed);
                     }
                 }
-                changed.experiments.extend(rule.experiment.clone());
+                changed.experiments.extend(rule.experiment.clone().map(|it| ((at, number as u32), it)));
                 match rule.answer.as_deref() {
                     Some(Answer::Redirect(redirect)) => changed.location = step.location(redirect)?,
                     Some(Answer::Direct(direct)) => step.add(&direct.headers, &mut changed.response),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use leno_core::edit::Edits;
 use leno_core::head::RequestHead;
 use leno_core::reason::Reason;
-use leno_core::route::{Changed, Decision, Facts, Made, Then};
+use leno_core::route::{Changed, Decision, Facts, Then};
 use leno_core::snapshot::Snapshot;
 use leno_core::spec::Scheme;
 
@@ -42,10 +42,9 @@ pub(super) fn change(
             if !changed.experiments.is_empty() {
                 fault::throw(worker, &mut changed);
             }
-            if changed.made != Made::Rule
-                && let Some(answer) = &changed.answer
-            {
-                decision.then = Then::Answer(answer.status());
+            if let (Some(answer), Some((list, rule))) = (&changed.answer, changed.made_by) {
+                let then = Then::Answer(answer.status());
+                *decision = Decision { list, rule: Some(rule), then, ..*decision };
             }
             Box::new(changed)
         }

@@ -22,11 +22,13 @@ const DELAYED_MAX: usize = 1024;
 pub(super) fn throw(worker: &Worker, changed: &mut Changed) {
     let now = unix_now();
     let mut all = Injected::NOTHING;
-    for experiment in &changed.experiments {
+    let mut aborted_by = None;
+    for (by, experiment) in &changed.experiments {
         let injected = experiment.throw(now, &mut worker.rng());
         for word in injected.words() {
             worker.telemetry().count_fault(&experiment.list, &experiment.rule, word);
         }
+        aborted_by = aborted_by.or(injected.abort.map(|_| *by));
         all = all.and(injected);
     }
     if all.delay.is_some() && worker.delayed.get() >= DELAYED_MAX {
@@ -34,9 +36,9 @@ pub(super) fn throw(worker: &Worker, changed: &mut Changed) {
         all.delay = None;
     }
     changed.injected = all;
-    match all.abort {
+    match all.abort.zip(aborted_by) {
         _ if all.reset => changed.mirrors.clear(),
-        Some(abort) => changed.abort(abort),
+        Some((abort, by)) => changed.abort(abort, by),
         None => {}
     }
 }
@@ -67,17 +69,16 @@ impl Drive<'_> {
         let until = self.worker.now().after(delay);
         let due = self.exchange.deadline().unwrap_or(super::NEVER);
         let mut gone = pin!(source.gone());
-        let input = tokio::select! {
+        tokio::select! {
             biased;
-            () = &mut gone => Input::DownstreamGone,
+            () = &mut gone => self.handle(Input::DownstreamGone),
             () = self.alarm.until(until.min(due)) => {
                 if until < due {
                     return true;
                 }
-                Input::Timeout
+                self.exchange.is_late();
             }
-        };
-        self.handle(input);
+        }
         false
     }
 
@@ -90,7 +91,7 @@ impl Drive<'_> {
         }
         let status = record.grpc.map_or(record.status, Status::as_http);
         let failed = record.reason.is_some() || status >= 500;
-        for experiment in &changed.experiments {
+        for (_, experiment) in &changed.experiments {
             if experiment.learn(failed, self.worker.now()) {
                 let (list, rule) = (&*experiment.list, &*experiment.rule);
                 tracing::warn!(list, rule, "too many requests fail by themselves: no more faults on purpose");

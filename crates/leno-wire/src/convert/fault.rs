@@ -65,7 +65,7 @@ impl TryFrom<wire::Fault> for spec::Fault {
             until: message.until.map(UnixTime),
             stop: message.stop.map(stop).transpose()?,
         };
-        if fault.does_something() { Ok(fault) } else { Err(bad("fault", "does nothing")) }
+        if fault.does_something() { Ok(fault) } else { Err(bad("", "does nothing")) }
     }
 }
 
