@@ -5,6 +5,7 @@ mod change;
 mod gateway;
 mod matching;
 mod outside;
+mod rate;
 mod tries;
 
 pub(crate) use care::{BALANCE, FAILURES_MAX, KEY, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
@@ -16,6 +17,7 @@ pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
+pub(crate) use rate::{RATE_KEY, RATE_LIMIT, RATE_WORDS};
 pub(crate) use tries::{ATTEMPTS_MAX, CONDITIONS, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
 
 /// A kind of map, with the fields it may have.
@@ -166,6 +168,8 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &KEY,
     &OUTLIERS,
     &LIMITS,
+    &RATE_LIMIT,
+    &RATE_KEY,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -254,6 +258,7 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        rate::ROUTE_RATE_LIMITS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
     ],
@@ -279,6 +284,7 @@ pub(crate) static SERVICE: Shape = Shape {
         care::BALANCE_FIELD,
         care::OUTLIERS_FIELD,
         care::LIMITS_FIELD,
+        rate::RATE_LIMITS,
         care::BACKUP_FIELD,
         field(
             "health",
