@@ -3,11 +3,9 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use leno_core::rate::{Rate, Tally, WHOLE};
-use leno_core::spec::RateScope;
-
 use crate::access_log::json_string;
 use crate::telemetry::{family, line};
+use leno_core::rate::{Rate, Tally, WHOLE};
 
 /// Appends the counters of all limits.
 pub(crate) fn render(rates: &[Rate], out: &mut String) {
@@ -32,11 +30,6 @@ pub(crate) fn render(rates: &[Rate], out: &mut String) {
             let labels = format!("limit=\"{}\"", rate.label.replace('\\', "\\\\").replace('"', "\\\""));
             line(out, name, &labels, count(&rate.tally).load(Ordering::Relaxed));
         }
-    }
-    family(out, "leno_rate_limit_share", "gauge", "This proxy's share of a limit that holds mesh-wide.");
-    for rate in rates.iter().filter(|rate| rate.spec.scope == RateScope::Mesh) {
-        let labels = format!("limit=\"{}\"", rate.label.replace('\\', "\\\\").replace('"', "\\\""));
-        line(out, "leno_rate_limit_share", &labels, f64::from(rate.share()) / f64::from(WHOLE));
     }
 }
 
