@@ -8,6 +8,7 @@ mod gateway;
 mod instance;
 mod matching;
 mod outside;
+mod rate;
 mod service;
 mod tries;
 
@@ -23,6 +24,7 @@ pub(crate) use instance::{ENDPOINT, INSTANCE};
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
+pub(crate) use rate::{RATE_KEY, RATE_LIMIT, RATE_WORDS};
 pub(crate) use service::{HEALTH, HEALTH_WORDS, SERVICE, SERVICE_ROUTE, TARGET};
 pub(crate) use tries::{ATTEMPTS_MAX, CONDITIONS, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
 
@@ -186,6 +188,8 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &KEY,
     &OUTLIERS,
     &LIMITS,
+    &RATE_LIMIT,
+    &RATE_KEY,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -276,6 +280,7 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_MIRROR,
         fault::ROUTE_FAULT,
         cors::ROUTE_CORS,
+        rate::ROUTE_RATE_LIMITS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
     ],

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::fault::Experiment;
 use crate::name::ServiceId;
+use crate::rate::RateBook;
 use crate::spec::{Fault, Limits};
 
 /// A limit of a service.
@@ -93,6 +94,8 @@ pub struct Ledgers {
     services: BTreeMap<ServiceId, Known>,
     /// What is broken on purpose, by the names of list and rule.
     experiments: BTreeMap<(Arc<str>, Arc<str>), Arc<Experiment>>,
+    /// What rate limits have counted.
+    pub(crate) rates: RateBook,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +105,11 @@ struct Known {
 }
 
 impl Ledgers {
+    /// Empty ones, with this book of what rate limits have counted.
+    pub fn new(rates: RateBook) -> Self {
+        Self { rates, ..Self::default() }
+    }
+
     /// The ledger of a service, and a counter for each of its endpoints.
     pub(crate) fn of<'e>(
         &mut self,

@@ -185,6 +185,7 @@ fn rule(name: &str, path: &str, then: Then) -> Rule {
         change: None,
         answer: None,
         experiment: None,
+        rates: vec![],
         tries: None,
     }
 }

@@ -10,6 +10,7 @@ use super::cors::Cors;
 use super::fault::Fault;
 use super::format::Format;
 use super::pattern::Pattern;
+use super::rate::RateSpec;
 use crate::head::FieldId;
 use crate::http1::is_token;
 use crate::name::{Label, ServiceId};
@@ -36,6 +37,8 @@ pub struct Change {
     pub fault: Option<Arc<Fault>>,
     /// Which pages of other origins may use it; of several rules that say it, the first has the say.
     pub cors: Option<Arc<Cors>>,
+    /// How many requests pass in a time; of a gateway's rule.
+    pub rates: Vec<Arc<RateSpec>>,
 }
 
 /// Most copies of one request that one rule can make.
@@ -144,6 +147,19 @@ impl Change {
     /// True when later rules see another request.
     pub const fn rewrites(&self) -> bool {
         self.path.is_some() || self.host.is_some()
+    }
+
+    /// True when requests and answers stay as they are, though they may be counted.
+    pub fn changes_nothing(&self) -> bool {
+        let Self { path, host, request, response, mirrors, rates: _, fault, cors } = self;
+        let none = FieldChanges::default();
+        path.is_none()
+            && host.is_none()
+            && *request == none
+            && *response == none
+            && mirrors.is_empty()
+            && fault.is_none()
+            && cors.is_none()
     }
 
     /// True when there is nothing to do.

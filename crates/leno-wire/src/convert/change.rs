@@ -5,8 +5,10 @@ use std::sync::Arc;
 use leno_core::http1::is_authority;
 use leno_core::spec::{self, Fixed, Format, PathMatch, Pattern, Replacement, Scope};
 
+use super::rate::rates;
 use super::{WireError, bad, check_path, id, list, optional_label, port_number};
 use crate::proto::change as wire;
+use crate::proto::rate::RateLimit;
 use crate::proto::resource::Action;
 
 impl From<&spec::Change> for wire::Change {
@@ -34,6 +36,7 @@ impl From<&spec::Change> for wire::Change {
                 .collect(),
             fault: spec.fault.as_deref().map(From::from),
             cors: spec.cors.as_deref().map(From::from),
+            rate_limits: spec.rates.iter().map(|rate| RateLimit::from(&**rate)).collect(),
         }
     }
 }
@@ -95,6 +98,7 @@ pub(super) fn change(message: wire::Change, when: &spec::MatchSpec) -> Result<sp
             .map(|cors| cors.try_into().map(Arc::new))
             .transpose()
             .map_err(|error: WireError| error.below("change.cors"))?,
+        rates: rates("change.rate_limits", message.rate_limits, false)?,
     })
 }
 

@@ -35,6 +35,10 @@ pub struct Change {
     #[prost(message, optional, tag = "61")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<super::cors::Cors>,
+    /// How many requests pass in a time; of a gateway's rule.
+    #[prost(message, repeated, tag = "50")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<super::rate::RateLimit>,
 }
 
 /// `Mirror`.

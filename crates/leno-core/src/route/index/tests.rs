@@ -53,6 +53,7 @@ fn rules(when: impl IntoIterator<Item = MatchSpec>) -> Vec<Rule> {
         change: None,
         answer: None,
         experiment: None,
+        rates: vec![],
     };
     when.into_iter().map(rule).collect()
 }

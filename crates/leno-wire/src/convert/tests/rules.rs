@@ -48,6 +48,7 @@ pub(super) fn full_change() -> spec::Change {
         ],
         fault: Some(Arc::new(full_fault())),
         cors: Some(Arc::new(full_cors())),
+        rates: vec![],
     }
 }
 
