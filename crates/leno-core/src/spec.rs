@@ -16,6 +16,7 @@ mod change;
 mod cidr;
 mod format;
 mod gateway;
+mod hedge;
 mod matching;
 mod outside;
 mod pattern;
@@ -37,6 +38,10 @@ pub use format::{Format, FormatError, Piece, Scope, VARIABLES, Variable};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
     TerminationSpec, TlsVersion,
+};
+pub use hedge::{
+    HEDGE_BODY_BYTES_MAX, HEDGE_PERCENT, HEDGE_PERCENT_MAX, HEDGE_QUANTILE_MAX, HEDGE_QUANTILE_MIN,
+    HedgeAfter, HedgeSpec,
 };
 pub use matching::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
 pub use outside::{

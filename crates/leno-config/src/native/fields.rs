@@ -3,6 +3,7 @@
 mod care;
 mod change;
 mod gateway;
+mod hedge;
 mod instance;
 mod matching;
 mod outside;
@@ -15,6 +16,7 @@ use change::{
     ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
 };
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
+pub(crate) use hedge::{HEDGE, HEDGE_WORDS};
 pub(crate) use instance::{ENDPOINT, INSTANCE};
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
@@ -76,6 +78,8 @@ pub(crate) enum Kind {
     Limit,
     /// What is tried again: a word, a status, or a range of statuses.
     Condition,
+    /// `p50` to `p99`.
+    Quantile,
     /// Bytes: `65536`, `64KiB` or `1MiB`.
     Size,
     /// 1 to 65535.
@@ -166,6 +170,7 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &TIMEOUT,
     &RETRY,
     &RETRY_BUDGET_SHAPE,
+    &HEDGE,
     &BALANCE,
     &KEY,
     &OUTLIERS,
@@ -260,6 +265,7 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_MIRROR,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
+        hedge::ROUTE_HEDGE,
     ],
 };
 

@@ -13,6 +13,7 @@ mod egress;
 mod endpoint;
 mod fields;
 mod file;
+mod hedge;
 mod instance;
 mod listener;
 mod matching;

@@ -49,9 +49,9 @@ pub(super) fn change(
 /// Why a request is refused that cannot be sent as the rules want it.
 pub(super) const UNFIT: &str = "what a rule makes of its path is longer than a path can be";
 
-impl Drive<'_> {
+impl<'a> Drive<'a> {
     /// The head that is sent.
-    pub(super) fn outgoing(&self) -> RequestHead<'_> {
+    pub(super) fn outgoing(&self) -> RequestHead<'a> {
         match self.changed {
             None => self.head,
             Some(changed) => changed.head(&self.head),

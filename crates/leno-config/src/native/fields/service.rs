@@ -8,7 +8,7 @@ use super::matching::{
     ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY,
 };
 use super::outside::TLS;
-use super::{CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, tries};
+use super::{CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, hedge, tries};
 
 /// A service.
 pub(crate) static SERVICE: Shape = Shape {
@@ -40,6 +40,7 @@ pub(crate) static SERVICE: Shape = Shape {
         tries::SERVICE_TIMEOUT,
         tries::SERVICE_RETRY,
         tries::RETRY_BUDGET,
+        hedge::SERVICE_HEDGE,
         field(
             "headless",
             Kind::Flag,
@@ -159,6 +160,7 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_MIRROR,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
+        hedge::ROUTE_HEDGE,
     ],
 };
 
