@@ -180,6 +180,8 @@ const PLACES: &[(&str, &str)] = &[
     ("balance", "mesh: m\nservices: {web: {run: ./web, balance: {FIELD}}}\n"),
     ("key", "mesh: m\nservices: {web: {run: ./web, balance: {policy: maglev, by: {FIELD}}}}\n"),
     ("limits", "mesh: m\nservices: {web: {run: ./web, limits: {FIELD}}}\n"),
+    ("rate-limit", "mesh: m\nservices: {web: {run: ./web, rate_limits: [{FIELD}]}}\n"),
+    ("rate-key", "mesh: m\nservices: {web: {run: ./web, rate_limits: [{requests: 1, by: {FIELD}}]}}\n"),
     ("outliers", "mesh: m\nservices: {web: {run: ./web, outliers: {FIELD}}}\n"),
     ("instance", "mesh: m\nservices: {web: {instances: [{FIELD}]}}\n"),
     ("endpoint", "mesh: m\nservices: {web: {endpoints: [{FIELD}]}}\n"),

@@ -20,6 +20,7 @@ mod hedge;
 mod matching;
 mod outside;
 mod pattern;
+mod rate;
 mod template;
 mod tries;
 
@@ -49,6 +50,10 @@ pub use outside::{
     Pinned, Roots, TlsSpec, Via,
 };
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
+pub use rate::{
+    RATE_KEYS_MAX, RATE_PER, RATE_PER_MAX, RATE_PER_MIN, RATE_REQUESTS_MAX, RATES_MAX, RateKey, RateScope,
+    RateSpec,
+};
 pub use template::{Template, TemplateError};
 pub use tries::{
     AnswerHeader, BODY_BYTES_MAX, BUDGET_PER_SECOND_MAX, BUDGET_PERCENT_MAX, BudgetSpec, RetryMethods,

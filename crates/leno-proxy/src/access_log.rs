@@ -12,6 +12,7 @@ use leno_core::backend::Chosen;
 use leno_core::exchange::Record;
 use leno_core::head::RequestHead;
 use leno_core::mux::Kind;
+use leno_core::rate::Charge;
 use leno_core::route::{Changed, Decision};
 use leno_core::snapshot::Snapshot;
 
@@ -211,12 +212,36 @@ impl Entry<'_> {
             let _ = write!(out, ",\"{key}\":");
             json_string(out, value);
         }
+        if !changed.charge.limits.is_empty() {
+            write_limits(&changed.charge, out);
+        }
+        if changed.by.is_empty() {
+            return;
+        }
         out.push_str(",\"changed_by\":[");
         for (at, (list, rule)) in changed.by.iter().enumerate() {
             let decision = Decision { rule: Some(*rule), ..Decision::nowhere(*list) };
             let (list, rule) = self.snapshot.rule_name(&decision);
             out.push_str(if at == 0 { "" } else { "," });
             json_string(out, format!("{list}: {}", rule.unwrap_or("")).as_bytes());
+        }
+        out.push(']');
+    }
+}
+
+/// The limit that refused a request, and those that would have.
+#[cold]
+fn write_limits(charge: &Charge, out: &mut String) {
+    if let Some(label) = charge.refused_by() {
+        out.push_str(",\"rate_limit\":");
+        json_string(out, label.as_bytes());
+    }
+    let mut dry = charge.dry_runs().peekable();
+    if dry.peek().is_some() {
+        out.push_str(",\"rate_limit_dry_run\":[");
+        for (at, label) in dry.enumerate() {
+            out.push_str(if at == 0 { "" } else { "," });
+            json_string(out, label.as_bytes());
         }
         out.push(']');
     }

@@ -33,6 +33,7 @@ mod kept;
 mod learn;
 mod leave;
 mod mirror;
+mod rate;
 mod reach;
 mod record;
 mod silence;
@@ -96,9 +97,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let mut unfit = None;
     let changed = decision.changed.then(|| {
         let id = request_id.bytes();
-        let changed = change::change(worker, &snapshot, caller, client, &head, id, &mut decision, edits);
-        unfit = matches!(decision.then, Then::Refused(Reason::RequestMalformed))
-            .then(|| change::UNFIT.to_owned());
+        let kind = request.kind;
+        let changed =
+            change::change(worker, &snapshot, caller, client, kind, &head, id, &mut decision, edits);
+        unfit = change::why_not(&decision, &changed);
         changed
     });
     let mirrors = match &changed {

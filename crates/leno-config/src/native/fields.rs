@@ -7,6 +7,7 @@ mod hedge;
 mod instance;
 mod matching;
 mod outside;
+mod rate;
 mod service;
 mod tries;
 
@@ -21,6 +22,7 @@ pub(crate) use instance::{ENDPOINT, INSTANCE};
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
+pub(crate) use rate::{RATE_KEY, RATE_LIMIT, RATE_WORDS};
 pub(crate) use service::{HEALTH, HEALTH_WORDS, SERVICE, SERVICE_ROUTE, TARGET};
 pub(crate) use tries::{ATTEMPTS_MAX, CONDITIONS, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
 
@@ -175,6 +177,8 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &KEY,
     &OUTLIERS,
     &LIMITS,
+    &RATE_LIMIT,
+    &RATE_KEY,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -263,6 +267,7 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        rate::ROUTE_RATE_LIMITS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
         hedge::ROUTE_HEDGE,

@@ -19,6 +19,7 @@ mod listener;
 mod matching;
 mod model;
 mod outside;
+mod rate;
 mod read;
 mod rules;
 mod schema;

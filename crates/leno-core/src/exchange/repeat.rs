@@ -67,6 +67,8 @@ impl Exchange {
             Reason::RequestTimeout | Reason::OutOfTime => return Err(NoRetry::Deadline),
             // A request that cannot be said to one peer cannot be said to another one.
             Reason::RequestMalformed | Reason::Unsupported => return Err(NoRetry::NotAsked),
+            // Whoever has too many of them is not helped by more, wherever they go.
+            Reason::RateLimited => return Err(NoRetry::AskedToWait),
             _ => {}
         }
         let mut attempts = ATTEMPTS;

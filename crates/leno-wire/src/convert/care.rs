@@ -7,6 +7,7 @@ use leno_core::spec;
 
 use super::{WireError, at_least_one, bad, check_path, full_name, id, list};
 use crate::proto::care as wire;
+use crate::proto::rate::RateLimit;
 
 impl From<&spec::Care> for wire::Care {
     fn from(spec: &spec::Care) -> Self {
@@ -22,6 +23,7 @@ impl From<&spec::Care> for wire::Care {
             slow_start_ms: spec.slow_start.as_ref().map(|it| millis(it.duration)),
             slow_start_percent: spec.slow_start.as_ref().map(|it| it.from_percent),
             backup: spec.backup.as_ref().map(full_name),
+            rate_limits: spec.rates.iter().map(|rate| RateLimit::from(&**rate)).collect(),
         }
     }
 }
@@ -46,6 +48,7 @@ impl TryFrom<wire::Care> for spec::Care {
                 default_rtt: some_period("default_rtt_ms", message.default_rtt_ms)?,
             },
             backup: message.backup.map(|name| id("backup", &name)).transpose()?,
+            rates: super::rate::rates("rate_limits", message.rate_limits, true)?,
             affinity: affinity(message.keys, message.bound_percent)?.map(Arc::new),
             slow_start: some_period("slow_start_ms", message.slow_start_ms)?
                 .map(|duration| match message.slow_start_percent {

@@ -1,5 +1,6 @@
 use super::*;
 
+mod rates;
 mod rules;
 
 use rules::{answering, every_field_match, full_change, full_direct, full_redirect};
@@ -160,6 +161,7 @@ fn full_care() -> spec::Care {
         affinity,
         slow_start,
         backup: Some(service("other/spare")),
+        rates: rates::full(true),
     }
 }
 

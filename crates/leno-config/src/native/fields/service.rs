@@ -8,7 +8,9 @@ use super::matching::{
     ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY,
 };
 use super::outside::TLS;
-use super::{CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, hedge, tries};
+use super::{
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, hedge, rate, tries,
+};
 
 /// A service.
 pub(crate) static SERVICE: Shape = Shape {
@@ -30,6 +32,7 @@ pub(crate) static SERVICE: Shape = Shape {
         care::BALANCE_FIELD,
         care::OUTLIERS_FIELD,
         care::LIMITS_FIELD,
+        rate::RATE_LIMITS,
         care::BACKUP_FIELD,
         field(
             "health",
