@@ -47,7 +47,7 @@ impl Ledger {
         self.requests += 1;
         self.state =
             self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let slow = (self.state >> 33) % SLOW_OF == 0;
+        let slow = (self.state >> 33).is_multiple_of(SLOW_OF);
         self.all_take.unwrap_or(if slow { SLOW } else { USUAL })
     }
 }

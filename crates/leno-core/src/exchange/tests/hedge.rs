@@ -155,7 +155,7 @@ fn the_last_answer_is_judged_as_any_other() {
     assert_eq!(scene_of.answers(Lane::Second, 503), Heed::Take);
     let now = scene_of.now;
     assert!(answer(503, &[], |head| scene_of.exchange.wants_another(head, now)));
-    assert_eq!(scene_of.handle(Input::Withheld { status: 503 }).is_some(), true);
+    assert!(scene_of.handle(Input::Withheld { status: 503 }).is_some());
     assert_eq!(scene_of.exchange.record().attempts().filter(|it| it.status == 503).count(), 2);
 }
 
