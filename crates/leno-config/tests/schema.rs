@@ -201,6 +201,7 @@ const PLACES: &[(&str, &str)] = &[
     ("timeout", "mesh: m\nservices: {web: {run: ./web, timeout: {FIELD}}}\n"),
     ("retry", "mesh: m\nservices: {web: {run: ./web, retry: {FIELD}}}\n"),
     ("retry-budget", "mesh: m\nservices: {web: {run: ./web, retry_budget: {FIELD}}}\n"),
+    ("hedge", "mesh: m\nservices: {web: {run: ./web, hedge: {FIELD}}}\n"),
     ("health", "mesh: m\nservices: {web: {run: ./web, health: {FIELD}}}\n"),
     ("balance", "mesh: m\nservices: {web: {run: ./web, balance: {FIELD}}}\n"),
     ("key", "mesh: m\nservices: {web: {run: ./web, balance: {policy: maglev, by: {FIELD}}}}\n"),

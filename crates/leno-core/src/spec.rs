@@ -18,6 +18,7 @@ mod cors;
 mod fault;
 mod format;
 mod gateway;
+mod hedge;
 mod matching;
 mod outside;
 mod pattern;
@@ -44,6 +45,10 @@ pub use format::{Format, FormatError, Piece, Scope, VARIABLES, Variable};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
     TerminationSpec, TlsVersion,
+};
+pub use hedge::{
+    HEDGE_BODY_BYTES_MAX, HEDGE_PERCENT, HEDGE_PERCENT_MAX, HEDGE_QUANTILE_MAX, HEDGE_QUANTILE_MIN,
+    HedgeAfter, HedgeSpec,
 };
 pub use matching::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
 pub use outside::{

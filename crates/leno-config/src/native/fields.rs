@@ -5,6 +5,7 @@ mod change;
 mod cors;
 mod fault;
 mod gateway;
+mod hedge;
 mod instance;
 mod matching;
 mod outside;
@@ -20,6 +21,7 @@ use change::{
 pub(crate) use cors::{ANY_HEADER, CORS, ORIGIN, UNMATCHED};
 pub(crate) use fault::{ABORT, DELAY, FAULT, GRPC_CODES, RESET, SLOW, STOP, STOP_REQUESTS_MAX};
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
+pub(crate) use hedge::{HEDGE, HEDGE_WORDS};
 pub(crate) use instance::{ENDPOINT, INSTANCE};
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
@@ -82,6 +84,8 @@ pub(crate) enum Kind {
     Limit,
     /// What is tried again: a word, a status, or a range of statuses.
     Condition,
+    /// `p50` to `p99`.
+    Quantile,
     /// Bytes: `65536`, `64KiB` or `1MiB`.
     Size,
     /// 1 to 65535.
@@ -184,6 +188,7 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &TIMEOUT,
     &RETRY,
     &RETRY_BUDGET_SHAPE,
+    &HEDGE,
     &BALANCE,
     &KEY,
     &OUTLIERS,
@@ -283,6 +288,7 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         rate::ROUTE_RATE_LIMITS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
+        hedge::ROUTE_HEDGE,
     ],
 };
 

@@ -15,6 +15,7 @@ mod endpoint;
 mod fault;
 mod fields;
 mod file;
+mod hedge;
 mod instance;
 mod listener;
 mod matching;

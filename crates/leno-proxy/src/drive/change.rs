@@ -81,9 +81,9 @@ pub(super) fn why_not(decision: &Decision, changed: &Changed) -> Option<String> 
 /// Why a request is refused that cannot be sent as the rules want it.
 const UNFIT: &str = "what a rule makes of its path is longer than a path can be";
 
-impl Drive<'_> {
+impl<'a> Drive<'a> {
     /// The head that is sent.
-    pub(super) fn outgoing(&self) -> RequestHead<'_> {
+    pub(super) fn outgoing(&self) -> RequestHead<'a> {
         match self.changed {
             None => self.head,
             Some(changed) => changed.head(&self.head),

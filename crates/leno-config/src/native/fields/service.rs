@@ -9,7 +9,7 @@ use super::matching::{
 };
 use super::outside::TLS;
 use super::{
-    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, cors, fault, field, gateway, rate,
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, cors, fault, field, gateway, hedge, rate,
     tries,
 };
 
@@ -44,6 +44,7 @@ pub(crate) static SERVICE: Shape = Shape {
         tries::SERVICE_TIMEOUT,
         tries::SERVICE_RETRY,
         tries::RETRY_BUDGET,
+        hedge::SERVICE_HEDGE,
         field(
             "headless",
             Kind::Flag,
@@ -165,6 +166,7 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         cors::ROUTE_CORS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
+        hedge::ROUTE_HEDGE,
     ],
 };
 
