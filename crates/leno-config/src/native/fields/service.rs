@@ -9,8 +9,8 @@ use super::matching::{
 };
 use super::outside::TLS;
 use super::{
-    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, cors, fault, field, gateway, hedge, rate,
-    tries,
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, cors, fault, field, gateway, hedge,
+    rate, tries,
 };
 
 /// A service.
