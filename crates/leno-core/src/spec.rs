@@ -14,8 +14,11 @@ mod answer;
 mod care;
 mod change;
 mod cidr;
+mod cors;
+mod fault;
 mod format;
 mod gateway;
+mod hedge;
 mod matching;
 mod outside;
 mod pattern;
@@ -34,10 +37,18 @@ pub use change::{
     ReplacementError,
 };
 pub use cidr::{Cidr, CidrError};
+pub use cors::{Allowed, Cors, Unmatched};
+pub use fault::{
+    ALL_PPM, Abort, FAULT_DELAY_MAX, FAULT_RATES, Fault, STOP_REQUESTS, STOP_WINDOW, Share, Stop,
+};
 pub use format::{Format, FormatError, Piece, Scope, VARIABLES, Variable};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
     TerminationSpec, TlsVersion,
+};
+pub use hedge::{
+    HEDGE_BODY_BYTES_MAX, HEDGE_PERCENT, HEDGE_PERCENT_MAX, HEDGE_QUANTILE_MAX, HEDGE_QUANTILE_MIN,
+    HedgeAfter, HedgeSpec,
 };
 pub use matching::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
 pub use outside::{

@@ -161,6 +161,9 @@ impl Entry<'_> {
         if let Some(status) = self.record.grpc {
             let _ = write!(out, ",\"grpc_status\":\"{}\"", status.word());
         }
+        if let Some(hedged) = self.record.hedged {
+            let _ = write!(out, ",\"hedge\":\"{}\"", hedged.word());
+        }
         out.push_str(",\"attempts\":[");
         for (at, attempt) in self.record.attempts().enumerate() {
             out.push_str(if at == 0 { "{\"endpoint\":" } else { ",{\"endpoint\":" });
@@ -177,6 +180,11 @@ impl Entry<'_> {
             }
             if attempt.status != 0 {
                 let _ = write!(out, ",\"status\":{}", attempt.status);
+            }
+            for (word, holds) in [("hedge", attempt.hedge), ("outrun", attempt.outrun)] {
+                if holds {
+                    let _ = write!(out, ",\"{word}\":true");
+                }
             }
             if attempt.failed.is_some() {
                 // Another attempt, or why there was none.
@@ -203,6 +211,10 @@ impl Entry<'_> {
         for (key, value, _) in others.into_iter().filter(|(_, value, came)| value != came) {
             let _ = write!(out, ",\"{key}\":");
             json_string(out, value);
+        }
+        if changed.injected.is_something() {
+            let words: Vec<&str> = changed.injected.words().collect();
+            let _ = write!(out, ",\"fault\":\"{}\"", words.join("+"));
         }
         if !changed.charge.limits.is_empty() {
             write_limits(&changed.charge, out);

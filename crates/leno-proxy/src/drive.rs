@@ -28,6 +28,8 @@ mod alarm;
 mod answer;
 mod change;
 mod converse;
+mod fault;
+mod hedge;
 mod kept;
 mod learn;
 mod leave;
@@ -139,6 +141,12 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     if call {
         drive.exchange.begin_call();
     }
+    if changed.as_ref().is_some_and(|changed| changed.injected.is_something()) {
+        Box::pin(drive.inject(source)).await;
+    }
+    if repeatable && tries.is_some_and(|tries| tries.hedges()) {
+        Box::pin(drive.read_ahead(source)).await;
+    }
     let mut upstream = None;
     while let Some(action) = drive.exchange.poll_action() {
         match action {
@@ -148,7 +156,11 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
                 }
             }
             Action::Pause { budget } => Box::pin(drive.pause(budget, source)).await,
-            Action::Dial => upstream = pin!(drive.dial(source)).await,
+            Action::Dial => {
+                if drive.exchange.may_race().is_none() || !Box::pin(drive.race(source, sink)).await {
+                    upstream = pin!(drive.dial(source)).await;
+                }
+            }
             Action::Send => match upstream.take() {
                 // Pinned where they stand: an awaited future is moved first, and these are large.
                 Some(upstream) => pin!(drive.send(upstream, source, sink)).await,

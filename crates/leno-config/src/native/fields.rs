@@ -2,7 +2,10 @@
 
 mod care;
 mod change;
+mod cors;
+mod fault;
 mod gateway;
+mod hedge;
 mod instance;
 mod matching;
 mod outside;
@@ -15,7 +18,10 @@ pub(crate) use change::{ANSWER, HEADER_CHANGES, MIRROR, REDIRECT, REPLACING, REW
 use change::{
     ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
 };
+pub(crate) use cors::{ANY_HEADER, CORS, ORIGIN, UNMATCHED};
+pub(crate) use fault::{ABORT, DELAY, FAULT, GRPC_CODES, RESET, SLOW, STOP, STOP_REQUESTS_MAX};
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
+pub(crate) use hedge::{HEDGE, HEDGE_WORDS};
 pub(crate) use instance::{ENDPOINT, INSTANCE};
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
@@ -78,6 +84,8 @@ pub(crate) enum Kind {
     Limit,
     /// What is tried again: a word, a status, or a range of statuses.
     Condition,
+    /// `p50` to `p99`.
+    Quantile,
     /// Bytes: `65536`, `64KiB` or `1MiB`.
     Size,
     /// 1 to 65535.
@@ -90,6 +98,10 @@ pub(crate) enum Kind {
     Caller,
     /// `IP/BITS`, or an address.
     Range,
+    /// A point in time (RFC 3339).
+    Moment,
+    /// `SCHEME://HOST[:PORT]`, perhaps with `*.` before the host, or `*`.
+    Origin,
     /// The SPIFFE id of a server.
     Spiffe,
     /// The name of a file.
@@ -165,9 +177,18 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &REDIRECT,
     &ANSWER,
     &MIRROR,
+    &FAULT,
+    &DELAY,
+    &ABORT,
+    &RESET,
+    &SLOW,
+    &STOP,
+    &CORS,
+    &ORIGIN,
     &TIMEOUT,
     &RETRY,
     &RETRY_BUDGET_SHAPE,
+    &HEDGE,
     &BALANCE,
     &KEY,
     &OUTLIERS,
@@ -262,9 +283,12 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        fault::ROUTE_FAULT,
+        cors::ROUTE_CORS,
         rate::ROUTE_RATE_LIMITS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
+        hedge::ROUTE_HEDGE,
     ],
 };
 

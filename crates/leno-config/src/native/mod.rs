@@ -8,11 +8,14 @@
 mod care;
 mod change;
 mod check;
+mod cors;
 mod covers;
 mod egress;
 mod endpoint;
+mod fault;
 mod fields;
 mod file;
+mod hedge;
 mod instance;
 mod listener;
 mod matching;

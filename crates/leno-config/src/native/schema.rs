@@ -105,6 +105,7 @@ fn kind_schema(kind: &Kind) -> Value {
             forms.extend(CONDITIONS.iter().map(|(word, doc)| json!({"const": word, "description": doc})));
             json!({"anyOf": forms})
         }
+        Kind::Quantile => json!({"type": "string", "pattern": "^p[5-9][0-9]$"}),
         Kind::Size => json!({"type": ["string", "integer"], "pattern": "^[0-9]+(KiB|MiB)?$", "minimum": 0}),
         Kind::Port => json!({"type": "integer", "minimum": 1, "maximum": 65535}),
         Kind::Address => json!({
@@ -121,6 +122,10 @@ fn kind_schema(kind: &Kind) -> Value {
         }),
         Kind::Caller => json!({"type": ["string", "number"], "pattern": "^([a-z0-9-]+/)?([a-z0-9-]+|\\*)$"}),
         Kind::Range => json!({"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+)?$"}),
+        Kind::Moment => {
+            json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.*(Z|[+-][0-9:]+)$"})
+        }
+        Kind::Origin => json!({"type": "string", "pattern": "^([a-z0-9+.-]+://[^/A-Z]+|\\*)$"}),
         Kind::Spiffe => json!({"type": "string", "pattern": "^spiffe://"}),
         Kind::File => json!({"type": "string", "minLength": 1}),
         Kind::Path => json!({"type": "string", "pattern": "^/[^?#*]*$"}),
@@ -179,12 +184,15 @@ fn written(kind: &Kind) -> String {
             let words: Vec<String> = CONDITIONS.iter().map(|(word, _)| format!("`{word}`")).collect();
             format!("status or range of statuses or {}", words.join(" or "))
         }
+        Kind::Quantile => "`p50` to `p99`".into(),
         Kind::Size => "size".into(),
         Kind::Port => "port".into(),
         Kind::Address => "address".into(),
         Kind::Place => "address or host:port".into(),
         Kind::Caller => "service or namespace/*".into(),
         Kind::Range => "range of addresses".into(),
+        Kind::Moment => "time".into(),
+        Kind::Origin => "origin".into(),
         Kind::Spiffe => "SPIFFE id".into(),
         Kind::File => "file".into(),
         Kind::Path => "path".into(),

@@ -31,12 +31,12 @@ pub(crate) struct Wrong {
     pub(crate) hint: Option<String>,
 }
 
-fn wrong(message: impl Into<String>) -> Wrong {
+pub(crate) fn wrong(message: impl Into<String>) -> Wrong {
     Wrong { message: message.into(), hint: None }
 }
 
 impl Wrong {
-    fn hint(self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
@@ -126,6 +126,14 @@ pub(crate) fn limit(text: &str) -> Result<Duration, Wrong> {
     match text {
         "0" | "0ms" | "0s" | "0m" | "0h" => Ok(Duration::ZERO),
         text => duration(text),
+    }
+}
+
+/// How long a first attempt has, where it is a time: timers tell no shorter ones than a millisecond apart.
+pub(crate) fn delay(text: &str) -> Result<Duration, Wrong> {
+    match duration(text) {
+        Ok(time) if time < Duration::from_millis(1) => Err(wrong("a time below 1ms").hint("at least 1ms")),
+        read => read.map_err(|wrong| wrong.hint("such as p95 or 50ms")),
     }
 }
 

@@ -11,7 +11,7 @@ use leno_core::route::{Changed, Decision, Facts, Then};
 use leno_core::snapshot::Snapshot;
 use leno_core::spec::Scheme;
 
-use super::{Drive, rate};
+use super::{Drive, fault, rate};
 use crate::caller::{Caller, Remote};
 use crate::worker::Worker;
 
@@ -50,6 +50,16 @@ pub(super) fn change(
             if !changed.rates.is_empty() {
                 rate::charge(worker, caller, client, head, edits, &mut changed, decision);
             }
+            if matches!(decision.then, Then::Refused(_)) {
+                return Box::new(changed);
+            }
+            if !changed.experiments.is_empty() {
+                fault::throw(worker, &mut changed);
+            }
+            if let (Some(answer), Some((list, rule))) = (&changed.answer, changed.made_by) {
+                let then = Then::Answer(answer.status());
+                *decision = Decision { list, rule: Some(rule), then, ..*decision };
+            }
             Box::new(changed)
         }
         Err(_) => {
@@ -71,9 +81,9 @@ pub(super) fn why_not(decision: &Decision, changed: &Changed) -> Option<String> 
 /// Why a request is refused that cannot be sent as the rules want it.
 const UNFIT: &str = "what a rule makes of its path is longer than a path can be";
 
-impl Drive<'_> {
+impl<'a> Drive<'a> {
     /// The head that is sent.
-    pub(super) fn outgoing(&self) -> RequestHead<'_> {
+    pub(super) fn outgoing(&self) -> RequestHead<'a> {
         match self.changed {
             None => self.head,
             Some(changed) => changed.head(&self.head),

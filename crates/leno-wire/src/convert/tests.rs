@@ -56,6 +56,10 @@ fn full_service() -> spec::ServiceSpec {
                         },
                         ..spec::RetrySpec::default()
                     }),
+                    hedge: Some(spec::HedgeSpec {
+                        after: spec::HedgeAfter::Time(Duration::from_nanos(5)),
+                        percent: 0,
+                    }),
                     ..spec::TriesSpec::default()
                 })),
             },
@@ -103,6 +107,7 @@ fn full_service() -> spec::ServiceSpec {
                 },
                 ..spec::RetrySpec::default()
             }),
+            hedge: Some(spec::HedgeSpec { after: spec::HedgeAfter::Quantile(95), percent: 5 }),
             budget: Some(spec::BudgetSpec { percent: 50, per_second: 0 }),
         })),
         external: Some(Arc::new(full_external())),
@@ -348,6 +353,10 @@ fn what_is_encoded_is_decoded_the_same() {
 }
 
 /// Each wrong field is named with its path.
+fn hedge(service: &mut proto::resource::Service) -> &mut proto::tries::Hedge {
+    service.tries.as_mut().unwrap().hedge.as_mut().unwrap()
+}
+
 #[test]
 fn a_wrong_field_is_named() {
     let good = || wire::Service::from(&full_service());
@@ -404,6 +413,28 @@ fn a_wrong_field_is_named() {
         ("rules[0].change.mirrors[1].share_ppm", |s| {
             s.rules[0].change.as_mut().unwrap().mirrors[1].share_ppm = 0;
         }),
+        ("rules[0].change.fault.delay.ms", |s| {
+            let fault = s.rules[0].change.as_mut().unwrap().fault.as_mut().unwrap();
+            fault.delay.as_mut().unwrap().ms = 600_001;
+        }),
+        ("rules[0].change.fault.abort", |s| {
+            let fault = s.rules[0].change.as_mut().unwrap().fault.as_mut().unwrap();
+            fault.abort.as_mut().unwrap().status = Some(500);
+        }),
+        ("rules[0].change.fault.reset.share_ppm", |s| {
+            s.rules[0].change.as_mut().unwrap().fault.as_mut().unwrap().reset_ppm = Some(0);
+        }),
+        ("rules[0].change.fault", |s| {
+            s.rules[0].change.as_mut().unwrap().fault = Some(proto::fault::Fault::default());
+        }),
+        ("rules[0].change.cors.origins[1].regex", |s| {
+            let cors = s.rules[0].change.as_mut().unwrap().cors.as_mut().unwrap();
+            cors.origins[1].form = Some(proto::cors::OriginForm::Regex("(".into()));
+        }),
+        ("rules[0].change.cors.credentials", |s| {
+            let cors = s.rules[0].change.as_mut().unwrap().cors.as_mut().unwrap();
+            cors.origins[0].form = Some(proto::cors::OriginForm::Any(true));
+        }),
         ("rules[1].change.path", |s| {
             let whole = proto::change::PathChange::Whole("/{id}".into());
             s.rules[1].change.as_mut().unwrap().path = Some(whole);
@@ -437,6 +468,11 @@ fn a_wrong_field_is_named() {
             s.tries.as_mut().unwrap().retry.as_mut().unwrap().body_bytes_max = 1 << 30;
         }),
         ("tries.budget.percent", |s| s.tries.as_mut().unwrap().budget.as_mut().unwrap().percent = 101),
+        ("tries.hedge.percent", |s| hedge(s).percent = 101),
+        ("tries.hedge.after", |s| hedge(s).after_quantile = 0),
+        ("tries.hedge.after", |s| hedge(s).after_nanos = 7),
+        ("tries.hedge.after_quantile", |s| hedge(s).after_quantile = 49),
+        ("tries.hedge.after_quantile", |s| hedge(s).after_quantile = 100),
         ("srv_port", |s| s.srv_port = Some(65_536)),
     ];
     for (field, spoil) in cases {

@@ -8,7 +8,10 @@ use super::matching::{
     ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY,
 };
 use super::outside::TLS;
-use super::{CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, rate, tries};
+use super::{
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, cors, fault, field, gateway, hedge,
+    rate, tries,
+};
 
 /// A service.
 pub(crate) static SERVICE: Shape = Shape {
@@ -41,6 +44,7 @@ pub(crate) static SERVICE: Shape = Shape {
         tries::SERVICE_TIMEOUT,
         tries::SERVICE_RETRY,
         tries::RETRY_BUDGET,
+        hedge::SERVICE_HEDGE,
         field(
             "headless",
             Kind::Flag,
@@ -158,8 +162,11 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        fault::ROUTE_FAULT,
+        cors::ROUTE_CORS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
+        hedge::ROUTE_HEDGE,
     ],
 };
 
