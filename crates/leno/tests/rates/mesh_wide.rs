@@ -66,7 +66,8 @@ fn three_instances_share_one_limit_by_what_each_needs_and_evenly_without_a_contr
         assert!(got() <= most, "{} passed, {most} may have", got());
 
         // A control plane that hangs: each has a third, and then they share again.
-        let control = common::pid(mesh.process("control plane"));
+        let number = mesh.process("control plane");
+        let control = common::pid(number);
         rustix::process::kill_process(control, Signal::STOP).unwrap();
         until("each has a third", SOON, || (0..3).all(|at| (share(at) - 1.0 / 3.0).abs() < 0.001));
         let bound = |faults: f64| BURST + 3.0 + REQUESTS * (begun.elapsed().as_secs_f64() + faults * LEASE);
@@ -78,7 +79,7 @@ fn three_instances_share_one_limit_by_what_each_needs_and_evenly_without_a_contr
         until("another one is there", SOON, || {
             let run = mesh.run_file();
             let found = run["processes"].as_array().unwrap().iter().find(|it| it["kind"] == "control");
-            found.unwrap()["pid"].as_u64().is_some_and(|pid| pid != u64::from(control.as_raw_nonzero().get().cast_unsigned()))
+            found.unwrap()["pid"].as_u64().is_some_and(|pid| pid != u64::from(number))
         });
         thread::sleep(Duration::from_secs(4));
         until("the first one has most of it still", SOON, || share(0) > 0.5);
