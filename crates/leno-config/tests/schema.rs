@@ -178,6 +178,7 @@ const PLACES: &[(&str, &str)] = &[
     ("health", "mesh: m\nservices: {web: {run: ./web, health: {FIELD}}}\n"),
     ("balance", "mesh: m\nservices: {web: {run: ./web, balance: {FIELD}}}\n"),
     ("key", "mesh: m\nservices: {web: {run: ./web, balance: {policy: maglev, by: {FIELD}}}}\n"),
+    ("concurrency", "mesh: m\nservices: {web: {run: ./web, concurrency: {FIELD}}}\n"),
     ("limits", "mesh: m\nservices: {web: {run: ./web, limits: {FIELD}}}\n"),
     ("outliers", "mesh: m\nservices: {web: {run: ./web, outliers: {FIELD}}}\n"),
     ("instance", "mesh: m\nservices: {web: {instances: [{FIELD}]}}\n"),

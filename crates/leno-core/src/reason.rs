@@ -59,6 +59,8 @@ pub enum Reason {
     Overload,
     /// As much of the service is in use as its limits allow.
     ServiceLimit,
+    /// The service has more requests than it can work on in time; it has seen nothing of this one.
+    ServiceOverloaded,
     /// This proxy is stopping.
     Draining,
     /// A method or feature that Leno does not support here.
@@ -75,7 +77,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -96,6 +98,7 @@ impl Reason {
         Self::RequestHeadTimeout,
         Self::Overload,
         Self::ServiceLimit,
+        Self::ServiceOverloaded,
         Self::Draining,
         Self::Unsupported,
         Self::EgressDenied,
@@ -165,6 +168,12 @@ impl Reason {
             Self::ServiceLimit => {
                 ("service_limit", 503, Configuration, "as much of the service is in use as its limits allow")
             }
+            Self::ServiceOverloaded => (
+                "service_overloaded",
+                503,
+                Upstream,
+                "the service has more requests than it can work on in time",
+            ),
             Self::Draining => ("draining", 503, Leno, "the proxy is stopping"),
             Self::Unsupported => ("unsupported", 501, Downstream, "the proxy does not support this request"),
             Self::EgressDenied => {

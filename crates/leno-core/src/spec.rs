@@ -14,6 +14,7 @@ mod answer;
 mod care;
 mod change;
 mod cidr;
+mod concurrency;
 mod format;
 mod gateway;
 mod matching;
@@ -33,6 +34,10 @@ pub use change::{
     ReplacementError,
 };
 pub use cidr::{Cidr, CidrError};
+pub use concurrency::{
+    CONCURRENCY_LIMIT_MAX, CONCURRENCY_MAX, CONCURRENCY_MIN, Concurrency, ConcurrencyLimit, QUEUE_WAIT,
+    QUEUE_WAIT_MAX,
+};
 pub use format::{Format, FormatError, Piece, Scope, VARIABLES, Variable};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,

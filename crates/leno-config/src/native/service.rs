@@ -83,7 +83,7 @@ impl<'n> Draft<'n> {
                 _ => Protocol::Auto,
             };
         }
-        let (balance, care) = care::read(&id, &mut fields, reader);
+        let (balance, care) = care::read(&id, spec.protocol, &mut fields, reader);
         (spec.balance, spec.care) = (balance, care.map(Arc::new));
         if let Some(node) = fields.get("health") {
             spec.health = health(node, reader);

@@ -30,6 +30,8 @@ pub enum Code {
     Enough = 9,
     /// A rule of the mesh forbids it, whoever is asked.
     Denied = 10,
+    /// The application has more requests than it can work on in time, and was not given this one.
+    Shed = 11,
 }
 
 impl Code {
@@ -46,6 +48,7 @@ impl Code {
             8 => Self::Overload,
             9 => Self::Enough,
             10 => Self::Denied,
+            11 => Self::Shed,
             _ => Self::Internal,
         }
     }
@@ -64,6 +67,7 @@ impl Code {
             Self::Overload => "overload",
             Self::Enough => "enough",
             Self::Denied => "denied",
+            Self::Shed => "shed",
         }
     }
 }

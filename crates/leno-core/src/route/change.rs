@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use super::{
     DELEGATION_MAX, Decision, ListId, Rule, RuleList, Subject, Then, decide_within, without_last_slashes,
 };
+use crate::admission::PRIORITY_HEADER;
 use crate::edit::Edits;
 use crate::head::RequestHead;
 use crate::http1::{is_authority, is_target};
@@ -101,6 +102,10 @@ impl Changed {
                 changed.by.push((at, number as u32));
                 step.edit(&change.request, edits);
                 step.edit(&change.response, &mut changed.response);
+                if let Some(class) = change.priority {
+                    edits.remove_all(PRIORITY_HEADER.as_bytes());
+                    edits.add(PRIORITY_HEADER.as_bytes(), class.word().as_bytes());
+                }
                 match rule.answer.as_deref() {
                     Some(Answer::Redirect(redirect)) => changed.location = step.location(redirect)?,
                     Some(Answer::Direct(direct)) => step.add(&direct.headers, &mut changed.response),

@@ -8,6 +8,7 @@ use core::fmt;
 
 use super::format::Format;
 use super::pattern::Pattern;
+use crate::admission::Class;
 use crate::head::FieldId;
 use crate::http1::is_token;
 use crate::name::{Label, ServiceId};
@@ -30,6 +31,8 @@ pub struct Change {
     pub response: FieldChanges,
     /// Who gets a copy of the request, as it is sent; at most [`MIRRORS_MAX`]. What becomes of a copy changes nothing.
     pub mirrors: Vec<Mirror>,
+    /// The class of the request from here on, whatever it was before.
+    pub priority: Option<Class>,
 }
 
 /// Most copies of one request that one rule can make.

@@ -104,6 +104,8 @@ impl Leno {
                     }
                     exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
                 }
+                // The callers are no application's sidecar.
+                Some(Action::Admit) => exchange.handle(Input::Admitted, now),
                 // Nothing is configured about attempts, so that none is waited for.
                 Some(Action::Pause { .. }) => exchange.handle(Input::Timeout, now),
                 Some(Action::Dial) => return Step::Dial(host()),
@@ -175,6 +177,10 @@ impl Caller for Leno {
             Back::Broke => {
                 Input::UpstreamEnded(Ending::Early { app_saw: AppSaw::Maybe, reason: Reason::UpstreamClosed })
             }
+            Back::Shed => Input::UpstreamEnded(Ending::Early {
+                app_saw: AppSaw::Nothing,
+                reason: Reason::ServiceOverloaded,
+            }),
             Back::TimedOut => Input::Timeout,
         };
         exchange.handle(input, now);

@@ -1,7 +1,7 @@
 //! A service, its rules, where they lead, and how its instances are checked.
 
 use super::change::{
-    ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
+    ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_PRIORITY, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
 };
 use super::instance::{ENDPOINT, INSTANCE};
 use super::matching::{
@@ -30,6 +30,7 @@ pub(crate) static SERVICE: Shape = Shape {
         care::BALANCE_FIELD,
         care::OUTLIERS_FIELD,
         care::LIMITS_FIELD,
+        care::CONCURRENCY_FIELD,
         care::BACKUP_FIELD,
         field(
             "health",
@@ -157,6 +158,7 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        ROUTE_PRIORITY,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
     ],
