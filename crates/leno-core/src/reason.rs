@@ -61,6 +61,8 @@ pub enum Reason {
     ServiceLimit,
     /// The service has more requests than it can work on in time; it has seen nothing of this one.
     ServiceOverloaded,
+    /// It is one more than a rate limit lets through.
+    RateLimited,
     /// This proxy is stopping.
     Draining,
     /// A method or feature that Leno does not support here.
@@ -77,7 +79,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -99,6 +101,7 @@ impl Reason {
         Self::Overload,
         Self::ServiceLimit,
         Self::ServiceOverloaded,
+        Self::RateLimited,
         Self::Draining,
         Self::Unsupported,
         Self::EgressDenied,
@@ -174,6 +177,9 @@ impl Reason {
                 Upstream,
                 "the service has more requests than it can work on in time",
             ),
+            Self::RateLimited => {
+                ("rate_limited", 429, Downstream, "more requests than a rate limit lets through")
+            }
             Self::Draining => ("draining", 503, Leno, "the proxy is stopping"),
             Self::Unsupported => ("unsupported", 501, Downstream, "the proxy does not support this request"),
             Self::EgressDenied => {

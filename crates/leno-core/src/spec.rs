@@ -17,9 +17,11 @@ mod cidr;
 mod concurrency;
 mod format;
 mod gateway;
+mod hedge;
 mod matching;
 mod outside;
 mod pattern;
+mod rate;
 mod template;
 mod tries;
 
@@ -43,12 +45,20 @@ pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
     TerminationSpec, TlsVersion,
 };
+pub use hedge::{
+    HEDGE_BODY_BYTES_MAX, HEDGE_PERCENT, HEDGE_PERCENT_MAX, HEDGE_QUANTILE_MAX, HEDGE_QUANTILE_MIN,
+    HedgeAfter, HedgeSpec,
+};
 pub use matching::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
 pub use outside::{
     Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
     Pinned, Roots, TlsSpec, Via,
 };
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
+pub use rate::{
+    RATE_KEYS_MAX, RATE_PER, RATE_PER_MAX, RATE_PER_MIN, RATE_REQUESTS_MAX, RATES_MAX, RateKey, RateScope,
+    RateSpec,
+};
 pub use template::{Template, TemplateError};
 pub use tries::{
     AnswerHeader, BODY_BYTES_MAX, BUDGET_PER_SECOND_MAX, BUDGET_PERCENT_MAX, BudgetSpec, RetryMethods,

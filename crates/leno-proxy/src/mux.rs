@@ -421,6 +421,7 @@ const fn reason_of(code: Code) -> Reason {
         Code::Refused | Code::Overload => Reason::Overload,
         Code::Denied => Reason::EgressDenied,
         Code::Shed => Reason::ServiceOverloaded,
+        Code::RateLimited => Reason::RateLimited,
         Code::Internal | Code::Cancel | Code::AppClosed | Code::Enough => Reason::UpstreamClosed,
     }
 }
@@ -445,6 +446,7 @@ const fn code_of(reason: Reason) -> Code {
         | Reason::Draining => Code::Refused,
         Reason::EgressDenied => Code::Denied,
         Reason::ServiceOverloaded => Code::Shed,
+        Reason::RateLimited => Code::RateLimited,
         Reason::RequestMalformed
         | Reason::RequestHeadTimeout
         | Reason::Unsupported

@@ -17,6 +17,7 @@ pub mod host;
 pub mod leno;
 pub mod peers;
 pub mod suite;
+pub mod tail;
 
 use host::{Host, HostPlan, Later, Served};
 
@@ -52,12 +53,16 @@ pub struct Plan {
 /// What came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
+    /// Requests that arrived, measured or not.
+    pub arrived: u64,
     /// Requests that were measured.
     pub requests: u64,
     /// Those that were not answered well.
     pub failed: u64,
-    /// Times that requests which were measured reached an instance, retries included.
+    /// Times that requests reached an instance, retries and second attempts included.
     pub reached: u64,
+    /// Of these, the times of requests that were measured.
+    pub asked: u64,
     /// How long the good ones took, sorted.
     pub latencies: Vec<Duration>,
     /// Requests that were measured and those that failed, by class.
@@ -79,6 +84,8 @@ pub enum Step {
     Dial(usize),
     /// Its answer.
     Send(usize),
+    /// The other attempt's answer.
+    GoOn,
     /// A place under a limit: it looks again after so long.
     Wait(Duration),
     /// It is over; true when it was answered well.
@@ -112,6 +119,18 @@ pub trait Caller {
     fn looks(&mut self, _number: usize, _now: Instant, _rng: &mut Rng) -> Step {
         Step::Over(false)
     }
+    /// When a request that waits would get a second attempt beside the one that was just begun.
+    fn hedge_at(&self, _number: usize) -> Option<Instant> {
+        None
+    }
+    /// That is now: the instance for it, if there is one.
+    fn hedges(&mut self, _number: usize, _now: Instant, _rng: &mut Rng) -> Option<usize> {
+        None
+    }
+    /// What came of that second attempt.
+    fn back_of_second(&mut self, _number: usize, _back: Back, _now: Instant, _rng: &mut Rng) -> Step {
+        Step::Over(false)
+    }
     /// What came of the last step of a request.
     fn back(&mut self, number: usize, back: Back, now: Instant, rng: &mut Rng) -> Step;
     /// Instances put out since this was last asked.
@@ -141,6 +160,7 @@ enum Event {
     Back(usize, u32, Back),
     Deadline(usize),
     Look(usize),
+    Hedge(usize),
 }
 
 struct Request {
@@ -148,8 +168,16 @@ struct Request {
     arrived: Instant,
     host: usize,
     attempt: u32,
+    /// A second attempt beside it: where, and its number.
+    second: Option<(usize, u32)>,
     over: bool,
     class: Class,
+}
+
+impl Request {
+    fn host_of(&self, attempt: u32) -> usize {
+        self.second.filter(|(_, second)| *second == attempt).map_or(self.host, |(host, _)| host)
+    }
 }
 
 /// Runs `plan` with one caller made by `caller` for each.
@@ -215,14 +243,14 @@ impl Run<'_> {
                 self.callers.iter_mut().for_each(|caller| caller.told(hosts, now));
             }
             Event::Dialed(number, attempt) => {
-                let host = self.requests[number].host;
+                let host = self.requests[number].host_of(attempt);
                 let back = if self.hosts[host].accepts(now) { Back::Connected } else { Back::Refused };
                 self.back(number, attempt, back);
             }
             Event::Reaches(number, attempt) => {
-                let host = self.requests[number].host;
-                self.figures.reached +=
-                    u64::from(self.requests[number].arrived >= self.plan.measured_from);
+                let host = self.requests[number].host_of(attempt);
+                self.figures.reached += 1;
+                self.figures.asked += u64::from(self.requests[number].arrived >= self.plan.measured_from);
                 self.figures.by_host[host] += 1;
                 let Request { class, arrived, .. } = self.requests[number];
                 let deadline = arrived.after(self.plan.timeout);
@@ -248,11 +276,20 @@ impl Run<'_> {
                 }
             }
             Event::Back(number, attempt, back) => self.back(number, attempt, back),
-            Event::Look(number) if self.requests[number].over => {}
+            Event::Look(number) | Event::Hedge(number) if self.requests[number].over => {}
             Event::Look(number) => {
                 let caller = self.requests[number].caller;
                 let step = self.callers[caller].looks(number, now, &mut self.rng);
-                self.step(number, step);
+                self.step(number, 0, step);
+            }
+            Event::Hedge(number) => {
+                let caller = self.requests[number].caller;
+                if let Some(host) = self.callers[caller].hedges(number, now, &mut self.rng) {
+                    let request = &mut self.requests[number];
+                    let attempt = request.attempt + 1;
+                    request.second = Some((host, attempt));
+                    self.agenda.plan(HOP, Event::Dialed(number, attempt));
+                }
             }
             Event::Deadline(number) => {
                 let attempt = self.requests[number].attempt;
@@ -264,12 +301,21 @@ impl Run<'_> {
     fn arrive(&mut self) {
         let now = self.agenda.now();
         let (number, caller) = (self.requests.len(), self.rng.below(self.plan.callers as u64) as usize);
+        self.figures.arrived += 1;
         let class = self.class();
-        self.requests.push(Request { caller, arrived: now, host: 0, attempt: 0, over: false, class });
+        self.requests.push(Request {
+            caller,
+            arrived: now,
+            host: 0,
+            attempt: 0,
+            second: None,
+            over: false,
+            class,
+        });
         let deadline = now.after(self.plan.timeout);
         self.agenda.plan_at(deadline, Event::Deadline(number));
         let step = self.callers[caller].arrives(number, deadline, now, &mut self.rng);
-        self.step(number, step);
+        self.step(number, 0, step);
     }
 
     fn class(&mut self) -> Class {
@@ -288,28 +334,38 @@ impl Run<'_> {
 
     fn back(&mut self, number: usize, attempt: u32, back: Back) {
         let request = &self.requests[number];
+        let of_second = request.second.is_some_and(|(_, second)| second == attempt);
         // What comes back of an attempt that was given up is heard by nobody.
-        if request.over || request.attempt != attempt {
+        if request.over || request.attempt != attempt && !of_second {
             return;
         }
-        let now = self.agenda.now();
-        let step = self.callers[request.caller].back(number, back, now, &mut self.rng);
-        self.step(number, step);
+        let (now, caller) = (self.agenda.now(), &mut self.callers[request.caller]);
+        let step = match of_second {
+            true => caller.back_of_second(number, back, now, &mut self.rng),
+            false => caller.back(number, back, now, &mut self.rng),
+        };
+        self.step(number, attempt, step);
     }
 
-    fn step(&mut self, number: usize, step: Step) {
+    /// A request goes on after this attempt.
+    fn step(&mut self, number: usize, attempt: u32, step: Step) {
         let now = self.agenda.now();
         let request = &mut self.requests[number];
         match step {
             Step::Dial(host) => {
-                (request.host, request.attempt) = (host, request.attempt + 1);
+                let before = request.second.take().map_or(request.attempt, |(_, second)| second);
+                (request.host, request.attempt) = (host, before + 1);
                 let wait = if self.hosts[host].is_silent(now) { CONNECT_TIMEOUT } else { HOP };
                 self.agenda.plan(wait, Event::Dialed(number, request.attempt));
+                if let Some(at) = self.callers[request.caller].hedge_at(number) {
+                    self.agenda.plan_at(at, Event::Hedge(number));
+                }
             }
             Step::Send(host) => {
-                debug_assert_eq!(host, request.host);
-                self.agenda.plan(HOP, Event::Reaches(number, request.attempt));
+                debug_assert_eq!(host, request.host_of(attempt));
+                self.agenda.plan(HOP, Event::Reaches(number, attempt));
             }
+            Step::GoOn => {}
             Step::Wait(wait) => self.agenda.plan(wait, Event::Look(number)),
             Step::Over(good) => {
                 request.over = true;
@@ -365,9 +421,11 @@ impl Figures {
 
     /// Adds another run of the same plan.
     pub fn add(&mut self, other: &Self) {
+        self.arrived += other.arrived;
         self.requests += other.requests;
         self.failed += other.failed;
         self.reached += other.reached;
+        self.asked += other.asked;
         self.latencies.extend(&other.latencies);
         self.latencies.sort_unstable();
         self.by_host.resize(other.by_host.len(), 0);

@@ -10,6 +10,7 @@ use leno_core::spec::{
 };
 
 use super::fields::{BALANCE, FAILURES_MAX, KEY, Kind, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
+use super::rate;
 use super::read::{Fields, Reader};
 use super::value;
 use crate::diagnostic::Problem;
@@ -41,6 +42,9 @@ pub(crate) fn read(
             let problem = Problem::error(node.span, "a service cannot back itself up");
             reader.error(problem.hint("name another service"));
         }
+    }
+    if let Some(node) = fields.get("rate_limits") {
+        care.rates = rate::limits(node, true, reader);
     }
     let said = care != Care::default();
     (balance.unwrap_or_default(), said.then_some(care))

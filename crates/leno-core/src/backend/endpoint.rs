@@ -121,6 +121,8 @@ pub enum Outcome {
     Cut,
     /// It has more to do than it can, and refused what it was asked before it began.
     Shed,
+    /// Another endpoint answered a request first that was sent to this one before: it takes at least so long.
+    Outrun,
 }
 
 impl Endpoint {
@@ -218,7 +220,8 @@ impl Permit {
             Outcome::Unreachable
             | Outcome::Ended(_)
             | Outcome::NoAnswer
-            | Outcome::Cut => {}
+            | Outcome::Cut
+            | Outcome::Outrun => {}
         }
         if let Some(group) = &self.endpoint.group {
             group.learn(live, outcome, now.since(started()), now);

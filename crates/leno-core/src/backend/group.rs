@@ -130,6 +130,8 @@ impl Group {
             Outcome::Reached => return tally.learn_latency(took),
             // Too much to do is no fault; it is heard of as a latency.
             Outcome::Shed => return,
+            // Neither good nor bad.
+            Outcome::Outrun => return,
             Outcome::Answered(status @ 500..) | Outcome::Ended(status @ 500..) => Lesson::Error(status),
             Outcome::Answered(_) | Outcome::Ended(_) => Lesson::Good,
             Outcome::Unreachable | Outcome::NoAnswer => Lesson::NoAnswer,

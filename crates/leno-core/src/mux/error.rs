@@ -30,8 +30,10 @@ pub enum Code {
     Enough = 9,
     /// A rule of the mesh forbids it, whoever is asked.
     Denied = 10,
+    /// The caller sends more than it may: the application saw nothing, and it is not to be tried elsewhere.
+    RateLimited = 11,
     /// The application has more requests than it can work on in time, and was not given this one.
-    Shed = 11,
+    Shed = 12,
 }
 
 impl Code {
@@ -48,7 +50,8 @@ impl Code {
             8 => Self::Overload,
             9 => Self::Enough,
             10 => Self::Denied,
-            11 => Self::Shed,
+            11 => Self::RateLimited,
+            12 => Self::Shed,
             _ => Self::Internal,
         }
     }
@@ -67,6 +70,7 @@ impl Code {
             Self::Overload => "overload",
             Self::Enough => "enough",
             Self::Denied => "denied",
+            Self::RateLimited => "rate-limited",
             Self::Shed => "shed",
         }
     }

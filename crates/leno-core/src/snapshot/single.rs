@@ -2,15 +2,23 @@
 
 use alloc::string::ToString;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
+use super::rates::counting;
 use super::{BackendSpec, Build, LocalApp, budget, expected};
-use crate::route::{BackendId, Expected, ListId, RuleList, Rules, Then};
+use crate::rate::Rate;
+use crate::route::{BackendId, Expected, ListId, RuleList, Then};
 use crate::spec::{Balance, EndpointSpec, Protocol, ServiceSpec, Transport, Via, World};
 use crate::time::Duration;
 
 impl Build<'_> {
-    /// One rule-less list that leads to one endpoint, for callers that have chosen it themselves.
-    pub(super) fn instance(&mut self, service: &ServiceSpec, endpoint: &EndpointSpec) -> ListId {
+    /// One list without rules that leads to one endpoint, for callers that have chosen it themselves.
+    pub(super) fn instance(
+        &mut self,
+        service: &ServiceSpec,
+        endpoint: &EndpointSpec,
+        rates: &[Rate],
+    ) -> ListId {
         let name: Arc<str> = alloc::format!("{}#{}", service.id, endpoint.name).into();
         // Whoever names an instance means it, whatever its checks and weight say.
         let endpoint = Arc::new(EndpointSpec { weight: 1, healthy: true, ..endpoint.clone() });
@@ -34,7 +42,7 @@ impl Build<'_> {
         let tries = self.tries(service.tries.as_deref(), None);
         self.add_list(RuleList {
             name,
-            rules: Rules::default(),
+            rules: counting(rates.to_vec(), otherwise, tries).into_iter().collect::<Vec<_>>().into(),
             otherwise,
             timeout: service.timeout,
             tries,
@@ -69,7 +77,7 @@ impl Build<'_> {
         self.snapshot.via = Some(self.add_split(alloc::vec![(backend, 1)]));
     }
 
-    /// One rule-less list that leads to the application beside this sidecar.
+    /// One list without rules that leads to the application beside this sidecar.
     pub(super) fn local(&mut self, app: &LocalApp, world: &World) {
         let declared = world.services.get(&app.service).map(|known| &known.spec);
         self.snapshot.backends.push(BackendSpec {
@@ -100,9 +108,10 @@ impl Build<'_> {
             otherwise = Then::Admit(split);
         }
         let tries = self.local_tries(declared);
+        let rates = self.inbound_rates(&app.service, world);
         let list = RuleList {
             name: app.service.to_string().into(),
-            rules: Rules::default(),
+            rules: counting(rates, otherwise, tries).into_iter().collect::<Vec<_>>().into(),
             otherwise,
             timeout: None::<Duration>,
             tries,

@@ -9,6 +9,7 @@ use core::fmt;
 use super::format::Format;
 use super::pattern::Pattern;
 use crate::admission::Class;
+use super::rate::RateSpec;
 use crate::head::FieldId;
 use crate::http1::is_token;
 use crate::name::{Label, ServiceId};
@@ -33,6 +34,8 @@ pub struct Change {
     pub mirrors: Vec<Mirror>,
     /// The class of the request from here on, whatever it was before.
     pub priority: Option<Class>,
+    /// How many requests pass in a time; of a gateway's rule.
+    pub rates: Vec<Arc<RateSpec>>,
 }
 
 /// Most copies of one request that one rule can make.
@@ -141,6 +144,18 @@ impl Change {
     /// True when later rules see another request.
     pub const fn rewrites(&self) -> bool {
         self.path.is_some() || self.host.is_some()
+    }
+
+    /// True when requests and answers stay as they are, though they may be counted.
+    pub fn changes_nothing(&self) -> bool {
+        let Self { path, host, request, response, mirrors, priority, rates: _ } = self;
+        let none = FieldChanges::default();
+        path.is_none()
+            && host.is_none()
+            && *request == none
+            && *response == none
+            && mirrors.is_empty()
+            && priority.is_none()
     }
 
     /// True when there is nothing to do.

@@ -2,7 +2,7 @@
 
 use leno_core::admission::Class;
 use leno_core::rng::Rng;
-use leno_core::spec::{Balance, Care};
+use leno_core::spec::{Balance, Care, HedgeSpec};
 use leno_core::time::{Duration, Instant};
 
 use super::host::{Admission, HostPlan, Mood};
@@ -15,6 +15,8 @@ use super::{Caller, Figures, Plan, run};
 pub enum Who {
     /// Leno, balancing and looking after endpoints like this.
     Leno(Balance, Option<Box<Care>>),
+    /// Leno by its defaults, with second attempts beside slow ones.
+    Hedging(HedgeSpec),
     /// The model of Envoy.
     Envoy,
     /// The model of Linkerd.
@@ -33,7 +35,7 @@ pub struct Scenario {
 /// Instances of the service.
 pub const HOSTS: usize = 10;
 /// Callers, each with a balancer of its own.
-const CALLERS: usize = 4;
+pub(super) const CALLERS: usize = 4;
 /// Requests that an instance works on at a time, and how long each takes it on average.
 const SERVERS: usize = 4;
 const MEAN: Duration = Duration::from_millis(10);
@@ -41,12 +43,12 @@ const MEAN: Duration = Duration::from_millis(10);
 pub const CAPACITY: u64 = (HOSTS * SERVERS) as u64 * 100;
 
 /// The second `at` of a run.
-const fn second(at: u64) -> Instant {
+pub(super) const fn second(at: u64) -> Instant {
     Instant::from_nanos(at * 1_000_000_000)
 }
 
 /// Half of the capacity, for `seconds`.
-fn calm(seconds: u64) -> Plan {
+pub(super) fn calm(seconds: u64) -> Plan {
     let host = HostPlan { servers: SERVERS, mean: MEAN, moods: Vec::new(), tenth: None, admission: Admission::All };
     Plan {
         hosts: vec![host; HOSTS],
@@ -182,6 +184,7 @@ pub fn figures(plan: &Plan, who: &Who, seeds: core::ops::Range<u64>) -> Figures 
         sum.add(&run(plan, seed, |caller| -> Box<dyn Caller> {
             match who {
                 Who::Leno(balance, care) => Box::new(Leno::new(*balance, care.as_deref().cloned())),
+                Who::Hedging(hedge) => Box::new(Leno::hedging(*hedge)),
                 Who::Envoy => Box::new(Envoy::new(caller)),
                 Who::Linkerd => Box::<Linkerd>::default(),
             }

@@ -6,8 +6,10 @@ use leno_core::admission::Class;
 use leno_core::http1::is_authority;
 use leno_core::spec::{self, Fixed, Format, PathMatch, Pattern, Replacement, Scope};
 
+use super::rate::rates;
 use super::{WireError, bad, check_path, id, list, optional_label, port_number};
 use crate::proto::change as wire;
+use crate::proto::rate::RateLimit;
 use crate::proto::resource::Action;
 
 impl From<&spec::Change> for wire::Change {
@@ -34,6 +36,7 @@ impl From<&spec::Change> for wire::Change {
                 })
                 .collect(),
             priority: spec.priority.map(|class| class.word().to_owned()),
+            rate_limits: spec.rates.iter().map(|rate| RateLimit::from(&**rate)).collect(),
         }
     }
 }
@@ -86,6 +89,7 @@ pub(super) fn change(message: wire::Change, when: &spec::MatchSpec) -> Result<sp
         response: fields("change.response", message.response, &parts)?,
         mirrors: mirrors(message.mirrors)?,
         priority: message.priority.map(priority).transpose()?,
+        rates: rates("change.rate_limits", message.rate_limits, false)?,
     })
 }
 

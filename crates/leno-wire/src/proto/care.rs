@@ -48,6 +48,10 @@ pub struct Care {
     #[prost(string, optional, tag = "10")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
+    /// How many requests it takes in a time.
+    #[prost(message, repeated, tag = "50")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<super::rate::RateLimit>,
     /// How many requests each instance works on at a time; unset: all that come.
     #[prost(message, optional, tag = "85")]
     #[serde(skip_serializing_if = "Option::is_none")]

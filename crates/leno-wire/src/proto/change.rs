@@ -31,6 +31,10 @@ pub struct Change {
     #[prost(string, optional, tag = "85")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
+    /// How many requests pass in a time; of a gateway's rule.
+    #[prost(message, repeated, tag = "50")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<super::rate::RateLimit>,
 }
 
 /// `Mirror`.

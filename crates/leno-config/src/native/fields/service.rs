@@ -8,7 +8,9 @@ use super::matching::{
     ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY,
 };
 use super::outside::TLS;
-use super::{CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, tries};
+use super::{
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, hedge, rate, tries,
+};
 
 /// A service.
 pub(crate) static SERVICE: Shape = Shape {
@@ -31,6 +33,7 @@ pub(crate) static SERVICE: Shape = Shape {
         care::OUTLIERS_FIELD,
         care::LIMITS_FIELD,
         care::CONCURRENCY_FIELD,
+        rate::RATE_LIMITS,
         care::BACKUP_FIELD,
         field(
             "health",
@@ -41,6 +44,7 @@ pub(crate) static SERVICE: Shape = Shape {
         tries::SERVICE_TIMEOUT,
         tries::SERVICE_RETRY,
         tries::RETRY_BUDGET,
+        hedge::SERVICE_HEDGE,
         field(
             "headless",
             Kind::Flag,
@@ -161,6 +165,7 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_PRIORITY,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
+        hedge::ROUTE_HEDGE,
     ],
 };
 
