@@ -75,11 +75,13 @@ pub enum Reason {
     Misdirected,
     /// The gateway serves this over HTTPS only, and says where.
     HttpsOnly,
+    /// A rule breaks requests on purpose, and this is one of them.
+    Fault,
 }
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -108,6 +110,7 @@ impl Reason {
         Self::NameNotResolved,
         Self::Misdirected,
         Self::HttpsOnly,
+        Self::Fault,
     ];
 
     /// `(word, status, culprit, sentence)`.
@@ -195,6 +198,7 @@ impl Reason {
                 "this connection was made for another host than the request is for",
             ),
             Self::HttpsOnly => ("https_only", 308, Configuration, "this is served over HTTPS only"),
+            Self::Fault => ("fault", 503, Configuration, "this request was broken on purpose"),
         }
     }
 

@@ -446,6 +446,7 @@ const fn code_of(reason: Reason) -> Code {
         | Reason::Draining => Code::Refused,
         Reason::EgressDenied => Code::Denied,
         Reason::ServiceOverloaded => Code::Shed,
+        Reason::Fault => Code::Internal,
         Reason::RateLimited => Code::RateLimited,
         Reason::RequestMalformed
         | Reason::RequestHeadTimeout

@@ -467,6 +467,8 @@ impl Kind {
             Self::Place => "a place such as api.example.com:443 or 10.0.0.5:8080".into(),
             Self::Caller => "a service, or `NAMESPACE/*`".into(),
             Self::Range => "a range of addresses such as 10.0.0.0/8".into(),
+            Self::Moment => "a time such as 2026-12-24T18:00:00Z".into(),
+            Self::Origin => "an origin such as https://shop.example".into(),
             Self::Spiffe => "a SPIFFE id such as spiffe://shop.mesh/ns/default/sa/cart".into(),
             Self::File => "a file".into(),
             Self::Path => "a path such as /users/".into(),
@@ -500,7 +502,7 @@ impl Kind {
 }
 
 /// "a service", "an instance".
-fn a(noun: &str) -> String {
+pub(crate) fn a(noun: &str) -> String {
     let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {noun}")
 }

@@ -122,6 +122,10 @@ fn kind_schema(kind: &Kind) -> Value {
         }),
         Kind::Caller => json!({"type": ["string", "number"], "pattern": "^([a-z0-9-]+/)?([a-z0-9-]+|\\*)$"}),
         Kind::Range => json!({"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+)?$"}),
+        Kind::Moment => {
+            json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.*(Z|[+-][0-9:]+)$"})
+        }
+        Kind::Origin => json!({"type": "string", "pattern": "^([a-z0-9+.-]+://[^/A-Z]+|\\*)$"}),
         Kind::Spiffe => json!({"type": "string", "pattern": "^spiffe://"}),
         Kind::File => json!({"type": "string", "minLength": 1}),
         Kind::Path => json!({"type": "string", "pattern": "^/[^?#*]*$"}),
@@ -187,6 +191,8 @@ fn written(kind: &Kind) -> String {
         Kind::Place => "address or host:port".into(),
         Kind::Caller => "service or namespace/*".into(),
         Kind::Range => "range of addresses".into(),
+        Kind::Moment => "time".into(),
+        Kind::Origin => "origin".into(),
         Kind::Spiffe => "SPIFFE id".into(),
         Kind::File => "file".into(),
         Kind::Path => "path".into(),

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::fmt;
 
+use super::cors::Cors;
+use super::fault::Fault;
 use super::format::Format;
 use super::pattern::Pattern;
 use crate::admission::Class;
@@ -34,6 +36,10 @@ pub struct Change {
     pub mirrors: Vec<Mirror>,
     /// The class of the request from here on, whatever it was before.
     pub priority: Option<Class>,
+    /// What is broken on purpose.
+    pub fault: Option<Arc<Fault>>,
+    /// Which pages of other origins may use it; of several rules that say it, the first has the say.
+    pub cors: Option<Arc<Cors>>,
     /// How many requests pass in a time; of a gateway's rule.
     pub rates: Vec<Arc<RateSpec>>,
 }
@@ -148,7 +154,7 @@ impl Change {
 
     /// True when requests and answers stay as they are, though they may be counted.
     pub fn changes_nothing(&self) -> bool {
-        let Self { path, host, request, response, mirrors, priority, rates: _ } = self;
+        let Self { path, host, request, response, mirrors, priority, rates: _, fault, cors } = self;
         let none = FieldChanges::default();
         path.is_none()
             && host.is_none()
@@ -156,6 +162,8 @@ impl Change {
             && *response == none
             && mirrors.is_empty()
             && priority.is_none()
+            && fault.is_none()
+            && cors.is_none()
     }
 
     /// True when there is nothing to do.

@@ -9,7 +9,8 @@ use super::matching::{
 };
 use super::outside::TLS;
 use super::{
-    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, hedge, rate, tries,
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, cors, fault, field, gateway, hedge,
+    rate, tries,
 };
 
 /// A service.
@@ -163,6 +164,8 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
         ROUTE_PRIORITY,
+        fault::ROUTE_FAULT,
+        cors::ROUTE_CORS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
         hedge::ROUTE_HEDGE,
