@@ -8,8 +8,8 @@ use leno_config::native::{self, MeshFile, Role};
 use leno_core::admission::Class;
 use leno_core::name::{Label, ServiceId};
 use leno_core::spec::{
-    ActionSpec, Answer, Balance, Change, Concurrency, ConcurrencyLimit, FieldMatch, Format, HostMatch, PathChange, PathMatch, Probe,
-    Redirect, Scope, TargetSpec, Transport,
+    ActionSpec, Answer, Balance, Change, Concurrency, ConcurrencyLimit, FieldMatch, Format, HostMatch,
+    PathChange, PathMatch, Probe, Redirect, Scope, TargetSpec, Transport,
 };
 
 #[test]

@@ -19,7 +19,8 @@ use crate::route::{
     Unfit, decide, decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Concurrency, EgressSpec, KnownService, ListenerSpec, Protocol, ServiceSpec, TargetSpec, TriesSpec, World,
+    ActionSpec, Concurrency, EgressSpec, KnownService, ListenerSpec, Protocol, ServiceSpec, TargetSpec,
+    TriesSpec, World,
 };
 use crate::vip::{Vips, is_virtual};
 

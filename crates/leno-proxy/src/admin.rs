@@ -221,7 +221,9 @@ fn describe(snapshot: &Snapshot, then: leno_core::route::Then) -> String {
             });
             shares.collect::<Vec<_>>().join(" ")
         }
-        Then::Admit(split) => format!("{}, a limited number at a time", describe(snapshot, Then::Split(split))),
+        Then::Admit(split) => {
+            format!("{}, a limited number at a time", describe(snapshot, Then::Split(split)))
+        }
         Then::List(list) => format!("rules of {}", snapshot.list_name(list)),
         Then::Direct(address) => address.to_string(),
         Then::NoRoute => "no_route".into(),

@@ -160,11 +160,8 @@ impl Door {
     pub(crate) fn write_json(&self, out: &mut String) {
         let Some(view) = self.view() else { return out.push_str("null") };
         // Writing to a String cannot fail.
-        let _ = write!(
-            out,
-            "{{\"limit\":{},\"in_use\":{},\"waiting\":{}",
-            view.limit, view.taken, view.waiting
-        );
+        let _ =
+            write!(out, "{{\"limit\":{},\"in_use\":{},\"waiting\":{}", view.limit, view.taken, view.waiting);
         if let Some(base) = view.base {
             let _ = write!(out, ",\"base_us\":{}", base.as_micros());
         }

@@ -255,12 +255,12 @@ impl Run<'_> {
                 let Request { class, arrived, .. } = self.requests[number];
                 let deadline = arrived.after(self.plan.timeout);
                 let (agenda, rng) = (&mut self.agenda, &mut self.rng);
-                self.hosts[host].take(number, attempt, class, deadline, now, rng, |it| plan(agenda, host, it));
+                self.hosts[host]
+                    .take(number, attempt, class, deadline, now, rng, |it| plan(agenda, host, it));
             }
             Event::Served(host, served) => {
                 let agenda = &mut self.agenda;
-                let answer =
-                    self.hosts[host].done(served, now, &mut self.rng, |it| plan(agenda, host, it));
+                let answer = self.hosts[host].done(served, now, &mut self.rng, |it| plan(agenda, host, it));
                 if let Some((number, attempt, back)) = answer {
                     agenda.plan(HOP, Event::Back(number, attempt, back));
                 }

@@ -178,7 +178,9 @@ fn the_table_of_the_manual() {
             let good = (figures.requests - figures.failed) as f64 / 19.0 / seeds() as f64;
             println!(
                 "{who}: {name}: {good:.0} of {:.0} a second, {:?} / {:?}",
-                (servers as f64 / usual).min(rate as f64), figures.quantile(500), figures.quantile(990)
+                (servers as f64 / usual).min(rate as f64),
+                figures.quantile(500),
+                figures.quantile(990)
             );
         }
     }

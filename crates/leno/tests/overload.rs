@@ -221,7 +221,9 @@ fn a_number_holds_exactly_over_all_workers_and_the_others_wait() {
     until("every place is given back", SOON, || pair.metric("leno_concurrency_in_use") == 0.0);
     assert_eq!(pair.metric("leno_concurrency_admitted_total{class=\"normal\"}"), 240.0);
     assert!(pair.metric("leno_concurrency_wait_seconds_sum") > 0.1);
-    until("the log says who waited", SOON, || pair.log("server").iter().any(|line| line["waited_us"].is_u64()));
+    until("the log says who waited", SOON, || {
+        pair.log("server").iter().any(|line| line["waited_us"].is_u64())
+    });
 }
 
 #[test]
@@ -249,9 +251,9 @@ fn who_finds_no_place_in_time_is_refused_before_the_application_sees_it() {
     // Whoever was asked says so, and whoever asked says whose fault it was.
     until("both logs have it", SOON, || {
         let has = |role: &str| {
-            pair.log(role).iter().any(|line| {
-                line["reason"] == "service_overloaded" && line["culprit"] == "upstream"
-            })
+            pair.log(role)
+                .iter()
+                .any(|line| line["reason"] == "service_overloaded" && line["culprit"] == "upstream")
         };
         has("server") && has("client")
     });
@@ -273,8 +275,10 @@ fn an_overload_leaves_the_capacity_for_good_answers_without_a_number() {
     let (length, most) = (from.elapsed(), app.state.most.load(Ordering::SeqCst));
     let served = app.state.served.load(Ordering::SeqCst) - served;
     let answers = load.stop();
-    let (good, refused): (Vec<_>, Vec<_>) =
-        answers.into_iter().filter(|(at, _)| *at >= from && *at < from + length).partition(|it| it.1.status == 200);
+    let (good, refused): (Vec<_>, Vec<_>) = answers
+        .into_iter()
+        .filter(|(at, _)| *at >= from && *at < from + length)
+        .partition(|it| it.1.status == 200);
     // It does 200 a second when the machine has nothing else to do.
     assert!(served >= 400, "it worked on {served} in {length:?}");
     assert!(good.len() * 10 >= served * 9, "{} of {served} were of use", good.len());

@@ -85,8 +85,7 @@ fn nobody_waits_beyond_its_deadline_or_where_there_is_no_line() {
         matches!(gate.enter(Class::Normal, Some(at(30)), at(10)), Entered::Waiting(_, until) if until == at(30))
     );
     assert_eq!(gate.enter(Class::Normal, Some(at(10)), at(10)), Entered::Shed);
-    let spec =
-        Concurrency { queue: Duration::ZERO, ..Concurrency::new(ConcurrencyLimit::Fixed(1)) };
+    let spec = Concurrency { queue: Duration::ZERO, ..Concurrency::new(ConcurrencyLimit::Fixed(1)) };
     gate.configure(&spec, at(20));
     assert_eq!(gate.enter(Class::Critical, None, at(20)), Entered::Shed);
 }
@@ -178,7 +177,8 @@ fn any_order_of_events_keeps_the_promises() {
         for step in 0..400 {
             now = now.after(Duration::from_micros(rng.below(8_000)));
             let class = Class::ALL[rng.below(4) as usize];
-            let best_before = line.iter().filter(|(_, _, until)| now < *until).map(|(_, class, _)| *class).min();
+            let best_before =
+                line.iter().filter(|(_, _, until)| now < *until).map(|(_, class, _)| *class).min();
             match rng.below(3) {
                 0 => match gate.enter(class, None, now) {
                     Entered::Admitted(ticket) => {

@@ -217,11 +217,8 @@ impl Permit {
             }
             Outcome::Shed => live.shed.set((live.shed.get() + 1).min(SHED_MAX)),
             Outcome::Unreachable if !live.judged.get() => live.cool(now),
-            Outcome::Unreachable
-            | Outcome::Ended(_)
-            | Outcome::NoAnswer
-            | Outcome::Cut
-            | Outcome::Outrun => {}
+            Outcome::Unreachable | Outcome::Ended(_) | Outcome::NoAnswer | Outcome::Cut | Outcome::Outrun => {
+            }
         }
         if let Some(group) = &self.endpoint.group {
             group.learn(live, outcome, now.since(started()), now);

@@ -126,10 +126,7 @@ fn a_refused_connection_goes_to_another_endpoint_whatever_the_method() {
 #[test]
 fn who_is_refused_for_want_of_a_place_is_sent_to_one_other_endpoint_within_the_budget() {
     let shed = || {
-        Input::UpstreamEnded(Ending::Early {
-            app_saw: AppSaw::Nothing,
-            reason: Reason::ServiceOverloaded,
-        })
+        Input::UpstreamEnded(Ending::Early { app_saw: AppSaw::Nothing, reason: Reason::ServiceOverloaded })
     };
     let mut scene = Scene::new(5, false, None);
     assert_eq!(scene.connect(), Some(Action::Send));

@@ -33,9 +33,8 @@ fn the_limit_holds_over_threads_and_everybody_is_woken() {
                     let place = match door.enter(Class::Normal, None, clock.now(), clock) {
                         Answer::Admitted(place) => place.unwrap(),
                         Answer::Waiting(place, _) => {
-                            let turn = async {
-                                tokio::time::timeout(Duration::from_secs(30), place.turn()).await
-                            };
+                            let turn =
+                                async { tokio::time::timeout(Duration::from_secs(30), place.turn()).await };
                             assert_eq!(runtime.block_on(turn).unwrap(), Standing::Admitted);
                             place
                         }
@@ -60,7 +59,9 @@ fn the_limit_holds_over_threads_and_everybody_is_woken() {
 fn without_a_declaration_everybody_passes_and_those_who_wait_are_let_in() {
     let door = door(1, Duration::from_secs(60));
     let clock = Clock::start();
-    let Answer::Admitted(Some(inside)) = door.enter(Class::Normal, None, clock.now(), clock) else { panic!() };
+    let Answer::Admitted(Some(inside)) = door.enter(Class::Normal, None, clock.now(), clock) else {
+        panic!()
+    };
     let Answer::Waiting(waits, _) = door.enter(Class::Normal, None, clock.now(), clock) else { panic!() };
     // A worker that is late with what was before changes nothing.
     door.follow(&snapshot(1, None), clock.now());

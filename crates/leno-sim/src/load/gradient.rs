@@ -58,7 +58,8 @@ impl Gradient {
             None if self.samples.len() >= MIN_REQUESTS => {
                 self.min = Some(self.median());
                 self.limit = self.before;
-                (self.sampled, self.measured) = (now, now.after(MIN_EVERY.mul_f64(rng.below(150) as f64 / 1000.0)));
+                (self.sampled, self.measured) =
+                    (now, now.after(MIN_EVERY.mul_f64(rng.below(150) as f64 / 1000.0)));
             }
             None => {}
             Some(_) if now.since(self.measured) >= MIN_EVERY => {

@@ -49,7 +49,8 @@ pub(super) const fn second(at: u64) -> Instant {
 
 /// Half of the capacity, for `seconds`.
 pub(super) fn calm(seconds: u64) -> Plan {
-    let host = HostPlan { servers: SERVERS, mean: MEAN, moods: Vec::new(), tenth: None, admission: Admission::All };
+    let host =
+        HostPlan { servers: SERVERS, mean: MEAN, moods: Vec::new(), tenth: None, admission: Admission::All };
     Plan {
         hosts: vec![host; HOSTS],
         callers: CALLERS,
@@ -128,11 +129,8 @@ pub fn overload(times: u64, seconds: u64) -> Plan {
 /// Half of the capacity, then three times as much for some seconds, then half again.
 pub fn step(seconds: u64) -> Plan {
     let mut plan = calm(seconds);
-    plan.rates = vec![
-        (Instant::ZERO, CAPACITY / 2),
-        (second(2), 3 * CAPACITY),
-        (second(seconds / 2), CAPACITY / 2),
-    ];
+    plan.rates =
+        vec![(Instant::ZERO, CAPACITY / 2), (second(2), 3 * CAPACITY), (second(seconds / 2), CAPACITY / 2)];
     plan
 }
 
@@ -168,7 +166,13 @@ pub fn innocent(seed: u64) -> Plan {
     let hosts = 2 + rng.below(12) as usize;
     let errors = [0, 0, 1, 2, 5, 10, 30, 60, 95, 100][rng.below(10) as usize];
     let mean = Duration::from_micros(500 + rng.below(20_000));
-    let host = HostPlan { servers: SERVERS, mean, moods: vec![(Instant::ZERO, Mood::Errors(errors))], tenth: None, admission: Admission::All };
+    let host = HostPlan {
+        servers: SERVERS,
+        mean,
+        moods: vec![(Instant::ZERO, Mood::Errors(errors))],
+        tenth: None,
+        admission: Admission::All,
+    };
     plan.hosts = vec![host; hosts];
     let most = (hosts * SERVERS) as u64 * 1_000_000 / mean.as_micros() as u64;
     // From a trickle to nearly all that they can do, but few enough requests for a debug build.

@@ -93,7 +93,8 @@ impl TryFrom<wire::Concurrency> for spec::Concurrency {
         };
         let limit = match count("limit", message.limit)? {
             Some(limit) => {
-                let bound = [("min", message.min), ("max", message.max)].into_iter().find(|it| it.1.is_some());
+                let bound =
+                    [("min", message.min), ("max", message.max)].into_iter().find(|it| it.1.is_some());
                 if let Some((field, _)) = bound {
                     return Err(bad(field, "does not go with `limit`"));
                 }

@@ -1,7 +1,8 @@
 //! A service, its rules, where they lead, and how its instances are checked.
 
 use super::change::{
-    ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_PRIORITY, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
+    ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_PRIORITY, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS,
+    ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
 };
 use super::instance::{ENDPOINT, INSTANCE};
 use super::matching::{
