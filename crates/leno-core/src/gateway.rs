@@ -117,9 +117,8 @@ pub fn forwarding(
             continue;
         }
         // What a request is worth is not for whoever comes from outside to say.
-        if name.eq_ignore_ascii_case(PRIORITY_HEADER.as_bytes()) {
-            edits.remove(name);
-        } else if name.eq_ignore_ascii_case(b"x-forwarded-client-cert") {
+        let own = [PRIORITY_HEADER.as_bytes(), b"x-forwarded-client-cert"];
+        if own.iter().any(|own| name.eq_ignore_ascii_case(own)) {
             edits.remove(name);
         } else if hops == 0 {
             if CLAIMS.iter().any(|claim| name.eq_ignore_ascii_case(claim)) {

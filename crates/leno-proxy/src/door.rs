@@ -15,10 +15,10 @@ use crate::telemetry::{family, line};
 
 /// The gate. It is there as long as its process, and its places with it, whatever becomes of the configuration.
 #[derive(Debug, Default)]
-pub(crate) struct Door(Mutex<Option<Inner>>);
+pub(crate) struct Door(Mutex<Option<Doorway>>);
 
 #[derive(Debug)]
-struct Inner {
+struct Doorway {
     gate: Gate,
     /// What it follows, and since which generation; `None`: everybody may pass.
     spec: Option<Concurrency>,
@@ -48,7 +48,7 @@ impl Door {
         let mut door = self.lock();
         match &mut *door {
             None => {
-                *door = spec.map(|spec| Inner {
+                *door = spec.map(|spec| Doorway {
                     gate: Gate::new(spec, now),
                     spec: Some(spec.clone()),
                     generation: snapshot.generation,
@@ -56,14 +56,14 @@ impl Door {
                 });
             }
             // Every worker tells; one that is late must not bring back what was before.
-            Some(inner) if inner.generation > snapshot.generation => {}
-            Some(inner) => {
-                inner.generation = snapshot.generation;
-                if inner.spec.as_ref() == spec {
+            Some(doorway) if doorway.generation > snapshot.generation => {}
+            Some(doorway) => {
+                doorway.generation = snapshot.generation;
+                if doorway.spec.as_ref() == spec {
                     return;
                 }
-                inner.spec = spec.cloned();
-                inner.gate.configure(spec.unwrap_or(&OPEN), now);
+                doorway.spec = spec.cloned();
+                doorway.gate.configure(spec.unwrap_or(&OPEN), now);
                 Self::ring(door);
             }
         }
@@ -97,11 +97,11 @@ impl Door {
     }
 
     /// Wakes those whose turn it is, once nobody has to wait for the lock.
-    fn ring(mut door: MutexGuard<'_, Option<Inner>>) {
+    fn ring(mut door: MutexGuard<'_, Option<Doorway>>) {
         let mut woken = Vec::new();
-        if let Some(inner) = &mut *door {
-            while let Some(ticket) = inner.gate.ring() {
-                woken.extend(inner.wakers.get_mut(ticket.slot()).and_then(Option::take));
+        if let Some(doorway) = &mut *door {
+            while let Some(ticket) = doorway.gate.ring() {
+                woken.extend(doorway.wakers.get_mut(ticket.slot()).and_then(Option::take));
             }
         }
         drop(door);
@@ -109,20 +109,20 @@ impl Door {
     }
 
     /// Whoever panicked with the lock left numbers behind, nothing half done that could not be lived with.
-    fn lock(&self) -> MutexGuard<'_, Option<Inner>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Doorway>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn view(&self) -> Option<View> {
         let door = self.lock();
-        let inner = door.as_ref().filter(|inner| inner.spec.is_some())?;
-        let auto = matches!(inner.spec.as_ref()?.limit, ConcurrencyLimit::Auto { .. });
+        let doorway = door.as_ref().filter(|doorway| doorway.spec.is_some())?;
+        let auto = matches!(doorway.spec.as_ref()?.limit, ConcurrencyLimit::Auto { .. });
         Some(View {
-            limit: inner.gate.limit(),
-            taken: inner.gate.taken(),
-            waiting: inner.gate.waiting(),
-            base: auto.then(|| inner.gate.auto().base()),
-            counts: *inner.gate.counts(),
+            limit: doorway.gate.limit(),
+            taken: doorway.gate.taken(),
+            waiting: doorway.gate.waiting(),
+            base: auto.then(|| doorway.gate.auto().base()),
+            counts: *doorway.gate.counts(),
         })
     }
 
@@ -196,16 +196,16 @@ impl Place {
 
     fn poll_turn(&self, cx: &Context<'_>) -> Poll<Standing> {
         let mut door = self.door.lock();
-        let Some(inner) = &mut *door else { return Poll::Ready(Standing::Admitted) };
-        let standing = inner.gate.standing(self.ticket);
+        let Some(doorway) = &mut *door else { return Poll::Ready(Standing::Admitted) };
+        let standing = doorway.gate.standing(self.ticket);
         if standing != Standing::Waiting {
             return Poll::Ready(standing);
         }
         let slot = self.ticket.slot();
-        if inner.wakers.len() <= slot {
-            inner.wakers.resize(slot + 1, None);
+        if doorway.wakers.len() <= slot {
+            doorway.wakers.resize(slot + 1, None);
         }
-        if let Some(waker) = inner.wakers.get_mut(slot) {
+        if let Some(waker) = doorway.wakers.get_mut(slot) {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending

@@ -38,8 +38,8 @@ pub(crate) fn change(
         (fields.get("rewrite"), fields.get("request_headers"), fields.get("response_headers"));
     let priority = fields.get("priority").and_then(|node| reader.choice(node, CLASSES));
     let when = when?;
-    let mut change = Change::default();
-    change.priority = priority.and_then(|word| Class::parse(word.as_bytes()));
+    let priority = priority.and_then(|word| Class::parse(word.as_bytes()));
+    let mut change = Change { priority, ..Change::default() };
     if let Some(node) = rewriting {
         (change.path, change.host) = rewrite(node, when, reader).unwrap_or_default();
     }

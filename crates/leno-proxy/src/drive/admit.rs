@@ -91,10 +91,10 @@ impl Drive<'_> {
         let record = self.exchange.record();
         let answered = record.reason.is_none() && record.status < 500;
         let Some(entrance) = self.entrance.as_deref_mut() else { return };
-        if let Some(mut place) = entrance.place.take() {
-            if answered {
-                place.answered();
-            }
+        if let Some(mut place) = entrance.place.take()
+            && answered
+        {
+            place.answered();
         }
     }
 }
