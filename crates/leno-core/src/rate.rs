@@ -45,6 +45,8 @@ pub struct Rate {
     pub name: Arc<str>,
     /// What logs and metrics call it: `OWNER/NAME`.
     pub label: Arc<str>,
+    /// How many proxies apply it, as far as this one knows by itself.
+    pub proxies: usize,
     /// The callers that it concerns, as their names are written; empty: all.
     sources: Box<[Source]>,
     buckets: Arc<Buckets>,
@@ -353,6 +355,7 @@ impl RateBook {
             owner: owner.clone(),
             name: name.clone(),
             label: label.clone(),
+            proxies,
             sources: spec.when.sources.iter().map(Source::new).collect(),
             buckets,
             tally: before.map(|before| before.tally.clone()).unwrap_or_default(),
