@@ -19,7 +19,8 @@ use crate::route::{
     Then, TriesId, Unfit, decide, decide_connection, trail,
 };
 use crate::spec::{
-    ActionSpec, EgressSpec, KnownService, ListenerSpec, Protocol, ServiceSpec, TargetSpec, TriesSpec, World,
+    ActionSpec, Concurrency, EgressSpec, KnownService, ListenerSpec, Protocol, ServiceSpec, TargetSpec,
+    TriesSpec, World,
 };
 use crate::vip::{Vips, is_virtual};
 
@@ -72,6 +73,9 @@ pub struct Snapshot {
     mirrors: BTreeMap<(ServiceId, Option<Label>), ListId>,
     /// The list that leads to the application beside this sidecar.
     local: Option<ListId>,
+    /// How many requests the application beside this sidecar works on at a time, where that has a limit; those for it are
+    /// decided as [`Then::Admit`].
+    pub concurrency: Option<Concurrency>,
     /// What may leave the mesh.
     pub egress: EgressSpec,
     /// The way to the gateway that what leaves has to pass.

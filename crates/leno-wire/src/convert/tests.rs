@@ -1,5 +1,6 @@
 use super::*;
 
+mod admission;
 mod outside;
 mod rates;
 mod rules;
@@ -169,6 +170,10 @@ fn full_care() -> spec::Care {
         slow_start,
         backup: Some(service("other/spare")),
         rates: rates::full(true),
+        concurrency: Some(spec::Concurrency {
+            limit: spec::ConcurrencyLimit::Auto { min: 5, max: 50 },
+            queue: Duration::from_millis(30),
+        }),
     }
 }
 
