@@ -307,10 +307,8 @@ fn calls_are_hedged_as_far_as_they_are_at_hand() {
             });
             let requests = origin.requests();
             if hedged {
-                assert!(
-                    requests > calls + calls / 3 && requests <= calls + calls / 2,
-                    "{requests} of {calls}"
-                );
+                // None of them wins here, so that they become few.
+                assert!((calls + 5..=calls + calls / 2).contains(&requests), "{requests} of {calls}");
                 assert!(origin.bodies_of("/a.B/", "\0\0\0\0\u{5}hello"));
             } else {
                 assert_eq!(requests, calls, "{policy}, {pause} ms");
