@@ -12,6 +12,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod admission;
 pub mod affinity;
 pub mod backend;
 pub mod backoff;
@@ -35,6 +36,7 @@ pub mod mux;
 pub mod name;
 pub mod peer;
 pub mod proxy_protocol;
+pub mod quota;
 pub mod rate;
 pub mod reason;
 pub mod renewal;

@@ -14,6 +14,7 @@ mod answer;
 mod care;
 mod change;
 mod cidr;
+mod concurrency;
 mod cors;
 mod fault;
 mod format;
@@ -37,6 +38,10 @@ pub use change::{
     ReplacementError,
 };
 pub use cidr::{Cidr, CidrError};
+pub use concurrency::{
+    CONCURRENCY_LIMIT_MAX, CONCURRENCY_MAX, CONCURRENCY_MIN, Concurrency, ConcurrencyLimit, QUEUE_WAIT,
+    QUEUE_WAIT_MAX,
+};
 pub use cors::{Allowed, Cors, Unmatched};
 pub use fault::{
     ALL_PPM, Abort, FAULT_DELAY_MAX, FAULT_RATES, Fault, STOP_REQUESTS, STOP_WINDOW, Share, Stop,
@@ -50,7 +55,9 @@ pub use hedge::{
     HEDGE_BODY_BYTES_MAX, HEDGE_PERCENT, HEDGE_PERCENT_MAX, HEDGE_QUANTILE_MAX, HEDGE_QUANTILE_MIN,
     HedgeAfter, HedgeSpec,
 };
-pub use matching::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
+pub use matching::{
+    FieldMatch, GrpcMatch, HostMatch, LISTS_DEEP_MAX, LinkMatch, MatchSpec, PathMatch, SourceMatch, TextMatch,
+};
 pub use outside::{
     Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
     Pinned, Roots, TlsSpec, Via,

@@ -8,17 +8,19 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
+use leno_core::admission::Class;
 use leno_core::backend::Chosen;
 use leno_core::exchange::Record;
 use leno_core::head::RequestHead;
 use leno_core::mux::Kind;
 use leno_core::rate::Charge;
-use leno_core::route::{Changed, Decision};
+use leno_core::route::{Changed, Decision, Link};
 use leno_core::snapshot::Snapshot;
 
 use crate::caller::Caller;
 use crate::clock::unix_micros;
 use crate::config::AccessLog;
+use crate::drive::Entrance;
 
 /// Lines waiting to be written; some 8 MiB at 500 bytes each.
 const QUEUE_LINES_MAX: usize = 16 * 1024;
@@ -96,6 +98,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) own_name: &'a str,
     pub(crate) peer: SocketAddr,
+    pub(crate) link: Link<'a>,
     pub(crate) kind: Kind,
     pub(crate) head: &'a RequestHead<'a>,
     pub(crate) request_id: &'a [u8],
@@ -107,6 +110,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) changed: Option<&'a Changed>,
     /// The rule that let it out of the mesh, or none, if that is where it goes.
     pub(crate) leaving: Option<&'a str>,
+    /// How it was let in to the application, where that is limited.
+    pub(crate) entrance: Option<&'a Entrance>,
     /// Why it failed, in words.
     pub(crate) why: Option<&'a str>,
 }
@@ -138,6 +143,9 @@ impl Entry<'_> {
             let _ = write!(out, ",\"{key}\":");
             json_string(&mut out, value);
         }
+        if self.kind != Kind::Tcp {
+            self.write_way(&mut out);
+        }
         if let Some(changed) = self.changed {
             self.write_changes(changed, &mut out);
         }
@@ -157,6 +165,14 @@ impl Entry<'_> {
         if let Some(why) = self.why {
             out.push_str(",\"why\":");
             json_string(&mut out, why.as_bytes());
+        }
+        if let Some(entrance) = self.entrance {
+            if entrance.class != Class::Normal {
+                let _ = write!(out, ",\"class\":\"{}\"", entrance.class.word());
+            }
+            if !entrance.waited.is_zero() {
+                let _ = write!(out, ",\"waited_us\":{}", entrance.waited.as_micros());
+            }
         }
         if let Some(status) = self.record.grpc {
             let _ = write!(out, ",\"grpc_status\":\"{}\"", status.word());
@@ -197,6 +213,33 @@ impl Entry<'_> {
         }
         out.push_str("]}");
         out
+    }
+
+    /// Which rules had a say, and what those asked for in vain that come before them; nothing where there is one rule, or none.
+    fn write_way(&self, out: &mut String) {
+        let way = self.snapshot.trail(self.caller.entry(), self.head, self.link);
+        if way.len() < 2 && way.iter().all(|passed| passed.lost.is_empty()) {
+            return;
+        }
+        out.push_str(",\"way\":[");
+        for (at, passed) in way.iter().enumerate() {
+            let named = |rule| self.snapshot.rule_name(&Decision { rule, ..Decision::nowhere(passed.list) });
+            let (list, rule) = named(passed.rule);
+            out.push_str(if at == 0 { "{\"list\":" } else { ",{\"list\":" });
+            json_string(out, list.as_bytes());
+            out.push_str(",\"rule\":");
+            json_string(out, rule.unwrap_or("").as_bytes());
+            if passed.more > 0 {
+                let _ = write!(out, ",\"lost_before\":{}", passed.more);
+            }
+            out.push_str(",\"lost\":[");
+            for (at, (rule, why)) in passed.lost.iter().enumerate() {
+                out.push_str(if at == 0 { "" } else { "," });
+                json_string(out, format!("{}: {why}", named(Some(*rule)).1.unwrap_or("")).as_bytes());
+            }
+            out.push_str("]}");
+        }
+        out.push(']');
     }
 
     /// What was sent instead of what came, and which rules wanted it so.

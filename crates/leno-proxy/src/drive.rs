@@ -23,6 +23,7 @@ use crate::caller::{Caller, Remote, RequestId};
 use crate::outside::Refused;
 use crate::worker::Worker;
 
+mod admit;
 mod again;
 mod alarm;
 mod answer;
@@ -41,6 +42,7 @@ mod silence;
 mod upload;
 mod wait;
 
+pub(crate) use admit::Entrance;
 use kept::Kept;
 use reach::{Upstream, connect, ready};
 use record::early;
@@ -69,9 +71,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let _under_way = worker.begin();
     let head = caller.head(request);
     let mut snapshot = worker.snapshot();
+    let link = caller.link(client);
     let decide = |snapshot: &Snapshot| match request.kind {
-        Kind::Tcp => snapshot.decide_connection(caller.entry(), head.authority),
-        Kind::Http | Kind::Http2 => snapshot.decide(caller.entry(), &head),
+        Kind::Tcp => snapshot.decide_connection(caller.entry(), head.authority, link),
+        Kind::Http | Kind::Http2 => snapshot.decide_on(caller.entry(), &head, link),
     };
     let mut decision = match caller.turn_away(&head) {
         Some(then) => snapshot.turned_away(then),
@@ -132,6 +135,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         why: leaving.as_ref().and_then(|leaving| leaving.why.clone()).or(unfit),
         kept: None,
         place: None,
+        entrance: None,
         cookie: None,
     };
     if let Some(tries) = tries {
@@ -153,6 +157,11 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
             Action::Pick { choice, budget } => {
                 if let Some(waiting) = drive.pick(choice, budget) {
                     Box::pin(drive.wait_to_pick(waiting, source)).await;
+                }
+            }
+            Action::Admit => {
+                if let Some(until) = drive.enter() {
+                    Box::pin(drive.wait_to_enter(until, source)).await;
                 }
             }
             Action::Pause { budget } => Box::pin(drive.pause(budget, source)).await,
@@ -182,6 +191,9 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
             Action::Relay => drive.handle(Input::UpstreamEnded(early(Broken::CLOSED))),
             Action::Finish => break,
         }
+    }
+    if drive.entrance.is_some() {
+        drive.leave_place();
     }
     if drive.exchange.record().reason == Some(Reason::DownstreamGone) {
         sink.cut(Reason::DownstreamGone);
@@ -222,6 +234,8 @@ struct Drive<'a> {
     kept: Option<Box<Kept>>,
     /// The place of a connection that is this request's alone, where connections have a limit.
     place: Option<Box<Place>>,
+    /// How it was let in, where that is limited.
+    entrance: Option<Box<Entrance>>,
     /// The cookie that the client gets so that it finds the same instance again.
     cookie: Option<Box<NewCookie>>,
 }

@@ -5,6 +5,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::Concurrency;
 use super::rate::RateSpec;
 use crate::name::ServiceId;
 use crate::time::Duration;
@@ -26,6 +27,8 @@ pub struct Care {
     pub slow_start: Option<SlowStart>,
     /// The service that takes the requests when no endpoint can: none is there, healthy, reachable and in.
     pub backup: Option<ServiceId>,
+    /// How many requests each instance works on at a time, by the word of its own sidecar; `None`: all that come.
+    pub concurrency: Option<Concurrency>,
     /// How many requests it takes in a time: counted where they arrive, in front of each instance.
     pub rates: Vec<Arc<RateSpec>>,
 }
@@ -154,6 +157,7 @@ impl Care {
             affinity: None,
             slow_start: None,
             backup: None,
+            concurrency: None,
             rates: Vec::new(),
         }
     }

@@ -27,6 +27,7 @@ impl Drive<'_> {
                 caller: self.caller,
                 own_name: &self.worker.own_name,
                 peer: client.address,
+                link: self.caller.link(client),
                 kind: self.request.kind,
                 head: &self.head,
                 request_id: self.request_id.bytes(),
@@ -36,6 +37,7 @@ impl Drive<'_> {
                 response_bytes: received,
                 changed: self.changed,
                 leaving: self.leaving.map(|leaving| leaving.rule.as_deref().unwrap_or("")),
+                entrance: self.entrance.as_deref(),
                 why: self.why.as_deref().filter(|_| record.reason.is_some()),
             };
             if !self.worker.log.write(entry.to_json()) {
