@@ -71,6 +71,7 @@ fn everything() {
             ("/pay", &split(&[("prod/user", Some("v1"), 1)])),
             ("/half", &split(&[("prod/user", Some("v1"), 1), ("prod/user", Some("v2"), 1)])),
             ("/mirror", &split(&[("prod/user", Some("v1"), 9), ("prod/worker", None, 1)])),
+            ("/listed/route-1", &split(&[("prod/user", None, 1)])),
             ("split", &split(&[("prod/user", Some("v1"), 90), ("prod/user", Some("v2"), 10)])),
         ]
     );

@@ -6,6 +6,7 @@ use std::path::Path;
 use leno_core::name::{Label, ServiceId};
 
 use super::fields::{Field, Kind, SHAPES, Shape, Without};
+use super::lists::Shared;
 use super::value::{self, Wrong};
 use crate::diagnostic::{Problem, Problems};
 use crate::source::Span;
@@ -27,6 +28,10 @@ pub(crate) struct Reader<'a> {
     pub(crate) versions: BTreeMap<ServiceId, BTreeSet<Label>>,
     /// Bytes of instances that the file may still make, see [`INSTANCE_BYTES_MAX`].
     pub(crate) instance_bytes_left: usize,
+    /// The lists of routes that may be used.
+    pub(crate) lists: BTreeMap<String, Shared>,
+    /// Those that are wrong, which is reported.
+    pub(crate) broken_lists: BTreeSet<String>,
     /// Comparisons of routes that may still be made, see [`ROUTE_COMPARISONS_MAX`].
     pub(crate) route_comparisons_left: usize,
 }

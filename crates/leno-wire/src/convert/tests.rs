@@ -1,6 +1,7 @@
 use super::*;
 
 mod admission;
+mod outside;
 mod rates;
 mod rules;
 
@@ -41,6 +42,12 @@ fn full_service() -> spec::ServiceSpec {
                         spec::SourceMatch::Service(service("shop/cart")),
                         spec::SourceMatch::Namespace(label("ops")),
                     ],
+                    link: Some(Arc::new(spec::LinkMatch {
+                        ports: vec![80, 8080],
+                        clients: vec![spec::Cidr::parse("10.0.0.0/8").unwrap()],
+                        server_names: vec![spec::HostMatch::Suffix(".example".into())],
+                    })),
+                    also: vec![spec::MatchSpec { methods: vec!["GET".into()], ..spec::MatchSpec::default() }],
                 },
                 then: spec::ActionSpec::Split(vec![
                     spec::TargetSpec { service: service("product"), version: Some(label("v1")), weight: 90 },
@@ -402,6 +409,14 @@ fn a_wrong_field_is_named() {
         ("rules[0].when.grpc.service", |s| {
             s.rules[0].when.as_mut().unwrap().grpc.as_mut().unwrap().service = Some("a/b".into());
         }),
+        ("rules[0].when.ports[0]", |s| s.rules[0].when.as_mut().unwrap().ports[0] = 0),
+        ("rules[0].when.clients[0]", |s| {
+            s.rules[0].when.as_mut().unwrap().clients[0] = "10.0.0.1/8".into();
+        }),
+        ("rules[0].when.also[0].also", |s| {
+            let also = &mut s.rules[0].when.as_mut().unwrap().also[0].also;
+            also.push(wire::Match::default());
+        }),
         ("rules[0].when.sources[1]", |s| s.rules[0].when.as_mut().unwrap().sources[1] = "A/*".into()),
         ("rules[0].change.host", |s| s.rules[0].change.as_mut().unwrap().host = Some("a b".into())),
         ("rules[0].change.request.set[0].name", |s| {
@@ -535,61 +550,4 @@ fn garbled_bytes_are_refused_or_parsed_never_a_panic() {
             let _ = Known::parse(kind, &bytes);
         }
     }
-}
-
-#[test]
-fn a_wrong_field_about_the_outside_is_named() {
-    type Service = (&'static str, fn(&mut proto::outside::External));
-    let services: &[Service] = &[
-        ("external.names[1].host", |e| e.names[1].host = "*.pay.example".into()),
-        ("external.names[1].host", |e| e.names[1].host = "10.0.0.1".into()),
-        ("external.names[0].port", |e| e.names[0].port = 0),
-        ("external.tls.roots", |e| e.tls.as_mut().unwrap().roots = 9),
-        ("external.tls.roots_file", |e| e.tls.as_mut().unwrap().roots_file.clear()),
-        ("external.tls.identity", |e| e.tls.as_mut().unwrap().identity = 9),
-        ("external.tls.key", |e| e.tls.as_mut().unwrap().key.clear()),
-        ("external.tls.pinned[0]", |e| e.tls.as_mut().unwrap().pinned[0] = "sha256:00".into()),
-        ("external.tls.alpn[0]", |e| e.tls.as_mut().unwrap().alpn[0] = "h3".into()),
-    ];
-    for (field, spoil) in services {
-        let mut message = wire::Service::from(&full_service());
-        spoil(message.external.as_mut().unwrap());
-        assert_eq!(spec::ServiceSpec::try_from(message).unwrap_err().field, *field);
-    }
-    type Egress = (&'static str, fn(&mut proto::outside::Egress));
-    let egress: &[Egress] = &[
-        ("mode", |e| e.mode = 0),
-        ("rules[0].from[1]", |e| e.rules[0].from[1] = "Ops/*".into()),
-        ("rules[0].hosts[0]", |e| e.rules[0].hosts[0] = "Pay.example".into()),
-        ("rules[0].cidrs[0]", |e| e.rules[0].cidrs[0] = "10.1.0.0/8".into()),
-        ("rules[0].ports[0]", |e| e.rules[0].ports[0] = 65536),
-        ("rules[1].name", |e| e.rules[1].name.clear()),
-        ("via.identity", |e| e.via.as_mut().unwrap().identity = "out".into()),
-        ("via.address", |e| e.via.as_mut().unwrap().address = "out:1".into()),
-    ];
-    for (field, spoil) in egress {
-        let mut message = proto::outside::Egress::from(&full_egress());
-        spoil(&mut message);
-        assert_eq!(spec::EgressSpec::try_from(message).unwrap_err().field, *field);
-    }
-}
-
-#[test]
-fn every_way_to_ask_for_health_travels() {
-    for probe in [
-        spec::Probe::Tcp,
-        spec::Probe::Http("/a".into()),
-        spec::Probe::Http2("/a".into()),
-        spec::Probe::Grpc(String::new()),
-        spec::Probe::Grpc("shop.Cart".into()),
-    ] {
-        let spec = spec::HealthSpec { probe, ..leno_core::health::default_spec() };
-        assert_eq!(spec::HealthSpec::try_from(wire::HealthCheck::from(&spec)).unwrap(), spec);
-    }
-    let both = wire::HealthCheck {
-        http_path: Some("/a".into()),
-        grpc_service: Some(String::new()),
-        ..wire::HealthCheck::from(&leno_core::health::default_spec())
-    };
-    assert_eq!(spec::HealthSpec::try_from(both).unwrap_err().field, "grpc_service");
 }

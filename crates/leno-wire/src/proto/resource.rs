@@ -172,6 +172,18 @@ pub struct Match {
     /// `NAMESPACE/NAME`, or `NAMESPACE/*`; empty: anybody.
     #[prost(string, repeated, tag = "26")]
     pub sources: Vec<String>,
+    /// The port that the client connected to or asks for, one of these; empty: any.
+    #[prost(uint32, repeated, tag = "61")]
+    pub ports: Vec<u32>,
+    /// The client's address, in one of these ranges; empty: any.
+    #[prost(string, repeated, tag = "62")]
+    pub clients: Vec<String>,
+    /// The name asked for when TLS began, as in `hosts`; empty: any, or no TLS.
+    #[prost(string, repeated, tag = "63")]
+    pub server_names: Vec<String>,
+    /// All of this must hold too; has no `also` of its own.
+    #[prost(message, repeated, tag = "60")]
+    pub also: Vec<Match>,
 }
 
 /// `PathMatch`.
