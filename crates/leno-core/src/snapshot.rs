@@ -18,8 +18,8 @@ use crate::route::{
     Unfit, decide, decide_connection,
 };
 use crate::spec::{
-    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, ListenerSpec, Protocol, ServiceSpec,
-    TargetSpec, Transport, TriesSpec, Via, World,
+    ActionSpec, Balance, EgressSpec, EndpointSpec, KnownService, Labels, ListenerSpec, Protocol, ServiceSpec,
+    Tags, TargetSpec, Transport, TriesSpec, Via, World, Zone,
 };
 use crate::time::Duration;
 use crate::vip::{Vips, is_virtual};
@@ -30,6 +30,7 @@ mod hosts;
 mod places;
 mod rules;
 mod tries;
+mod zones;
 
 use addresses::Addresses;
 pub use addresses::{Instance, Published, Target};
@@ -38,6 +39,7 @@ use backends::Endpoints;
 use hosts::{host_names, service_of_host};
 use places::Places;
 use tries::budget;
+pub use zones::{Level, ZonePlan};
 
 /// Longest host name looked up (RFC 1035 §2.3.4); a longer one is no service's.
 const HOST_BYTES_MAX: usize = 255;
@@ -141,6 +143,7 @@ impl Snapshot {
             tries: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             own: local.map(|app| &app.service).or(world.gateway.as_ref().map(|gateway| &gateway.id)),
+            zone: world.own.zone.clone().or_else(|| world.gateway.as_ref()?.zone.clone()),
         };
         build.snapshot.generation = world.generation;
         build.snapshot.absent = world.absent.clone();
@@ -393,7 +396,7 @@ struct Build<'l> {
     /// What is in use of services with limits.
     ledgers: &'l mut Ledgers,
     /// Backends made so far, so that two rules with one target share its live state.
-    backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
+    backends: BTreeMap<(ServiceId, Option<Label>, Labels), BackendId>,
     /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
     splits: BTreeMap<Vec<(BackendId, u32)>, SplitId>,
     tries: BTreeMap<TriesSpec, TriesId>,
@@ -401,6 +404,8 @@ struct Build<'l> {
     endpoints: BTreeMap<ServiceId, Endpoints>,
     /// For whom this proxy sends; `None`: nobody says.
     own: Option<&'l ServiceId>,
+    /// Where this proxy is; `None`: nobody says.
+    zone: Option<Zone>,
 }
 
 impl Build<'_> {
@@ -411,7 +416,7 @@ impl Build<'_> {
 
     fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
         let rules = self.rules(&service.spec.rules, service.spec.tries.as_deref(), world);
-        let everyone = [TargetSpec { service: id.clone(), version: None, weight: 1 }];
+        let everyone = [TargetSpec { service: id.clone(), version: None, labels: Labels::NONE, weight: 1 }];
         let otherwise = self.split(&everyone, world);
         if let Some(list) = self.snapshot.services.get(id)
             && let Some(list) = self.snapshot.lists.get_mut(list.0 as usize)
@@ -450,6 +455,7 @@ impl Build<'_> {
             budget: budget(service),
             send_proxy: service.send_proxy,
             endpoints,
+            zones: None,
             by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
@@ -484,7 +490,9 @@ impl Build<'_> {
                 version: None,
                 weight: 1,
                 healthy: true,
+                tags: Tags::NONE,
             })],
+            zones: None,
             by_names: false,
             service,
         });
@@ -513,7 +521,9 @@ impl Build<'_> {
                 weight: 1,
                 // A failing check stops others from sending here; what arrives all the same is tried.
                 healthy: true,
+                tags: Tags::NONE,
             })],
+            zones: None,
             by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);

@@ -9,6 +9,7 @@ pub mod outside;
 pub mod resource;
 pub mod tries;
 pub mod xds;
+pub mod zones;
 
 use leno_core::index::Kind;
 

@@ -10,7 +10,7 @@ use leno_core::spec::{
 
 use super::fields::{BALANCE, FAILURES_MAX, KEY, Kind, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
 use super::read::{Fields, Reader};
-use super::value;
+use super::{value, zones};
 use crate::diagnostic::Problem;
 use crate::yaml::{Node, Value};
 
@@ -35,6 +35,7 @@ pub(crate) fn read(
             reader.error(problem.hint("name another service"));
         }
     }
+    care.locality = fields.get("locality").and_then(|node| zones::locality(node, reader));
     let said = care != Care::default();
     (balance.unwrap_or_default(), said.then_some(care))
 }

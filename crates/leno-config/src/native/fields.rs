@@ -5,7 +5,9 @@ mod change;
 mod gateway;
 mod matching;
 mod outside;
+mod places;
 mod tries;
+mod zones;
 
 pub(crate) use care::{BALANCE, FAILURES_MAX, KEY, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
 pub(crate) use change::{ANSWER, HEADER_CHANGES, MIRROR, REDIRECT, REPLACING, REWRITE};
@@ -16,7 +18,9 @@ pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
+pub(crate) use places::{ENDPOINT, INSTANCE};
 pub(crate) use tries::{ATTEMPTS_MAX, CONDITIONS, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
+pub(crate) use zones::{CALLER, DISTRIBUTION, ENDPOINTS_MIN_MAX, LOCALITY, PREFER};
 
 /// A kind of map, with the fields it may have.
 #[derive(Debug)]
@@ -82,6 +86,8 @@ pub(crate) enum Kind {
     Place,
     /// A service of this file, or `namespace/*`.
     Caller,
+    /// Where something is: `region/zone/subzone`.
+    Zone,
     /// `IP/BITS`, or an address.
     Range,
     /// The SPIFFE id of a server.
@@ -152,6 +158,7 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &PATH,
     &VALUE,
     &CALL,
+    &CALLER,
     &TARGET,
     &REWRITE,
     &REPLACING,
@@ -166,6 +173,8 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &KEY,
     &OUTLIERS,
     &LIMITS,
+    &LOCALITY,
+    &DISTRIBUTION,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -280,6 +289,8 @@ pub(crate) static SERVICE: Shape = Shape {
         care::OUTLIERS_FIELD,
         care::LIMITS_FIELD,
         care::BACKUP_FIELD,
+        zones::LOCALITY_FIELD,
+        zones::SERVICE_ZONE,
         field(
             "health",
             Kind::Either(&[Kind::Choice(HEALTH_WORDS), Kind::Path, Kind::Object(&HEALTH)]),
@@ -423,6 +434,7 @@ pub(crate) static TARGET: Shape = Shape {
             "The service; a gateway's target needs it.",
         ),
         field("version", Kind::Version, Without::Means("any version"), "Only instances of this version."),
+        zones::TARGET_LABELS,
         field("weight", Kind::Weight, Without::Value("1"), "Its share beside the other targets."),
     ],
 };
@@ -474,109 +486,6 @@ pub(crate) static HEALTH: Shape = Shape {
             Kind::Count(CHECKS_MAX),
             Without::Value("2"),
             "So many bad answers in a row make it unhealthy; a refused connection does so at once.",
-        ),
-    ],
-};
-
-/// An instance.
-pub(crate) static INSTANCE: Shape = Shape {
-    name: "instance",
-    doc: "One process of a service and the sidecar beside it. It has a command, or an address where it runs already.",
-    fields: &[
-        field(
-            "name",
-            Kind::Name,
-            Without::Means("`SERVICE-N`"),
-            "Its name, unique in its namespace; with `replicas`, `NAME-N`.",
-        ),
-        field(
-            "version",
-            Kind::Version,
-            Without::Means("no version"),
-            "The version of the software that it runs.",
-        ),
-        field(
-            "weight",
-            Kind::Weight,
-            Without::Value("1"),
-            "Its share beside the other instances; 0 takes no requests.",
-        ),
-        field("replicas", Kind::Count(REPLICAS_MAX), Without::Value("1"), "So many instances like this one."),
-        field(
-            "run",
-            Kind::Command,
-            Without::Means("the service's `run`"),
-            "The command that starts it: words as a shell splits them (no shell runs), or a list of words. `{port}` stands for the application's port.",
-        ),
-        field(
-            "dir",
-            Kind::Folder,
-            Without::Means("the service's `dir`"),
-            "Where the command runs, relative to the folder of the file.",
-        ),
-        field(
-            "env",
-            Kind::Map("a variable's name", &Kind::Text),
-            Without::Means("nothing"),
-            "Added to its environment, on top of the service's `env`.",
-        ),
-        field(
-            "port",
-            Kind::Port,
-            Without::Means("a free port, passed in `PORT`"),
-            "The application listens on this port of 127.0.0.1.",
-        ),
-        field(
-            "address",
-            Kind::Address,
-            Without::Means("`port`"),
-            "Where the application listens, instead of `port`.",
-        ),
-        field(
-            "mesh",
-            Kind::Address,
-            Without::Means("a free port"),
-            "Where its sidecar accepts requests from other sidecars.",
-        ),
-        field(
-            "proxy",
-            Kind::Address,
-            Without::Means("a free port"),
-            "Where its sidecar's forward proxy listens (`HTTP_PROXY` of the application).",
-        ),
-        field(
-            "outbound",
-            Kind::Map("a service of `calls`", &Kind::Address),
-            Without::Means("free ports"),
-            "Fixed local addresses of services that it calls.",
-        ),
-        field(
-            "admin",
-            Kind::Address,
-            Without::Means("a free port"),
-            "Where its sidecar serves metrics and its state.",
-        ),
-    ],
-};
-
-/// An endpoint outside the mesh.
-pub(crate) static ENDPOINT: Shape = Shape {
-    name: "endpoint",
-    doc: "A place outside the mesh where a service answers; the short form is its address alone.",
-    fields: &[
-        field("address", Kind::Place, Without::Required, "Where it answers."),
-        field("name", Kind::Name, Without::Means("`SERVICE-N`"), "What logs call it; unique in its service."),
-        field(
-            "version",
-            Kind::Version,
-            Without::Means("no version"),
-            "The version of the software that it runs.",
-        ),
-        field(
-            "weight",
-            Kind::Weight,
-            Without::Value("1"),
-            "Its share beside the other endpoints; 0 takes no requests.",
         ),
     ],
 };

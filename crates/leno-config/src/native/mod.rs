@@ -24,6 +24,7 @@ mod schema;
 mod service;
 mod tries;
 mod value;
+mod zones;
 
 use std::path::Path;
 

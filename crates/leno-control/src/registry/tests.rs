@@ -40,6 +40,7 @@ fn arrival(name: &str) -> Arrival {
             address: "127.0.0.1:1".parse().unwrap(),
             version: None,
             weight: 1,
+            tags: leno_core::spec::Tags::NONE,
         }),
         health: Health::Healthy,
         proxy_version: String::new(),

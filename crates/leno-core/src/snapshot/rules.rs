@@ -5,14 +5,15 @@ use alloc::vec::Vec;
 
 use super::Build;
 use crate::route::{BackendId, Expected, Rule, RuleList, Rules, Split, SplitId, Then};
-use crate::spec::{ActionSpec, Mirror, RuleSpec, TargetSpec, TriesSpec, World};
+use crate::spec::{ActionSpec, Labels, Mirror, RuleSpec, TargetSpec, TriesSpec, World};
 
 impl Build<'_> {
     /// The rules of a list that are about what this proxy sends.
     pub(super) fn rules(&mut self, rules: &[RuleSpec], outer: Option<&TriesSpec>, world: &World) -> Rules {
         let about_us = |rule: &&RuleSpec| {
             let sources = &rule.when.sources;
-            sources.is_empty() || self.own.is_some_and(|own| sources.iter().any(|it| it.covers(own)))
+            sources.is_empty()
+                || self.own.is_some_and(|own| sources.iter().any(|it| it.covers(own, &world.own.labels)))
         };
         let ours: Vec<&RuleSpec> = rules.iter().filter(about_us).collect();
         ours.into_iter().map(|rule| self.rule(rule, outer, world)).collect::<Vec<Rule>>().into()
@@ -28,8 +29,12 @@ impl Build<'_> {
             Some(version) => alloc::format!("{}@{version} (mirror)", mirror.service),
             None => alloc::format!("{} (mirror)", mirror.service),
         };
-        let target =
-            TargetSpec { service: mirror.service.clone(), version: mirror.version.clone(), weight: 1 };
+        let target = TargetSpec {
+            service: mirror.service.clone(),
+            version: mirror.version.clone(),
+            labels: Labels::NONE,
+            weight: 1,
+        };
         let otherwise = self.split(&[target], world);
         let list = self.add_list(RuleList {
             name: name.into(),
@@ -76,7 +81,8 @@ impl Build<'_> {
             let Some(service) = world.services.get(&target.service) else {
                 return Then::NoSuchService;
             };
-            let backend = self.backend(&service.spec, target.version.as_ref(), &service.endpoints);
+            let backend =
+                self.backend(&service.spec, target.version.as_ref(), &target.labels, &service.endpoints);
             self.back_up(backend, &service.spec, world);
             resolved.push((backend, target.weight));
         }

@@ -5,6 +5,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::Locality;
 use crate::name::ServiceId;
 use crate::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct Care {
     pub slow_start: Option<SlowStart>,
     /// The service that takes the requests when no endpoint can: none is there, healthy, reachable and in.
     pub backup: Option<ServiceId>,
+    /// What is made of where endpoints are; `None`: as [`Locality::new`] says.
+    pub locality: Option<Arc<Locality>>,
 }
 
 /// What a request's key is made of.
@@ -151,6 +154,7 @@ impl Care {
             affinity: None,
             slow_start: None,
             backup: None,
+            locality: None,
         }
     }
 }

@@ -132,6 +132,7 @@ impl Caller for Leno {
                 version: None,
                 weight: 1,
                 healthy: true,
+                tags: leno_core::spec::Tags::NONE,
             })
             .collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));

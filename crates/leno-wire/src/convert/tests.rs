@@ -36,13 +36,24 @@ fn full_service() -> spec::ServiceSpec {
                     queries: every_field_match(),
                     grpc: Some(spec::GrpcMatch { service: Some("a.B".into()), method: None }),
                     sources: vec![
-                        spec::SourceMatch::Service(service("shop/cart")),
-                        spec::SourceMatch::Namespace(label("ops")),
+                        spec::EgressSource::Service(service("shop/cart")).into(),
+                        spec::EgressSource::Namespace(label("ops")).into(),
+                        spec::SourceMatch { who: None, labels: labels() },
                     ],
                 },
                 then: spec::ActionSpec::Split(vec![
-                    spec::TargetSpec { service: service("product"), version: Some(label("v1")), weight: 90 },
-                    spec::TargetSpec { service: service("product"), version: None, weight: 0 },
+                    spec::TargetSpec {
+                        service: service("product"),
+                        version: Some(label("v1")),
+                        labels: labels(),
+                        weight: 90,
+                    },
+                    spec::TargetSpec {
+                        service: service("product"),
+                        version: None,
+                        labels: spec::Labels::NONE,
+                        weight: 0,
+                    },
                 ]),
                 timeout: Some(Duration::from_millis(1500)),
                 change: Some(Arc::new(full_change())),
@@ -155,6 +166,7 @@ fn full_care() -> spec::Care {
         affinity,
         slow_start,
         backup: Some(service("other/spare")),
+        locality: Some(Arc::new(spec::Locality { endpoints_min: 2, ..spec::Locality::new() })),
     }
 }
 
@@ -193,12 +205,21 @@ fn what_is_unset_of_the_care_is_the_default_and_off_is_off() {
     assert_eq!(parse(proto::care::Care::from(&none)), Ok(none));
 }
 
+fn labels() -> spec::Labels {
+    spec::Labels::parse([("track", "canary"), ("example.com/disk", "")]).unwrap()
+}
+
+fn tags() -> spec::Tags {
+    spec::Tags { zone: spec::Zone::parse("eu-west/a/1").ok(), labels: labels() }
+}
+
 fn full_external() -> spec::ExternalSpec {
     let named = |name: &str, version| spec::NamedEndpoint {
         name: name.into(),
         host: "api.pay.example".into(),
         port: 443,
         version,
+        tags: tags(),
         weight: 3,
     };
     let tls = spec::TlsSpec {
@@ -281,6 +302,7 @@ fn full_gateway() -> spec::GatewaySpec {
         id: service("public"),
         listeners: serves.into_iter().enumerate().map(listener).collect(),
         rules: full_service().rules,
+        zone: tags().zone,
     }
 }
 
@@ -303,6 +325,7 @@ fn endpoint(name: &str, transport: spec::Transport) -> spec::EndpointSpec {
         version: Some(label("v2")),
         weight: 7,
         healthy: false,
+        tags: tags(),
     }
 }
 

@@ -67,9 +67,11 @@ fn spec(rng: &mut Rng) -> MatchSpec {
         spec.queries.push(field(rng, "q", value));
     }
     if rng.one_in(5) {
-        let sources =
-            [SourceMatch::Service(service("cart")), SourceMatch::Namespace(Label::parse("default").unwrap())];
-        spec.sources.push(sources[rng.below(2) as usize].clone());
+        let sources = [
+            EgressSource::Service(service("cart")),
+            EgressSource::Namespace(Label::parse("default").unwrap()),
+        ];
+        spec.sources.push(sources[rng.below(2) as usize].clone().into());
     }
     spec
 }
@@ -129,7 +131,8 @@ impl Request {
             path: self.path.as_bytes(),
             fields: Fields::new(self.buffer.as_bytes(), self.field.as_slice()),
         };
-        let from = spec.sources.is_empty() || spec.sources.iter().any(|it| it.covers(&service(self.source)));
+        let from = spec.sources.is_empty()
+            || spec.sources.iter().any(|it| it.covers(&service(self.source), &leno_core::spec::Labels::NONE));
         from && matches(spec, &Subject::new(&head))
     }
 }
