@@ -2,6 +2,7 @@ use alloc::vec;
 
 use super::*;
 use crate::head::Fields;
+use crate::spec::{Balance, EndpointSpec, Transport};
 use crate::spec::{
     BudgetSpec, Change, EgressSource, GatewaySpec, ListenerSpec, MatchSpec, Mirror, PathMatch, Protocol,
     RetrySpec, RuleSpec, TriesSpec,

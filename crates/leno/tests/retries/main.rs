@@ -6,7 +6,9 @@ mod chain;
 mod common;
 mod controlled;
 mod faults;
+mod faults_http2;
 mod origin;
+mod origin_http2;
 mod policy;
 mod timeouts;
 
@@ -118,19 +120,7 @@ impl Way {
 
     /// Sends a request that asks to close and reads all of the answer.
     fn ask(&self, method: &str, path: &str, fields: &str, body: &str) -> String {
-        let mut stream = self.connect();
-        let length =
-            if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nhost: server\r\nconnection: close\r\n{fields}{length}\r\n");
-        stream.write_all((head + body).as_bytes()).ok();
-        let mut answer = Vec::new();
-        match stream.read_to_end(&mut answer) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => answer.extend_from_slice(b"<reset>"),
-            Err(error) => panic!("{}: {error} after {:?}", self.name, String::from_utf8_lossy(&answer)),
-        }
-        String::from_utf8_lossy(&answer).into_owned()
+        ask(self.address, method, path, fields, body)
     }
 
     /// The access log's line about `path`.
@@ -144,6 +134,22 @@ impl Way {
         });
         found
     }
+}
+
+fn ask(address: SocketAddr, method: &str, path: &str, fields: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: server\r\nconnection: close\r\n{fields}{length}\r\n");
+    stream.write_all((head + body).as_bytes()).ok();
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => answer.extend_from_slice(b"<reset>"),
+        Err(error) => panic!("{path}: {error} after {:?}", String::from_utf8_lossy(&answer)),
+    }
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 fn indented(settings: &str) -> String {

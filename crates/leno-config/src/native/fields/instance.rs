@@ -1,4 +1,4 @@
-//! Fields of instances and endpoints.
+//! The instances of a service, in the mesh and outside.
 
 use super::{Kind, REPLICAS_MAX, Shape, Without, field, zones};
 
