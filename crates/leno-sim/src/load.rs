@@ -15,11 +15,14 @@ pub mod host;
 pub mod leno;
 pub mod peers;
 pub mod suite;
+pub mod zones;
 
 use host::{Host, HostPlan, Served};
 
 /// From a caller to an instance, or back.
 const HOP: Duration = Duration::from_micros(100);
+/// The same between two zones.
+const FAR_HOP: Duration = Duration::from_micros(500);
 
 /// How long a connection attempt takes that nobody answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,6 +46,23 @@ pub struct Plan {
     pub measured_from: Instant,
     /// How long a request may take.
     pub timeout: Duration,
+    /// Where the instances and the callers are; empty: all in one place.
+    pub zones: Places,
+}
+
+/// The zones of instances and callers, by their numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Of each instance.
+    pub hosts: Vec<usize>,
+    /// Of each caller.
+    pub callers: Vec<usize>,
+}
+
+impl Places {
+    fn hop(&self, caller: usize, host: usize) -> Duration {
+        if self.hosts.get(host) == self.callers.get(caller) || self.hosts.is_empty() { HOP } else { FAR_HOP }
+    }
 }
 
 /// What came of it.
@@ -60,6 +80,8 @@ pub struct Figures {
     pub by_host: Vec<u64>,
     /// Instances that were put out because of their answers, each time.
     pub ejected: Vec<usize>,
+    /// Requests that reached an instance in another zone than their caller's.
+    pub crossed: u64,
 }
 
 /// How a caller's request ended, or what it waits for.
@@ -203,6 +225,8 @@ impl Run<'_> {
                 let host = self.requests[number].host;
                 self.figures.reached += 1;
                 self.figures.by_host[host] += 1;
+                let far = self.hop(number) != HOP;
+                self.figures.crossed += u64::from(far);
                 let agenda = &mut self.agenda;
                 self.hosts[host].take(number, attempt, now, &mut self.rng, |wait, served| {
                     agenda.plan(wait, Event::Served(host, served));
@@ -214,7 +238,11 @@ impl Run<'_> {
                     agenda.plan(wait, Event::Served(host, served));
                 });
                 if let Some((number, attempt, back)) = answer {
-                    agenda.plan(HOP, Event::Back(number, attempt, back));
+                    let zones = &self.plan.zones;
+                    agenda.plan(
+                        zones.hop(self.requests[number].caller, host),
+                        Event::Back(number, attempt, back),
+                    );
                 }
             }
             Event::Back(number, attempt, back) => self.back(number, attempt, back),
@@ -241,6 +269,12 @@ impl Run<'_> {
         self.step(number, step);
     }
 
+    /// From a request's caller to the instance that it is sent to.
+    fn hop(&self, number: usize) -> Duration {
+        let request = &self.requests[number];
+        self.plan.zones.hop(request.caller, request.host)
+    }
+
     fn back(&mut self, number: usize, attempt: u32, back: Back) {
         let request = &self.requests[number];
         // What comes back of an attempt that was given up is heard by nobody.
@@ -258,12 +292,14 @@ impl Run<'_> {
         match step {
             Step::Dial(host) => {
                 (request.host, request.attempt) = (host, request.attempt + 1);
-                let wait = if self.hosts[host].is_silent(now) { CONNECT_TIMEOUT } else { HOP };
+                let hop = self.plan.zones.hop(request.caller, host);
+                let wait = if self.hosts[host].is_silent(now) { CONNECT_TIMEOUT } else { hop };
                 self.agenda.plan(wait, Event::Dialed(number, request.attempt));
             }
             Step::Send(host) => {
                 debug_assert_eq!(host, request.host);
-                self.agenda.plan(HOP, Event::Reaches(number, request.attempt));
+                let hop = self.plan.zones.hop(request.caller, host);
+                self.agenda.plan(hop, Event::Reaches(number, request.attempt));
             }
             Step::Wait(wait) => self.agenda.plan(wait, Event::Look(number)),
             Step::Over(good) => {
@@ -293,6 +329,11 @@ impl Figures {
         self.failed as f64 * 100.0 / (self.requests.max(1)) as f64
     }
 
+    /// The share of the requests that left their caller's zone, in percent.
+    pub fn crossed_percent(&self) -> f64 {
+        self.crossed as f64 * 100.0 / (self.reached.max(1)) as f64
+    }
+
     /// The latency that this share of the good answers did not pass, in thousandths.
     pub fn quantile(&self, thousandths: usize) -> Duration {
         let at = (self.latencies.len() * thousandths / 1000).min(self.latencies.len().saturating_sub(1));
@@ -309,6 +350,7 @@ impl Figures {
         self.by_host.resize(other.by_host.len(), 0);
         self.by_host.iter_mut().zip(&other.by_host).for_each(|(mine, theirs)| *mine += theirs);
         self.ejected.extend(&other.ejected);
+        self.crossed += other.crossed;
     }
 }
 

@@ -30,6 +30,10 @@ const LOOKED_AFTER: Duration = Duration::from_millis(250);
 const LOOKED_AFTER_FAILURE: Duration = Duration::from_millis(20);
 /// How long it is remembered how fast a level was that gets no requests now.
 const REMEMBERED: Duration = Duration::from_secs(10);
+/// What is faster by less than this is not worth the way to another zone, whatever it is in percent.
+const WORTH_IT_MICROS: u64 = 3_000;
+/// A share of failures, of [`PARTS`], that is worth a try elsewhere: 5 %.
+const BAD: u64 = PARTS / 20;
 /// Answers in a look before their latency says something.
 const ANSWERS_MIN: u32 = 8;
 /// Shares are told apart in so many parts.
@@ -57,6 +61,7 @@ pub(super) struct Loads {
     /// When it is looked at next.
     due: Cell<Instant>,
     looked: Cell<Instant>,
+    divided: Cell<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +75,13 @@ struct Load {
     quiet: Cell<u64>,
     /// Since the last look, in sum.
     micros: Cell<u64>,
+    /// Requests that found nobody since the last look.
+    refused: Cell<u32>,
+    /// Requests that were answered badly or not at all since the last look, and the share of them lately, of [`PARTS`].
+    failed: Cell<u32>,
+    bad: Cell<u64>,
+    /// When there was an answer last, as far as looks know.
+    answered: Cell<Instant>,
     heard: Cell<Instant>,
     /// Answers per second.
     rate: Cell<u64>,
@@ -93,6 +105,7 @@ impl Loads {
             levels: (0..levels).map(|_| Load::default()).collect(),
             due: Cell::default(),
             looked: Cell::default(),
+            divided: Cell::default(),
         })
     }
 
@@ -119,7 +132,10 @@ impl Loads {
             Outcome::Ended(_) | Outcome::Unreachable | Outcome::NoAnswer | Outcome::Cut => false,
         };
         if !well {
-            self.due.set(self.due.get().min(self.looked.get().after(LOOKED_AFTER_FAILURE)));
+            // Who cannot be reached is counted out already.
+            let count = if outcome == Outcome::Unreachable { &load.refused } else { &load.failed };
+            count.set(count.get().saturating_add(1));
+            self.due.set(self.due.get().min(self.divided.get().after(LOOKED_AFTER_FAILURE)));
             return;
         }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).clamp(1, 1_000_000_000);
@@ -150,13 +166,28 @@ impl Loads {
         self.looked.set(now);
         let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1);
         for load in &self.levels {
-            let answers = load.answers.replace(0);
+            let (answers, failed) = (load.answers.replace(0), load.failed.replace(0));
             let micros = load.micros.replace(0);
+            let all = u64::from(answers) + u64::from(failed);
+            if all > 0 || load.refused.replace(0) > 0 || load.in_flight.get() == 0 {
+                load.answered.set(now);
+            } else if load.recent.get() > 0 {
+                // Nobody answers: so long it takes at least.
+                let silence = now.since(load.answered.get()).as_micros();
+                load.recent.set(load.recent.get().max(u64::try_from(silence).unwrap_or(u64::MAX)));
+            }
+            // One answer says little, a dozen nearly all.
+            let share = u64::from(failed) * PARTS / all.max(1);
+            load.bad.set(
+                (load.bad.get() * u64::from(ANSWERS_MIN) + share * all) / (u64::from(ANSWERS_MIN) + all),
+            );
+            if all >= u64::from(ANSWERS_MIN) {
+                load.heard.set(now);
+            }
             let rate = u64::from(answers).saturating_mul(1000) / millis;
             load.rate.set((load.rate.get() + rate).div_ceil(2));
             if answers >= ANSWERS_MIN {
                 let mean = (micros / u64::from(answers)).max(1);
-                load.heard.set(now);
                 load.quiet.set(match load.quiet.get() {
                     0 => mean,
                     quiet if mean < quiet => quiet - (quiet - mean) / 8,
@@ -166,34 +197,46 @@ impl Loads {
                 });
             }
         }
-        let Some(percent) = overflow_percent.map(u64::from) else { return };
         for (at, load) in self.levels.iter().enumerate() {
             let next = self.levels.get(at + 1..).unwrap_or_default();
             let known = |load: &&Load| load.quiet.get() > 0 && now.since(load.heard.get()) < REMEMBERED;
-            // How long it would take elsewhere, if that is known: when all are slow, it is nobody's fault.
-            let usual = next.iter().find(known).map_or(load.quiet.get(), |next| {
-                next.recent.get().max(load.quiet.get().min(next.quiet.get()))
-            });
-            if next.is_empty() || usual == 0 {
-                load.alarm.set(0);
-                load.squeezed.set(0);
-                continue;
-            }
-            // Half of what the limit allows is no reason to go far.
-            load.alarm.set(usual * (100 + (percent - 100) / 2) / 100);
-            let busy = load.rate.get().saturating_mul(usual);
-            // Beside the mean, what chance adds to it.
-            let most = (busy * percent / 100 + 1_000_000 + 1_000 * busy.isqrt()) / 1_000_000;
-            load.limit.set(u32::try_from(most).unwrap_or(u32::MAX).max(1));
-            let slow = load.recent.get() > usual * percent / 100;
+            let next = match next {
+                [] => continue,
+                next => next.iter().find(known),
+            };
+            let keeps_up = overflow_percent.is_none_or(|percent| load.keeps_up(next, u64::from(percent)));
+            // When others fail as often, it is nobody's fault.
+            let fails = load.bad.get() > BAD && next.is_none_or(|next| next.bad.get() * 2 < load.bad.get());
             let squeezed = load.squeezed.get();
-            load.squeezed.set(match slow && load.heard.get() == now {
-                true => (squeezed + SQUEEZE).min(SQUEEZED_MAX),
-                false if slow => squeezed,
-                false => squeezed.saturating_sub(SQUEEZE / 2),
+            load.squeezed.set(match (keeps_up, fails) {
+                (true, false) => squeezed.saturating_sub(SQUEEZE / 2),
+                (false, false) => (squeezed + SQUEEZE).min(SQUEEZED_MAX),
+                // Here every request counts that is answered elsewhere.
+                (_, true) => (squeezed + SQUEEZE * 2).min(SQUEEZED_MAX),
             });
-            load.stressed.set(load.recent.get() > load.alarm.get());
         }
+    }
+}
+
+impl Load {
+    /// Finds out how much may be under way here, beside what is known of the `next` level; false when that does not help.
+    fn keeps_up(&self, next: Option<&Self>, percent: u64) -> bool {
+        // How long it would take elsewhere, if that is known: when all are slow, it is nobody's fault.
+        let quiet = self.quiet.get();
+        let usual = next.map_or(quiet, |next| next.recent.get().max(quiet.min(next.quiet.get())));
+        if usual == 0 {
+            self.alarm.set(0);
+            return true;
+        }
+        let bearable = (usual * percent / 100).max(usual + WORTH_IT_MICROS);
+        // Half of that is no reason to go far.
+        self.alarm.set(usual.midpoint(bearable));
+        self.stressed.set(self.recent.get() > self.alarm.get());
+        // Beside the mean, what chance adds to it.
+        let by_chance = 1_000 * self.rate.get().saturating_mul(usual).isqrt();
+        let most = (self.rate.get().saturating_mul(bearable) + by_chance) / 1_000_000 + 1;
+        self.limit.set(u32::try_from(most).unwrap_or(u32::MAX));
+        self.recent.get() <= bearable
     }
 }
 
@@ -220,6 +263,7 @@ impl Zones {
     /// Gives every level the tickets that it can take.
     fn divide(&mut self, endpoints: &[Rc<Endpoint>], panic: bool, now: Instant) {
         self.loads.measure(self.plan.overflow_percent, now);
+        self.loads.divided.set(now);
         self.loads.due.set(now.after(LOOKED_AFTER));
         let there = |(shares, _): &(Shares, Turns)| -> u64 {
             let members = shares.members().filter_map(|at| endpoints.get(at));

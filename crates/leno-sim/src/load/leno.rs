@@ -12,7 +12,9 @@ use leno_core::reason::Reason;
 use leno_core::rng::Rng;
 use leno_core::route::BackendId;
 use leno_core::snapshot::{Entry, Snapshot};
-use leno_core::spec::{Balance, Care, EndpointSpec, KnownService, Protocol, ServiceSpec, Transport, World};
+use leno_core::spec::{
+    Balance, Care, EndpointSpec, KnownService, Protocol, ServiceSpec, Tags, Transport, World, Zone,
+};
 use leno_core::time::{Duration, Instant};
 use leno_core::vip::Vips;
 
@@ -32,6 +34,8 @@ pub struct Leno {
     waiting: BTreeMap<usize, (Place, BackendId, Instant)>,
     ledgers: Ledgers,
     ejected: Vec<usize>,
+    /// Of each host, where that is known.
+    zones: Vec<Option<Zone>>,
 }
 
 impl Leno {
@@ -61,7 +65,16 @@ impl Leno {
             waiting: BTreeMap::new(),
             ledgers: Ledgers::default(),
             ejected: Vec::new(),
+            zones: Vec::new(),
         }
+    }
+
+    /// The same, in a zone, before hosts in these zones.
+    pub fn in_zone(mut self, own: usize, hosts: &[usize]) -> Self {
+        let zone = |number: usize| Zone::parse(&format!("region/z{number}")).ok();
+        self.world.own.zone = zone(own);
+        self.zones = hosts.iter().map(|host| zone(*host)).collect();
+        self
     }
 
     /// Does what the exchange asks for until somebody else has to do something.
@@ -132,7 +145,7 @@ impl Caller for Leno {
                 version: None,
                 weight: 1,
                 healthy: true,
-                tags: leno_core::spec::Tags::NONE,
+                tags: Tags { zone: self.zones.get(*host).cloned().flatten(), ..Tags::NONE },
             })
             .collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));
