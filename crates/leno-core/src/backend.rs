@@ -28,10 +28,12 @@ mod endpoint;
 mod ewma;
 mod group;
 mod hash;
+mod hedging;
 mod limit;
 mod outlier;
 mod shares;
 mod special;
+mod times;
 mod turns;
 mod warming;
 mod weighted;
@@ -44,11 +46,14 @@ use group::{Bounds, Group};
 pub use group::{Event, What};
 use hash::Hashing;
 pub use hash::of_bytes as hash_of;
+pub use hedging::HEDGES_SAVED_MAX;
+use hedging::Hedging;
 use limit::Held;
 pub use limit::{Counter, Ledger, Ledgers, Limit, Limited, Place};
 pub use outlier::{Count, Detector};
 use shares::Shares;
 use special::Special;
+pub use times::SAMPLES_MIN as HEDGE_SAMPLES_MIN;
 use turns::Turns;
 use warming::Warm;
 use zones::Zones;
@@ -106,6 +111,8 @@ pub struct Backend {
     special: Option<Box<Special>>,
     /// Retries allowed beside ordinary requests.
     budget: Budget,
+    /// When requests get a second attempt; `None` while none may.
+    hedging: Option<Box<Hedging>>,
     /// What there is when it has no endpoints.
     without: NoEndpoint,
 }
@@ -418,6 +425,7 @@ impl Backend {
                     budget
                 }
             },
+            hedging: Self::hedging_of(before),
             without: if spec.by_names { NoEndpoint::Unresolved } else { NoEndpoint::Empty },
         }
     }

@@ -34,6 +34,7 @@ use crate::route::{BackendId, Decision, Then};
 use crate::time::{Duration, Instant};
 
 mod answer;
+mod hedge;
 mod policy;
 mod record;
 mod repeat;
@@ -41,6 +42,7 @@ mod talk;
 mod tries;
 mod waits;
 
+pub use hedge::{Heard, Hedged, Heed, Lane, Rang};
 pub use policy::{RETRIED_HEADER, SPENT_REMEMBERED, is_spent};
 pub use record::{Attempt, NoRetry, Record};
 pub use talk::{Action, AppSaw, ConnectFailure, Ending, Input};
@@ -339,7 +341,8 @@ impl Exchange {
 
     fn picked(&mut self, permit: Permit, now: Instant) {
         let (endpoint, chosen) = (permit.endpoint().clone(), permit.chosen());
-        let attempt = Attempt { endpoint, chosen, started: now, status: 0, failed: None };
+        let attempt =
+            Attempt { endpoint, chosen, started: now, status: 0, failed: None, hedge: false, outrun: false };
         if !self.record.begin(attempt) {
             return self.reply(Reason::ConnectFailed);
         }

@@ -86,6 +86,7 @@ impl Status {
                 Self::INTERNAL
             }
             Reason::NoRoute | Reason::Unsupported => Self::UNIMPLEMENTED,
+            Reason::RateLimited => Self::RESOURCE_EXHAUSTED,
             _ => Self::UNAVAILABLE,
         }
     }
@@ -277,6 +278,7 @@ mod tests {
             assert_ne!(Status::of_reason(reason), Status::OK, "{reason}");
         }
         assert_eq!(Status::of_reason(Reason::ConnectFailed), Status::UNAVAILABLE);
+        assert_eq!(Status::of_reason(Reason::RateLimited), Status::RESOURCE_EXHAUSTED);
         assert_eq!(Status::of_reason(Reason::RequestTimeout), Status::DEADLINE_EXCEEDED);
     }
 

@@ -34,6 +34,7 @@ pub mod mux;
 pub mod name;
 pub mod peer;
 pub mod proxy_protocol;
+pub mod rate;
 pub mod reason;
 pub mod renewal;
 pub mod rng;

@@ -59,6 +59,8 @@ pub enum Reason {
     Overload,
     /// As much of the service is in use as its limits allow.
     ServiceLimit,
+    /// It is one more than a rate limit lets through.
+    RateLimited,
     /// This proxy is stopping.
     Draining,
     /// A method or feature that Leno does not support here.
@@ -75,7 +77,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -96,6 +98,7 @@ impl Reason {
         Self::RequestHeadTimeout,
         Self::Overload,
         Self::ServiceLimit,
+        Self::RateLimited,
         Self::Draining,
         Self::Unsupported,
         Self::EgressDenied,
@@ -164,6 +167,9 @@ impl Reason {
             Self::Overload => ("overload", 503, Leno, "a limit of the proxy is reached"),
             Self::ServiceLimit => {
                 ("service_limit", 503, Configuration, "as much of the service is in use as its limits allow")
+            }
+            Self::RateLimited => {
+                ("rate_limited", 429, Downstream, "more requests than a rate limit lets through")
             }
             Self::Draining => ("draining", 503, Leno, "the proxy is stopping"),
             Self::Unsupported => ("unsupported", 501, Downstream, "the proxy does not support this request"),

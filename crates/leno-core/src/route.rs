@@ -10,6 +10,7 @@ use core::ops::Deref;
 
 use crate::head::RequestHead;
 use crate::mux::Kind;
+use crate::rate::Rate;
 use crate::reason::Reason;
 use crate::spec::{Answer, Change, MatchSpec, Protocol};
 use crate::time::Duration;
@@ -107,6 +108,8 @@ pub struct Rule {
     pub answer: Option<Arc<Answer>>,
     /// What holds for its requests' attempts, the list's share included.
     pub tries: Option<TriesId>,
+    /// What its requests are counted by; with some there is a [`Self::change`] too.
+    pub rates: Vec<Rate>,
 }
 
 /// What a rule does, with every name resolved.
@@ -227,13 +230,16 @@ pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
         if list.expected == Expected::Http {
             return Decision { then: Then::Unsupported, ..decision };
         }
-        // Bytes have no head that could be looked at, changed or answered.
-        let matched =
-            list.rules.iter().position(|rule| !rule.when.looks_at_requests() && rule.change.is_none());
+        // Bytes have no head that could be looked at, changed or answered; but connections can be counted.
+        let matched = list.rules.iter().position(|rule| {
+            let counts_only = |change: &Arc<Change>| change.changes_nothing() && rule.answer.is_none();
+            !rule.when.looks_at_requests() && rule.change.as_ref().is_none_or(counts_only)
+        });
         decision.rule = matched.map(|at| at as u32);
         let rule = matched.and_then(|at| list.rules.get(at));
         decision.then = rule.map_or(list.otherwise, |rule| rule.then);
         decision.tries = decision.tries.or(rule.map_or(list.tries, |rule| rule.tries));
+        decision.changed |= rule.is_some_and(|rule| !rule.rates.is_empty());
         match decision.then {
             Then::List(next) => decision.list = next,
             _ => return decision,

@@ -13,6 +13,7 @@ use crate::egress::{self, Destination, Verdict};
 use crate::exchange::Tries;
 use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
+use crate::rate::Rate;
 use crate::route::{
     BackendId, Changed, Decision, Expected, Facts, ListId, RuleList, Rules, Split, SplitId, Then, TriesId,
     Unfit, decide, decide_connection,
@@ -27,6 +28,7 @@ mod addresses;
 mod backends;
 mod hosts;
 mod places;
+mod rates;
 mod rules;
 mod single;
 mod tries;
@@ -38,6 +40,7 @@ pub use backends::BackendSpec;
 use backends::Endpoints;
 use hosts::{host_names, service_of_host};
 use places::Places;
+use rates::{counting, rates_of};
 use tries::budget;
 pub use zones::{Level, ZonePlan};
 
@@ -78,6 +81,8 @@ pub struct Snapshot {
     via: Option<Then>,
     /// Where the known services that are outside the mesh are: what leaves for there is declared.
     places: Places,
+    /// What requests are counted by.
+    rates: Vec<Rate>,
 }
 
 /// Where a request enters the proxy; it selects the list of rules that decides first.
@@ -135,6 +140,7 @@ impl Snapshot {
         ledgers: &mut Ledgers,
     ) -> Self {
         ledgers.keep(&world.services.keys().collect());
+        ledgers.rates.begin();
         let mut build = Build {
             ledgers,
             snapshot: Self::default(),
@@ -172,7 +178,7 @@ impl Snapshot {
         }
         build.publish(world, vips);
         if let Some(gateway) = &world.gateway {
-            let rules = build.rules(&gateway.rules, None, world);
+            let rules = build.rules(&gateway.id, &gateway.rules, None, world).into();
             let list = build.add_list(RuleList {
                 name: gateway.id.name.as_str().into(),
                 rules,
@@ -190,6 +196,7 @@ impl Snapshot {
         if let Some(app) = local {
             build.local(app, world);
         }
+        build.ledgers.rates.end();
         build.snapshot
     }
 
@@ -382,6 +389,8 @@ fn expected(spec: &ServiceSpec) -> Expected {
     let looks_at_requests = spec.rules.iter().any(|rule| {
         rule.when.looks_at_requests() || rule.change.is_some() || matches!(rule.then, ActionSpec::Answer(_))
     });
+    // Requests are counted, and bytes of which nobody has said what they are would pass uncounted.
+    let looks_at_requests = looks_at_requests || !rates_of(spec).is_empty();
     match spec.protocol {
         Protocol::Tcp => Expected::Opaque,
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => Expected::Http,
@@ -415,13 +424,16 @@ impl Build<'_> {
     }
 
     fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
-        let rules = self.rules(&service.spec.rules, service.spec.tries.as_deref(), world);
+        let outer = service.spec.tries.as_deref();
+        let mut rules = self.rules(id, &service.spec.rules, outer, world);
         let everyone = [TargetSpec { service: id.clone(), version: None, labels: Labels::NONE, weight: 1 }];
         let otherwise = self.split(&everyone, world);
+        let rates = self.outbound_rates(&everyone, world);
+        rules.extend(counting(rates, otherwise, self.tries(outer, None)));
         if let Some(list) = self.snapshot.services.get(id)
             && let Some(list) = self.snapshot.lists.get_mut(list.0 as usize)
         {
-            list.rules = rules;
+            list.rules = rules.into();
             list.otherwise = otherwise;
         }
     }
@@ -431,7 +443,14 @@ impl Build<'_> {
         let mut addresses = Addresses::default();
         vips.begin_round();
         for service in world.services.values() {
-            addresses.publish(service, vips, |endpoint| self.instance(&service.spec, endpoint));
+            let everyone = [TargetSpec {
+                service: service.spec.id.clone(),
+                version: None,
+                labels: Labels::NONE,
+                weight: 1,
+            }];
+            let rates = self.outbound_rates(&everyone, world);
+            addresses.publish(service, vips, |endpoint| self.instance(&service.spec, endpoint, &rates));
         }
         vips.end_round();
         self.snapshot.addresses = addresses;

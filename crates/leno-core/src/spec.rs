@@ -16,9 +16,11 @@ mod change;
 mod cidr;
 mod format;
 mod gateway;
+mod hedge;
 mod matching;
 mod outside;
 mod pattern;
+mod rate;
 mod tags;
 mod template;
 mod tries;
@@ -40,12 +42,20 @@ pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,
     TerminationSpec, TlsVersion,
 };
+pub use hedge::{
+    HEDGE_BODY_BYTES_MAX, HEDGE_PERCENT, HEDGE_PERCENT_MAX, HEDGE_QUANTILE_MAX, HEDGE_QUANTILE_MIN,
+    HedgeAfter, HedgeSpec,
+};
 pub use matching::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
 pub use outside::{
     Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
     Pinned, Roots, TlsSpec, Via,
 };
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
+pub use rate::{
+    RATE_KEYS_MAX, RATE_PER, RATE_PER_MAX, RATE_PER_MIN, RATE_REQUESTS_MAX, RATES_MAX, RateKey, RateScope,
+    RateSpec,
+};
 pub use tags::{LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, Labels, LabelsError, Tags};
 pub use template::{Template, TemplateError};
 pub use tries::{

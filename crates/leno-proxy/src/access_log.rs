@@ -12,6 +12,7 @@ use leno_core::backend::Chosen;
 use leno_core::exchange::Record;
 use leno_core::head::RequestHead;
 use leno_core::mux::Kind;
+use leno_core::rate::Charge;
 use leno_core::route::{Changed, Decision};
 use leno_core::snapshot::Snapshot;
 
@@ -160,6 +161,9 @@ impl Entry<'_> {
         if let Some(status) = self.record.grpc {
             let _ = write!(out, ",\"grpc_status\":\"{}\"", status.word());
         }
+        if let Some(hedged) = self.record.hedged {
+            let _ = write!(out, ",\"hedge\":\"{}\"", hedged.word());
+        }
         out.push_str(",\"attempts\":[");
         for (at, attempt) in self.record.attempts().enumerate() {
             out.push_str(if at == 0 { "{\"endpoint\":" } else { ",{\"endpoint\":" });
@@ -176,6 +180,11 @@ impl Entry<'_> {
             }
             if attempt.status != 0 {
                 let _ = write!(out, ",\"status\":{}", attempt.status);
+            }
+            for (word, holds) in [("hedge", attempt.hedge), ("outrun", attempt.outrun)] {
+                if holds {
+                    let _ = write!(out, ",\"{word}\":true");
+                }
             }
             if attempt.failed.is_some() {
                 // Another attempt, or why there was none.
@@ -203,12 +212,36 @@ impl Entry<'_> {
             let _ = write!(out, ",\"{key}\":");
             json_string(out, value);
         }
+        if !changed.charge.limits.is_empty() {
+            write_limits(&changed.charge, out);
+        }
+        if changed.by.is_empty() {
+            return;
+        }
         out.push_str(",\"changed_by\":[");
         for (at, (list, rule)) in changed.by.iter().enumerate() {
             let decision = Decision { rule: Some(*rule), ..Decision::nowhere(*list) };
             let (list, rule) = self.snapshot.rule_name(&decision);
             out.push_str(if at == 0 { "" } else { "," });
             json_string(out, format!("{list}: {}", rule.unwrap_or("")).as_bytes());
+        }
+        out.push(']');
+    }
+}
+
+/// The limit that refused a request, and those that would have.
+#[cold]
+fn write_limits(charge: &Charge, out: &mut String) {
+    if let Some(label) = charge.refused_by() {
+        out.push_str(",\"rate_limit\":");
+        json_string(out, label.as_bytes());
+    }
+    let mut dry = charge.dry_runs().peekable();
+    if dry.peek().is_some() {
+        out.push_str(",\"rate_limit_dry_run\":[");
+        for (at, label) in dry.enumerate() {
+            out.push_str(if at == 0 { "" } else { "," });
+            json_string(out, label.as_bytes());
         }
         out.push(']');
     }

@@ -103,6 +103,7 @@ impl Admin {
         if let Some(dns) = &self.dns {
             dns.render(&mut out);
         }
+        crate::rates::render(self.snapshot.borrow().rates(), &mut out);
         family(&mut out, "leno_snapshot_generation", "gauge", "Generation of the configuration in use.");
         line(&mut out, "leno_snapshot_generation", "", self.snapshot.borrow().generation);
         family(&mut out, "leno_build_info", "gauge", "Always 1; the version is a label.");
@@ -192,7 +193,9 @@ impl Admin {
             }
             out.push_str("]}");
         }
-        out.push_str("]}\n");
+        out.push(']');
+        crate::rates::write_json(snapshot.rates(), &mut out);
+        out.push_str("}\n");
         out
     }
 

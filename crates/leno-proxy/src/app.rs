@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use leno_core::backend::Ledgers;
 use leno_core::name::ServiceId;
+use leno_core::rate::RateBook;
 use leno_core::snapshot::{LocalApp, Snapshot};
 use leno_core::spec::{GatewaySpec, World};
 use leno_core::vip::Vips;
@@ -242,7 +243,8 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     addresses.dns = dns.iter().filter_map(|sockets| sockets.address().ok()).collect();
 
     let (log, log_writer) = access_log::open(&config.access_log).map_err(ProxyError::AccessLog)?;
-    let snapshot = follow_world(names::follow(feed.world.clone()).await, own.app.clone());
+    let book = RateBook::new(secret_seed().map_err(ProxyError::System)?, feed.control.is_some());
+    let snapshot = follow_world(names::follow(feed.world.clone()).await, own.app.clone(), book);
     let tls = follow_credential(feed.credential.clone());
     let (demand, demands) = mpsc::channel(DEMANDS_MAX);
     tokio::spawn(follow_demand(demands, feed.control.clone()));
@@ -429,10 +431,11 @@ fn workers(wanted: Option<NonZeroUsize>) -> usize {
 fn follow_world(
     mut world: watch::Receiver<Arc<World>>,
     app: Option<LocalApp>,
+    rates: RateBook,
 ) -> watch::Receiver<Arc<Snapshot>> {
     let first = world.borrow_and_update().clone();
     // Names keep their addresses as long as the process lives; this is the only writer.
-    let (mut vips, mut ledgers) = (Vips::new(), Ledgers::default());
+    let (mut vips, mut ledgers) = (Vips::new(), Ledgers::new(rates));
     let mut build =
         move |world: &World| Arc::new(Snapshot::build_with(world, app.as_ref(), &mut vips, &mut ledgers));
     let (sender, receiver) = watch::channel(build(&first));
@@ -447,6 +450,13 @@ fn follow_world(
         sender.closed().await;
     });
     receiver
+}
+
+/// What nobody outside knows, for tables whose keys come from clients.
+fn secret_seed() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("there are no random numbers"))?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Makes TLS configurations of each credential.

@@ -28,10 +28,12 @@ mod alarm;
 mod answer;
 mod change;
 mod converse;
+mod hedge;
 mod kept;
 mod learn;
 mod leave;
 mod mirror;
+mod rate;
 mod reach;
 mod record;
 mod silence;
@@ -95,9 +97,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let mut unfit = None;
     let changed = decision.changed.then(|| {
         let id = request_id.bytes();
-        let changed = change::change(worker, &snapshot, caller, client, &head, id, &mut decision, edits);
-        unfit = matches!(decision.then, Then::Refused(Reason::RequestMalformed))
-            .then(|| change::UNFIT.to_owned());
+        let kind = request.kind;
+        let changed =
+            change::change(worker, &snapshot, caller, client, kind, &head, id, &mut decision, edits);
+        unfit = change::why_not(&decision, &changed);
         changed
     });
     let mirrors = match &changed {
@@ -137,6 +140,9 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     if call {
         drive.exchange.begin_call();
     }
+    if repeatable && tries.is_some_and(|tries| tries.hedges()) {
+        Box::pin(drive.read_ahead(source)).await;
+    }
     let mut upstream = None;
     while let Some(action) = drive.exchange.poll_action() {
         match action {
@@ -146,7 +152,11 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
                 }
             }
             Action::Pause { budget } => Box::pin(drive.pause(budget, source)).await,
-            Action::Dial => upstream = pin!(drive.dial(source)).await,
+            Action::Dial => {
+                if drive.exchange.may_race().is_none() || !Box::pin(drive.race(source, sink)).await {
+                    upstream = pin!(drive.dial(source)).await;
+                }
+            }
             Action::Send => match upstream.take() {
                 // Pinned where they stand: an awaited future is moved first, and these are large.
                 Some(upstream) => pin!(drive.send(upstream, source, sink)).await,

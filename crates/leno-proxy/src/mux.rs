@@ -420,6 +420,7 @@ const fn reason_of(code: Code) -> Reason {
         Code::Deadline => Reason::RequestTimeout,
         Code::Refused | Code::Overload => Reason::Overload,
         Code::Denied => Reason::EgressDenied,
+        Code::RateLimited => Reason::RateLimited,
         Code::Internal | Code::Cancel | Code::AppClosed | Code::Enough => Reason::UpstreamClosed,
     }
 }
@@ -443,6 +444,7 @@ const fn code_of(reason: Reason) -> Code {
         | Reason::NoHealthyEndpoint
         | Reason::Draining => Code::Refused,
         Reason::EgressDenied => Code::Denied,
+        Reason::RateLimited => Code::RateLimited,
         Reason::RequestMalformed
         | Reason::RequestHeadTimeout
         | Reason::Unsupported

@@ -65,6 +65,8 @@ pub(crate) struct Telemetry {
     answers: BTreeMap<(Arc<str>, Arc<str>, &'static str), u64>,
     /// Requests refused because of a limit of their service, by backend and limit.
     pub(crate) service_limits: BTreeMap<(Arc<str>, &'static str), u64>,
+    /// Second attempts beside slow ones, and those that were not made, by backend and what became of them.
+    pub(crate) hedges: BTreeMap<(Arc<str>, &'static str), u64>,
     /// Endpoints put out, kept although they should be, and taken back: by backend, what and why.
     pub(crate) outliers: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
     /// Attempts by how near the endpoint was, where that is known, in the order of [`Near::ALL`].
@@ -83,7 +85,7 @@ struct Pair {
     seconds: f64,
     request_bytes: u64,
     response_bytes: u64,
-    /// Attempts after the first.
+    /// Attempts after the first that were begun because one had failed.
     retries: u64,
     /// Calls of gRPC by status.
     calls: [u64; Status::LAST as usize + 1],
@@ -127,7 +129,7 @@ impl Telemetry {
         if let Some(count) = record.grpc.and_then(|status| pair.calls.get_mut(usize::from(status.0))) {
             *count += 1;
         }
-        pair.retries += (record.attempts_made() as u64).saturating_sub(1);
+        pair.retries += record.retries() as u64;
     }
 
     /// Counts an answer that a rule has given by itself.
@@ -173,6 +175,7 @@ impl Telemetry {
         sum(&mut self.mismatches, &other.mismatches);
         sum(&mut self.answers, &other.answers);
         sum(&mut self.outliers, &other.outliers);
+        sum(&mut self.hedges, &other.hedges);
         sum(&mut self.service_limits, &other.service_limits);
         self.near.iter_mut().zip(other.near).for_each(|(mine, theirs)| *mine += theirs);
         self.log_lines_dropped += other.log_lines_dropped;
@@ -282,6 +285,12 @@ impl Telemetry {
         for ((backend, limit), count) in &self.service_limits {
             let backend = escaped(backend);
             line(&mut out, name, &format!("service=\"{backend}\",limit=\"{limit}\""), count);
+        }
+        let name = "leno_hedges_total";
+        family(&mut out, name, "counter", "Second attempts beside slow ones, and those that were not made.");
+        for ((backend, outcome), count) in &self.hedges {
+            let backend = escaped(backend);
+            line(&mut out, name, &format!("service=\"{backend}\",outcome=\"{outcome}\""), count);
         }
         let name = "leno_outlier_events_total";
         family(&mut out, name, "counter", "Endpoints put out because they fail, and taken back.");

@@ -15,6 +15,7 @@ pub mod host;
 pub mod leno;
 pub mod peers;
 pub mod suite;
+pub mod tail;
 pub mod zones;
 
 use host::{Host, HostPlan, Served};
@@ -68,6 +69,8 @@ impl Places {
 /// What came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
+    /// Requests that arrived, measured or not.
+    pub arrived: u64,
     /// Requests that were measured.
     pub requests: u64,
     /// Those that were not answered well.
@@ -91,6 +94,8 @@ pub enum Step {
     Dial(usize),
     /// Its answer.
     Send(usize),
+    /// The other attempt's answer.
+    GoOn,
     /// A place under a limit: it looks again after so long.
     Wait(Duration),
     /// It is over; true when it was answered well.
@@ -122,6 +127,18 @@ pub trait Caller {
     fn looks(&mut self, _number: usize, _now: Instant, _rng: &mut Rng) -> Step {
         Step::Over(false)
     }
+    /// When a request that waits would get a second attempt beside the one that was just begun.
+    fn hedge_at(&self, _number: usize) -> Option<Instant> {
+        None
+    }
+    /// That is now: the instance for it, if there is one.
+    fn hedges(&mut self, _number: usize, _now: Instant, _rng: &mut Rng) -> Option<usize> {
+        None
+    }
+    /// What came of that second attempt.
+    fn back_of_second(&mut self, _number: usize, _back: Back, _now: Instant, _rng: &mut Rng) -> Step {
+        Step::Over(false)
+    }
     /// What came of the last step of a request.
     fn back(&mut self, number: usize, back: Back, now: Instant, rng: &mut Rng) -> Step;
     /// Instances put out since this was last asked.
@@ -147,6 +164,7 @@ enum Event {
     Back(usize, u32, Back),
     Deadline(usize),
     Look(usize),
+    Hedge(usize),
 }
 
 struct Request {
@@ -154,7 +172,15 @@ struct Request {
     arrived: Instant,
     host: usize,
     attempt: u32,
+    /// A second attempt beside it: where, and its number.
+    second: Option<(usize, u32)>,
     over: bool,
+}
+
+impl Request {
+    fn host_of(&self, attempt: u32) -> usize {
+        self.second.filter(|(_, second)| *second == attempt).map_or(self.host, |(host, _)| host)
+    }
 }
 
 /// Runs `plan` with one caller made by `caller` for each.
@@ -217,12 +243,12 @@ impl Run<'_> {
                 self.callers.iter_mut().for_each(|caller| caller.told(hosts, now));
             }
             Event::Dialed(number, attempt) => {
-                let host = self.requests[number].host;
+                let host = self.requests[number].host_of(attempt);
                 let back = if self.hosts[host].accepts(now) { Back::Connected } else { Back::Refused };
                 self.back(number, attempt, back);
             }
             Event::Reaches(number, attempt) => {
-                let host = self.requests[number].host;
+                let host = self.requests[number].host_of(attempt);
                 self.figures.reached += 1;
                 self.figures.by_host[host] += 1;
                 let far = self.hop(number) != HOP;
@@ -246,11 +272,20 @@ impl Run<'_> {
                 }
             }
             Event::Back(number, attempt, back) => self.back(number, attempt, back),
-            Event::Look(number) if self.requests[number].over => {}
+            Event::Look(number) | Event::Hedge(number) if self.requests[number].over => {}
             Event::Look(number) => {
                 let caller = self.requests[number].caller;
                 let step = self.callers[caller].looks(number, now, &mut self.rng);
-                self.step(number, step);
+                self.step(number, 0, step);
+            }
+            Event::Hedge(number) => {
+                let caller = self.requests[number].caller;
+                if let Some(host) = self.callers[caller].hedges(number, now, &mut self.rng) {
+                    let request = &mut self.requests[number];
+                    let attempt = request.attempt + 1;
+                    request.second = Some((host, attempt));
+                    self.agenda.plan(HOP, Event::Dialed(number, attempt));
+                }
             }
             Event::Deadline(number) => {
                 let attempt = self.requests[number].attempt;
@@ -262,11 +297,12 @@ impl Run<'_> {
     fn arrive(&mut self) {
         let now = self.agenda.now();
         let (number, caller) = (self.requests.len(), self.rng.below(self.plan.callers as u64) as usize);
-        self.requests.push(Request { caller, arrived: now, host: 0, attempt: 0, over: false });
+        self.figures.arrived += 1;
+        self.requests.push(Request { caller, arrived: now, host: 0, attempt: 0, second: None, over: false });
         let deadline = now.after(self.plan.timeout);
         self.agenda.plan_at(deadline, Event::Deadline(number));
         let step = self.callers[caller].arrives(number, deadline, now, &mut self.rng);
-        self.step(number, step);
+        self.step(number, 0, step);
     }
 
     /// From a request's caller to the instance that it is sent to.
@@ -277,30 +313,40 @@ impl Run<'_> {
 
     fn back(&mut self, number: usize, attempt: u32, back: Back) {
         let request = &self.requests[number];
+        let of_second = request.second.is_some_and(|(_, second)| second == attempt);
         // What comes back of an attempt that was given up is heard by nobody.
-        if request.over || request.attempt != attempt {
+        if request.over || request.attempt != attempt && !of_second {
             return;
         }
-        let now = self.agenda.now();
-        let step = self.callers[request.caller].back(number, back, now, &mut self.rng);
-        self.step(number, step);
+        let (now, caller) = (self.agenda.now(), &mut self.callers[request.caller]);
+        let step = match of_second {
+            true => caller.back_of_second(number, back, now, &mut self.rng),
+            false => caller.back(number, back, now, &mut self.rng),
+        };
+        self.step(number, attempt, step);
     }
 
-    fn step(&mut self, number: usize, step: Step) {
+    /// A request goes on after this attempt.
+    fn step(&mut self, number: usize, attempt: u32, step: Step) {
         let now = self.agenda.now();
         let request = &mut self.requests[number];
         match step {
             Step::Dial(host) => {
-                (request.host, request.attempt) = (host, request.attempt + 1);
+                let before = request.second.take().map_or(request.attempt, |(_, second)| second);
+                (request.host, request.attempt) = (host, before + 1);
                 let hop = self.plan.zones.hop(request.caller, host);
                 let wait = if self.hosts[host].is_silent(now) { CONNECT_TIMEOUT } else { hop };
                 self.agenda.plan(wait, Event::Dialed(number, request.attempt));
+                if let Some(at) = self.callers[request.caller].hedge_at(number) {
+                    self.agenda.plan_at(at, Event::Hedge(number));
+                }
             }
             Step::Send(host) => {
-                debug_assert_eq!(host, request.host);
+                debug_assert_eq!(host, request.host_of(attempt));
                 let hop = self.plan.zones.hop(request.caller, host);
-                self.agenda.plan(hop, Event::Reaches(number, request.attempt));
+                self.agenda.plan(hop, Event::Reaches(number, attempt));
             }
+            Step::GoOn => {}
             Step::Wait(wait) => self.agenda.plan(wait, Event::Look(number)),
             Step::Over(good) => {
                 request.over = true;
@@ -342,6 +388,7 @@ impl Figures {
 
     /// Adds another run of the same plan.
     pub fn add(&mut self, other: &Self) {
+        self.arrived += other.arrived;
         self.requests += other.requests;
         self.failed += other.failed;
         self.reached += other.reached;

@@ -87,6 +87,7 @@ impl Sim {
             try_timeout: rng.one_in(2).then(|| MILLIS * rng.below(60) as u32),
             connect_timeout: rng.one_in(2).then(|| MILLIS * rng.below(60) as u32),
             idle_timeout: Some(MILLIS * 500),
+            hedge: None,
             retry: Some(RetrySpec {
                 attempts: 1 + rng.below(10) as u32,
                 on: RetryOn {

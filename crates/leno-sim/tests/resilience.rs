@@ -6,10 +6,10 @@
 
 use std::fmt::Write as _;
 
-use leno_core::spec::{Balance, Care, Limits};
+use leno_core::spec::{Balance, Care, HedgeSpec, Limits};
 use leno_core::time::Duration;
-use leno_sim::load::Figures;
 use leno_sim::load::suite::{self, CAPACITY, Scenario, Who};
+use leno_sim::load::{Figures, Plan, tail};
 
 /// Seconds of each run, and seeds; the table has more of both.
 const SECONDS: u64 = 6;
@@ -93,6 +93,58 @@ fn with_limits_an_overload_leaves_nine_tenths_of_the_capacity_for_good_answers()
     let goodput = figures.goodput(CAPACITY, seconds);
     assert!(goodput >= 90.0, "{goodput} %");
     assert!(figures.quantile(990) < Duration::from_millis(400), "{:?}", figures.quantile(990));
+}
+
+/// Second attempts after the 95th percentile: a long tail is gone, for at most 5 % more requests.
+#[test]
+fn second_attempts_cut_a_long_tail_for_a_twentieth_more() {
+    let (seconds, seeds) = if is_long() { (LONG_SECONDS, LONG_SEEDS) } else { (SECONDS, SEEDS) };
+    let figures = |plan: &Plan, who: &Who| suite::figures(plan, who, 0..seeds);
+    let millis = |figures: &Figures, thousandths| figures.quantile(thousandths).as_secs_f64() * 1_000.0;
+    let who = [
+        ("Envoy", Who::Envoy),
+        ("Linkerd", Who::Linkerd),
+        ("Leno", defaults()),
+        ("Leno, `hedge: p95`", tail::hedging()),
+        (
+            "Leno, `hedge: {after: p95, percent: 100}`",
+            Who::Hedging(HedgeSpec { percent: 100, ..tail::HEDGE }),
+        ),
+    ];
+    for (name, plan) in
+        [("long tail", tail::long_tail(seconds)), ("slow as a whole", tail::slow_as_a_whole(seconds))]
+    {
+        for (who, what) in &who {
+            let it = figures(&plan, what);
+            println!(
+                "{name} | {who} | {:.2} %, {:.0} / {:.0} / {:.0} ms, {:.3} for each",
+                it.failed_percent(),
+                millis(&it, 500),
+                millis(&it, 950),
+                millis(&it, 990),
+                it.reached as f64 / it.arrived as f64
+            );
+        }
+    }
+    let plan = tail::long_tail(seconds);
+    let (without, with) = (figures(&plan, &defaults()), figures(&plan, &tail::hedging()));
+    assert!(
+        with.quantile(990) * 2 < without.quantile(990),
+        "{:?} of {:?}",
+        with.quantile(990),
+        without.quantile(990)
+    );
+    assert_eq!((without.failed, with.failed), (0, 0));
+    assert!(
+        with.reached > with.arrived && with.reached * 100 <= with.arrived * 105,
+        "{} of {}",
+        with.reached,
+        with.arrived
+    );
+    // A service that is slow as a whole is not asked twice as often for it.
+    let plan = tail::slow_as_a_whole(seconds);
+    let with = figures(&plan, &tail::hedging());
+    assert!(with.reached * 100 <= with.arrived * 105, "{} of {}", with.reached, with.arrived);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! fields are refused.
 
 mod declare;
+pub(crate) mod match_json;
 mod tries;
 
 use std::collections::BTreeMap;

@@ -199,7 +199,7 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     .map(|care| spec::Care::try_from(care).map_err(|e| e.below("care")))
                     .transpose()?
                     .map(Arc::new),
-                rules: rules(message.rules)?,
+                rules: service_rules(message.rules)?,
                 calls: list("calls", message.calls, |name| self::id("", &name))?,
                 health: message
                     .health
@@ -224,7 +224,17 @@ impl TryFrom<wire::Service> for spec::ServiceSpec {
                     .map_or(Ok(spec::SRV_PORT), |port| port_number("srv_port", port))?,
             })
         };
-        parse().map_err(|error: WireError| WireError { resource: message.name, ..error })
+        let spec: Result<Self, WireError> = parse().and_then(|spec: Self| {
+            let asks = |care: &Arc<spec::Care>| care.rates.iter().any(|rate| rate.looks_at_requests());
+            if spec.protocol == spec::Protocol::Tcp && spec.care.as_ref().is_some_and(asks) {
+                return Err(bad(
+                    "care.rate_limits",
+                    "look at requests, and with this protocol there are none",
+                ));
+            }
+            Ok(spec)
+        });
+        spec.map_err(|error| WireError { resource: message.name, ..error })
     }
 }
 
@@ -386,6 +396,20 @@ fn parse_protocol(field: &str, number: i32) -> Result<spec::Protocol, WireError>
     }
 }
 
+/// The rules of a service. Its callers' proxies apply them, and none of these sees all of a service's requests.
+fn service_rules(messages: Vec<wire::Rule>) -> Result<Vec<spec::RuleSpec>, WireError> {
+    let rules = rules(messages)?;
+    let counting =
+        |rule: &spec::RuleSpec| rule.change.as_ref().is_some_and(|change| !change.rates.is_empty());
+    match rules.iter().position(counting) {
+        Some(at) => Err(bad(
+            &format!("rules[{at}].change.rate_limits"),
+            "belongs to gateways; a service has `care.rate_limits`",
+        )),
+        None => Ok(rules),
+    }
+}
+
 /// A rule list; names are unique.
 fn rules(messages: Vec<wire::Rule>) -> Result<Vec<spec::RuleSpec>, WireError> {
     let rules = list("rules", messages, rule)?;
@@ -531,5 +555,6 @@ impl WireError {
 mod change;
 mod gateway;
 mod matching;
+mod rate;
 #[cfg(test)]
 mod tests;

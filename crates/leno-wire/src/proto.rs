@@ -6,6 +6,7 @@ pub mod care;
 pub mod change;
 pub mod mesh;
 pub mod outside;
+pub mod rate;
 pub mod resource;
 pub mod tries;
 pub mod xds;

@@ -9,6 +9,7 @@ use leno_core::spec::{
 };
 
 use super::fields::{BALANCE, FAILURES_MAX, KEY, Kind, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
+use super::rate;
 use super::read::{Fields, Reader};
 use super::{value, zones};
 use crate::diagnostic::Problem;
@@ -36,6 +37,9 @@ pub(crate) fn read(
         }
     }
     care.locality = fields.get("locality").and_then(|node| zones::locality(node, reader));
+    if let Some(node) = fields.get("rate_limits") {
+        care.rates = rate::limits(node, true, reader);
+    }
     let said = care != Care::default();
     (balance.unwrap_or_default(), said.then_some(care))
 }

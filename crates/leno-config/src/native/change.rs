@@ -13,6 +13,7 @@ use leno_core::spec::{
 
 use super::fields::{ANSWER, HEADER_CHANGES, Kind, MIRROR, REDIRECT, REPLACING, REWRITE};
 use super::matching::{one_form, pattern};
+use super::rate;
 use super::read::{Fields, Reader};
 use super::rules::RULES_MAX;
 use super::value;
@@ -30,6 +31,8 @@ pub(crate) fn change(
     reader: &mut Reader<'_>,
 ) -> Option<Arc<Change>> {
     let mirror = fields.get("mirror");
+    // Callers of a service are counted in front of it; a route of its own is applied by each of them alone.
+    let rates = if own.is_none() { fields.get("rate_limits") } else { None };
     let (rewriting, request, response) =
         (fields.get("rewrite"), fields.get("request_headers"), fields.get("response_headers"));
     let when = when?;
@@ -42,6 +45,9 @@ pub(crate) fn change(
     }
     if let Some(node) = response {
         change.response = header_changes(node, when, reader).unwrap_or_default();
+    }
+    if let Some(node) = rates {
+        change.rates = rate::limits(node, false, reader);
     }
     if let Some(node) = mirror {
         change.mirrors = mirrors(node, own, reader);

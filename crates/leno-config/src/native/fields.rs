@@ -3,9 +3,11 @@
 mod care;
 mod change;
 mod gateway;
+mod hedge;
 mod instance;
 mod matching;
 mod outside;
+mod rate;
 mod service;
 mod tries;
 mod zones;
@@ -16,10 +18,12 @@ use change::{
     ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
 };
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
+pub(crate) use hedge::{HEDGE, HEDGE_WORDS};
 pub(crate) use instance::{ENDPOINT, INSTANCE};
 pub(crate) use matching::{CALL, PATH, VALUE};
 use matching::{ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
+pub(crate) use rate::{RATE_KEY, RATE_LIMIT, RATE_WORDS};
 pub(crate) use service::{HEALTH, HEALTH_WORDS, SERVICE, SERVICE_ROUTE, TARGET};
 pub(crate) use tries::{ATTEMPTS_MAX, CONDITIONS, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
 pub(crate) use zones::{CALLER, DISTRIBUTION, ENDPOINTS_MIN_MAX, LOCALITY, PREFER};
@@ -78,6 +82,8 @@ pub(crate) enum Kind {
     Limit,
     /// What is tried again: a word, a status, or a range of statuses.
     Condition,
+    /// `p50` to `p99`.
+    Quantile,
     /// Bytes: `65536`, `64KiB` or `1MiB`.
     Size,
     /// 1 to 65535.
@@ -171,12 +177,15 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &TIMEOUT,
     &RETRY,
     &RETRY_BUDGET_SHAPE,
+    &HEDGE,
     &BALANCE,
     &KEY,
     &OUTLIERS,
     &LIMITS,
     &LOCALITY,
     &DISTRIBUTION,
+    &RATE_LIMIT,
+    &RATE_KEY,
     &HEALTH,
     &INSTANCE,
     &ENDPOINT,
@@ -265,8 +274,10 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        rate::ROUTE_RATE_LIMITS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
+        hedge::ROUTE_HEDGE,
     ],
 };
 

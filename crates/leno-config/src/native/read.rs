@@ -463,6 +463,7 @@ impl Kind {
             Self::Duration => "a duration such as 5s".into(),
             Self::Limit => "a duration such as 5s, or 0 for no limit".into(),
             Self::Condition => "a condition such as 5xx, or a status".into(),
+            Self::Quantile => "a percentile such as p95".into(),
             Self::Size => "a size such as 64KiB".into(),
             Self::Port => "a port".into(),
             Self::Address => "an address such as 127.0.0.1:8080, or a port".into(),

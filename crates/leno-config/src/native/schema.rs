@@ -105,6 +105,7 @@ fn kind_schema(kind: &Kind) -> Value {
             forms.extend(CONDITIONS.iter().map(|(word, doc)| json!({"const": word, "description": doc})));
             json!({"anyOf": forms})
         }
+        Kind::Quantile => json!({"type": "string", "pattern": "^p[5-9][0-9]$"}),
         Kind::Size => json!({"type": ["string", "integer"], "pattern": "^[0-9]+(KiB|MiB)?$", "minimum": 0}),
         Kind::Port => json!({"type": "integer", "minimum": 1, "maximum": 65535}),
         Kind::Address => json!({
@@ -183,6 +184,7 @@ fn written(kind: &Kind) -> String {
             let words: Vec<String> = CONDITIONS.iter().map(|(word, _)| format!("`{word}`")).collect();
             format!("status or range of statuses or {}", words.join(" or "))
         }
+        Kind::Quantile => "`p50` to `p99`".into(),
         Kind::Size => "size".into(),
         Kind::Port => "port".into(),
         Kind::Address => "address".into(),

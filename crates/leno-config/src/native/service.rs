@@ -85,6 +85,16 @@ impl<'n> Draft<'n> {
         }
         let (balance, care) = care::read(&id, &mut fields, reader);
         (spec.balance, spec.care) = (balance, care.map(Arc::new));
+        let asks = |care: &Arc<leno_core::spec::Care>| care.rates.iter().any(|rate| rate.looks_at_requests());
+        if let Some(span) = fields.key("rate_limits")
+            && spec.protocol == Protocol::Tcp
+            && spec.care.as_ref().is_some_and(asks)
+        {
+            let problem = Problem::error(span, "with `protocol: tcp` connections are counted, not requests");
+            reader.error(
+                problem.hint("of what is asked for, only `from`, `caller` and `client` say something there"),
+            );
+        }
         if let Some(node) = fields.get("health") {
             spec.health = health(node, reader);
         }

@@ -11,6 +11,7 @@ use leno_core::spec::{
 };
 
 use super::fields::{ATTEMPTS_MAX, CONDITIONS, Kind, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
+use super::hedge;
 use super::read::{Fields, Reader};
 use super::rules::RULES_MAX;
 use super::value;
@@ -27,7 +28,7 @@ pub(crate) struct Said {
     pub(crate) tries: Option<Arc<TriesSpec>>,
 }
 
-/// Reads `timeout` and `retry`, and of a service `retry_budget`.
+/// Reads `timeout`, `retry` and `hedge`, and of a service `retry_budget`.
 pub(crate) fn read(
     fields: &mut Fields<'_>,
     protocol: Protocol,
@@ -43,6 +44,7 @@ pub(crate) fn read(
         }
     }
     tries.retry = fields.get("retry").and_then(|node| retry(node, protocol, reader));
+    tries.hedge = hedge::read(fields, protocol, reader);
     if budget {
         tries.budget = fields.get("retry_budget").and_then(|node| retry_budget(node, reader));
     }

@@ -129,6 +129,14 @@ pub(crate) fn limit(text: &str) -> Result<Duration, Wrong> {
     }
 }
 
+/// How long a first attempt has, where it is a time: timers tell no shorter ones than a millisecond apart.
+pub(crate) fn delay(text: &str) -> Result<Duration, Wrong> {
+    match duration(text) {
+        Ok(time) if time < Duration::from_millis(1) => Err(wrong("a time below 1ms").hint("at least 1ms")),
+        read => read.map_err(|wrong| wrong.hint("such as p95 or 50ms")),
+    }
+}
+
 /// Statuses that can be tried again: what is below has succeeded.
 pub(crate) const STATUS_MIN: u32 = 300;
 pub(crate) const STATUS_MAX: u32 = 599;

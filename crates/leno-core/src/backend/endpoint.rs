@@ -123,6 +123,8 @@ pub enum Outcome {
     NoAnswer,
     /// Its answer broke off.
     Cut,
+    /// Another endpoint answered a request first that was sent to this one before: it takes at least so long.
+    Outrun,
 }
 
 impl Endpoint {
@@ -213,7 +215,8 @@ impl Permit {
                 }
             }
             Outcome::Unreachable if !live.judged.get() => live.cool(now),
-            Outcome::Unreachable | Outcome::Ended(_) | Outcome::NoAnswer | Outcome::Cut => {}
+            Outcome::Unreachable | Outcome::Ended(_) | Outcome::NoAnswer | Outcome::Cut | Outcome::Outrun => {
+            }
         }
         if let Some(group) = &self.endpoint.group {
             group.learn(&self.endpoint, outcome, now.since(started()), now);

@@ -22,7 +22,7 @@ impl Live {
             Outcome::Reached => true,
             Outcome::Answered(status) => status < 500,
             Outcome::Ended(_) | Outcome::Cut => return,
-            Outcome::Unreachable | Outcome::NoAnswer => false,
+            Outcome::Unreachable | Outcome::NoAnswer | Outcome::Outrun => false,
         };
         if micros > known {
             if well || known > 0 {

@@ -144,6 +144,8 @@ impl Group {
         let (Some(spec), Some(tally)) = (&self.outliers, live.tally.get()) else { return };
         let lesson = match outcome {
             Outcome::Reached => return tally.learn_latency(took),
+            // Neither good nor bad.
+            Outcome::Outrun => return,
             Outcome::Answered(status @ 500..) | Outcome::Ended(status @ 500..) => Lesson::Error(status),
             Outcome::Answered(_) | Outcome::Ended(_) => Lesson::Good,
             Outcome::Unreachable | Outcome::NoAnswer => Lesson::NoAnswer,

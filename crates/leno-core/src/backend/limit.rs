@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::name::ServiceId;
+use crate::rate::RateBook;
 use crate::spec::Limits;
 
 /// A limit of a service.
@@ -88,7 +89,11 @@ impl Ledger {
 
 /// The ledgers of all services that have limits: what is in use does not change with the configuration.
 #[derive(Debug, Default)]
-pub struct Ledgers(BTreeMap<ServiceId, Known>);
+pub struct Ledgers {
+    services: BTreeMap<ServiceId, Known>,
+    /// What rate limits have counted.
+    pub(crate) rates: RateBook,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -97,13 +102,18 @@ struct Known {
 }
 
 impl Ledgers {
+    /// Empty ones, with this book of what rate limits have counted.
+    pub const fn new(rates: RateBook) -> Self {
+        Self { services: BTreeMap::new(), rates }
+    }
+
     /// The ledger of a service, and a counter for each of its endpoints.
     pub(crate) fn of<'e>(
         &mut self,
         service: &ServiceId,
         endpoints: impl Iterator<Item = &'e Arc<str>>,
     ) -> Limited {
-        let known = self.0.entry(service.clone()).or_default();
+        let known = self.services.entry(service.clone()).or_default();
         let endpoints =
             endpoints.map(|name| known.endpoints.entry(name.clone()).or_default().clone()).collect();
         Limited { ledger: known.ledger.clone(), endpoints }
@@ -111,7 +121,7 @@ impl Ledgers {
 
     /// Forgets services that are not known any more, and endpoints that nobody is on.
     pub(crate) fn keep(&mut self, services: &BTreeSet<&ServiceId>) {
-        self.0.retain(|service, known| {
+        self.services.retain(|service, known| {
             known.endpoints.retain(|_, counter| Arc::strong_count(counter) > 1);
             services.contains(service)
         });

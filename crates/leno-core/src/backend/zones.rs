@@ -129,6 +129,7 @@ impl Loads {
             // A quick failure makes nobody fast.
             Outcome::Answered(status) => status < 500,
             Outcome::Ended(status) if status < 500 => return,
+            Outcome::Outrun => return,
             Outcome::Ended(_) | Outcome::Unreachable | Outcome::NoAnswer | Outcome::Cut => false,
         };
         if !well {

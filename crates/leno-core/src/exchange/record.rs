@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 
+use super::hedge::Hedged;
 use super::{ATTEMPTS, ATTEMPTS_MAX};
 use crate::backend::{Chosen, Endpoint};
 use crate::grpc::Status;
@@ -19,7 +20,7 @@ pub struct Record {
     pub finished: Instant,
     /// Which rule decided.
     pub decision: Decision,
-    /// The attempts made, in order, as many as there are without configuration.
+    /// The attempts made, in order, but the one that was answered last; as many as there are without configuration.
     attempts: [Option<Attempt>; ATTEMPTS],
     /// Those after them.
     more: Option<Box<[Option<Attempt>; ATTEMPTS_MAX - ATTEMPTS]>>,
@@ -29,6 +30,8 @@ pub struct Record {
     pub grpc: Option<Status>,
     /// Why the last attempt was not followed by another one, if it failed.
     pub no_retry: Option<NoRetry>,
+    /// What became of a second attempt beside the first one, where it was time for one.
+    pub hedged: Option<Hedged>,
     /// The status that the client got; 499 when it left before it got one.
     pub status: u16,
     /// How many attempts there are.
@@ -48,6 +51,10 @@ pub struct Attempt {
     pub status: u16,
     /// Why it failed, if it did.
     pub failed: Option<Reason>,
+    /// It was begun beside another one that took long.
+    pub hedge: bool,
+    /// It was given up because the other one was answered first.
+    pub outrun: bool,
 }
 
 /// Why a failed attempt is not followed by another one.
@@ -106,6 +113,7 @@ impl Record {
             reason: None,
             grpc: None,
             no_retry: None,
+            hedged: None,
             status: 0,
             made: 0,
         }
@@ -142,6 +150,23 @@ impl Record {
         *slot = Some(attempt);
         self.made += 1;
         true
+    }
+
+    /// The attempts that were begun because the one before had failed.
+    pub fn retries(&self) -> usize {
+        let hedges =
+            if self.hedged.is_some() { self.attempts().filter(|attempt| attempt.hedge).count() } else { 0 };
+        self.attempts_made().saturating_sub(1 + hedges)
+    }
+
+    /// One of the first attempts.
+    pub(super) fn at(&mut self, at: usize) -> Option<&mut Attempt> {
+        self.attempts.get_mut(at)?.as_mut()
+    }
+
+    /// The first attempt goes on, and the one that was begun beside it does not: what goes on is the last one.
+    pub(super) const fn swap_first_two(&mut self) {
+        self.attempts.swap(0, 1);
     }
 
     /// When the attempt under way was picked.

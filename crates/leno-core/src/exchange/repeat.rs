@@ -8,16 +8,11 @@ use crate::time::{Duration, Instant};
 
 impl Exchange {
     pub(super) fn connect_failed(&mut self, why: ConnectFailure, now: Instant) {
-        let reason = match why {
-            ConnectFailure::Refused => Reason::ConnectFailed,
-            ConnectFailure::TimedOut => Reason::ConnectTimeout,
-            ConnectFailure::Tls => Reason::TlsRefused,
-            ConnectFailure::Overload => Reason::Overload,
-            ConnectFailure::Limit => {
-                self.fail_attempt(Reason::ServiceLimit, Some(NoRetry::NoEndpoint));
-                return self.reply(Reason::ServiceLimit);
-            }
-        };
+        let reason = why.reason();
+        if why == ConnectFailure::Limit {
+            self.fail_attempt(reason, Some(NoRetry::NoEndpoint));
+            return self.reply(reason);
+        }
         self.connect_deadline = None;
         if why != ConnectFailure::Overload {
             self.report(Outcome::Unreachable, now);
@@ -72,6 +67,8 @@ impl Exchange {
             Reason::RequestTimeout | Reason::OutOfTime => return Err(NoRetry::Deadline),
             // A request that cannot be said to one peer cannot be said to another one.
             Reason::RequestMalformed | Reason::Unsupported => return Err(NoRetry::NotAsked),
+            // Whoever has too many of them is not helped by more, wherever they go.
+            Reason::RateLimited => return Err(NoRetry::AskedToWait),
             _ => {}
         }
         let mut attempts = ATTEMPTS;

@@ -59,6 +59,19 @@ pub enum ConnectFailure {
     Limit,
 }
 
+impl ConnectFailure {
+    /// What the client is told, if there is no other attempt.
+    pub(super) const fn reason(self) -> Reason {
+        match self {
+            Self::Refused => Reason::ConnectFailed,
+            Self::TimedOut => Reason::ConnectTimeout,
+            Self::Tls => Reason::TlsRefused,
+            Self::Overload => Reason::Overload,
+            Self::Limit => Reason::ServiceLimit,
+        }
+    }
+}
+
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {

@@ -373,4 +373,5 @@ fn a_rules_own_answer_is_no_failure() {
     call.ended(Instant::from_nanos(5));
     assert_eq!(call.record().grpc, Some(Status::of_http(302)));
 }
+mod hedge;
 mod policy;

@@ -4,12 +4,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::hedge::Race;
 use super::{ATTEMPTS, ATTEMPTS_MAX, CONNECT_TIMEOUT, IDLE_TIMEOUT};
 use crate::backend::Choice;
 use crate::grpc::{self, Status};
 use crate::head::{RequestHead, ResponseHead};
 use crate::rng::Rng;
-use crate::spec::{RetryMethods, RetrySpec, TriesSpec};
+use crate::spec::{HEDGE_BODY_BYTES_MAX, HedgeSpec, RetryMethods, RetrySpec, TriesSpec};
 use crate::time::{Duration, Instant};
 
 /// How long the attempts of a request may take and when there is another one. `None`: no limit.
@@ -21,6 +22,8 @@ pub struct Tries {
     pub(super) idle_timeout: Option<Duration>,
     /// `None`: as without configuration.
     pub(super) retry: Option<RetrySpec>,
+    /// `None`: no second attempt beside the first one.
+    pub(super) hedge: Option<HedgeSpec>,
     /// The policy looks at answers.
     pub(super) judges: bool,
 }
@@ -38,6 +41,7 @@ impl From<&TriesSpec> for Tries {
             idle_timeout: limit(spec.idle_timeout, Some(IDLE_TIMEOUT)),
             judges: spec.retry.as_ref().is_some_and(|retry| !retry.on.takes_every_answer()),
             retry: spec.retry.clone(),
+            hedge: spec.hedge.filter(|hedge| hedge.percent > 0),
         }
     }
 }
@@ -66,8 +70,14 @@ impl Tries {
     pub fn body_bytes_max(&self) -> usize {
         match &self.retry {
             Some(retry) if retry.attempts > 1 => retry.body_bytes_max as usize,
+            _ if self.hedge.is_some() => HEDGE_BODY_BYTES_MAX as usize,
             _ => 0,
         }
+    }
+
+    /// True when requests may get a second attempt beside the first one.
+    pub const fn hedges(&self) -> bool {
+        self.hedge.is_some()
     }
 
     /// How long a connection may take to be made; `None`: no limit.
@@ -151,6 +161,8 @@ pub(super) struct Plan {
     pub(super) next: Option<Choice>,
     /// How long it was decided to wait before the next attempt.
     pub(super) wait: Duration,
+    /// What is known of a second attempt beside the one under way.
+    pub(super) race: Race,
     /// Keys of every endpoint tried.
     pub(super) tried: Vec<u64>,
 }
@@ -165,6 +177,7 @@ impl Plan {
             resume: None,
             next: None,
             wait,
+            race: Race::NONE,
             tried: Vec::new(),
         }
     }

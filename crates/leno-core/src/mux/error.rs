@@ -30,6 +30,8 @@ pub enum Code {
     Enough = 9,
     /// A rule of the mesh forbids it, whoever is asked.
     Denied = 10,
+    /// The caller sends more than it may: the application saw nothing, and it is not to be tried elsewhere.
+    RateLimited = 11,
 }
 
 impl Code {
@@ -46,6 +48,7 @@ impl Code {
             8 => Self::Overload,
             9 => Self::Enough,
             10 => Self::Denied,
+            11 => Self::RateLimited,
             _ => Self::Internal,
         }
     }
@@ -64,6 +67,7 @@ impl Code {
             Self::Overload => "overload",
             Self::Enough => "enough",
             Self::Denied => "denied",
+            Self::RateLimited => "rate-limited",
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
 use crate::edit::Edits;
 use crate::head::RequestHead;
 use crate::http1::{is_authority, is_target};
+use crate::rate::{Charge, Rate, distinct};
 use crate::spec::{
     Answer, CHANGED_PATH_BYTES_MAX, FieldChanges, Format, MatchSpec, Mirror, PathChange, PathMatch, Redirect,
     ReplacementPiece, Scheme, Variable,
@@ -51,6 +52,10 @@ pub struct Changed {
     pub mirrors: Vec<Mirror>,
     /// The rules that have changed something: the number of each in its list.
     pub by: Vec<(ListId, u32)>,
+    /// What the request is counted by.
+    pub rates: Vec<Rate>,
+    /// What that said, once somebody has asked.
+    pub charge: Charge,
 }
 
 /// What is written instead of a head's own parts.
@@ -73,6 +78,11 @@ impl Rewritten {
 }
 
 impl Changed {
+    /// Nothing is changed, only counted.
+    pub fn counted(rates: &[Rate]) -> Self {
+        Self { rates: rates.to_vec(), ..Self::default() }
+    }
+
     /// The head that is sent instead of `head`.
     pub fn head<'a>(&'a self, head: &RequestHead<'a>) -> RequestHead<'a> {
         self.rewritten.head(head)
@@ -96,9 +106,15 @@ impl Changed {
             let Some(list) = lists.get(at.0 as usize) else { break };
             let Some(number) = list.rules.first_match(&Subject::new(&now)) else { break };
             let Some(rule) = list.rules.get(number) else { break };
+            if !rule.rates.is_empty() {
+                let subject = Subject::new(&now);
+                changed.rates.extend(rule.rates.iter().filter(|rate| rate.concerns(&subject)).cloned());
+            }
             if let Some(change) = &rule.change {
                 let step = Step { rule, asked: head, now, facts };
-                changed.by.push((at, number as u32));
+                if !change.changes_nothing() || rule.answer.is_some() {
+                    changed.by.push((at, number as u32));
+                }
                 step.edit(&change.request, edits);
                 step.edit(&change.response, &mut changed.response);
                 match rule.answer.as_deref() {
@@ -121,6 +137,7 @@ impl Changed {
                 _ => break,
             }
         }
+        changed.rates = distinct(changed.rates);
         Ok(changed)
     }
 }

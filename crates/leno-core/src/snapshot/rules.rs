@@ -4,22 +4,30 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::Build;
-use crate::route::{BackendId, Expected, Rule, RuleList, Rules, Split, SplitId, Then};
+use super::rates::counting;
+use crate::name::ServiceId;
+use crate::route::{BackendId, Expected, Rule, RuleList, Split, SplitId, Then};
 use crate::spec::{ActionSpec, Labels, Mirror, RuleSpec, TargetSpec, TriesSpec, World};
 
 impl Build<'_> {
     /// The rules of a list that are about what this proxy sends.
-    pub(super) fn rules(&mut self, rules: &[RuleSpec], outer: Option<&TriesSpec>, world: &World) -> Rules {
+    pub(super) fn rules(
+        &mut self,
+        owner: &ServiceId,
+        rules: &[RuleSpec],
+        outer: Option<&TriesSpec>,
+        world: &World,
+    ) -> Vec<Rule> {
         let about_us = |rule: &&RuleSpec| {
             let sources = &rule.when.sources;
             sources.is_empty()
                 || self.own.is_some_and(|own| sources.iter().any(|it| it.covers(own, &world.own.labels)))
         };
         let ours: Vec<&RuleSpec> = rules.iter().filter(about_us).collect();
-        ours.into_iter().map(|rule| self.rule(rule, outer, world)).collect::<Vec<Rule>>().into()
+        ours.into_iter().map(|rule| self.rule(owner, rule, outer, world)).collect()
     }
 
-    /// One rule-less list that leads to who gets copies, so that a copy is never copied again.
+    /// One list without rules that leads to who gets copies, so that a copy is never copied again.
     fn mirror(&mut self, mirror: &Mirror, world: &World) {
         let key = (mirror.service.clone(), mirror.version.clone());
         if self.snapshot.mirrors.contains_key(&key) {
@@ -35,10 +43,12 @@ impl Build<'_> {
             labels: Labels::NONE,
             weight: 1,
         };
-        let otherwise = self.split(&[target], world);
+        let targets = [target];
+        let otherwise = self.split(&targets, world);
+        let counted = counting(self.outbound_rates(&targets, world), otherwise, None);
         let list = self.add_list(RuleList {
             name: name.into(),
-            rules: Rules::default(),
+            rules: counted.into_iter().collect::<Vec<_>>().into(),
             otherwise,
             timeout: None,
             tries: None,
@@ -48,7 +58,7 @@ impl Build<'_> {
     }
 
     /// One rule; `outer` is what its service says about attempts.
-    fn rule(&mut self, rule: &RuleSpec, outer: Option<&TriesSpec>, world: &World) -> Rule {
+    fn rule(&mut self, owner: &ServiceId, rule: &RuleSpec, outer: Option<&TriesSpec>, world: &World) -> Rule {
         let tries = self.tries_of_rule(rule, outer, world);
         for mirror in rule.change.iter().flat_map(|change| &change.mirrors) {
             self.mirror(mirror, world);
@@ -60,6 +70,11 @@ impl Build<'_> {
             }
             ActionSpec::Answer(answer) => Then::Answer(answer.status()),
         };
+        let own = rule.change.as_ref().map_or(&[][..], |change| &change.rates);
+        let mut rates = self.rates(owner, Some(&rule.name), own, 1);
+        if let ActionSpec::Split(targets) = &rule.then {
+            rates.extend(self.outbound_rates(targets, world));
+        }
         let answer = match &rule.then {
             ActionSpec::Answer(answer) => Some(answer.clone()),
             _ => None,
@@ -70,8 +85,9 @@ impl Build<'_> {
             then,
             timeout: rule.timeout,
             tries,
-            change: rule.change.clone().or(answer.as_ref().map(|_| Arc::default())),
+            change: rule.change.clone().or((answer.is_some() || !rates.is_empty()).then(Arc::default)),
             answer,
+            rates,
         }
     }
 

@@ -2,15 +2,23 @@
 
 use alloc::string::ToString;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
+use super::rates::counting;
 use super::{BackendSpec, Build, LocalApp, budget, expected};
-use crate::route::{BackendId, Expected, ListId, RuleList, Rules};
+use crate::rate::Rate;
+use crate::route::{BackendId, Expected, ListId, RuleList};
 use crate::spec::{Balance, EndpointSpec, Protocol, ServiceSpec, Tags, Transport, Via, World};
 use crate::time::Duration;
 
 impl Build<'_> {
-    /// One rule-less list that leads to one endpoint, for callers that have chosen it themselves.
-    pub(super) fn instance(&mut self, service: &ServiceSpec, endpoint: &EndpointSpec) -> ListId {
+    /// One list without rules that leads to one endpoint, for callers that have chosen it themselves.
+    pub(super) fn instance(
+        &mut self,
+        service: &ServiceSpec,
+        endpoint: &EndpointSpec,
+        rates: &[Rate],
+    ) -> ListId {
         let name: Arc<str> = alloc::format!("{}#{}", service.id, endpoint.name).into();
         // Whoever names an instance means it, whatever its checks and weight say.
         let endpoint = Arc::new(EndpointSpec { weight: 1, healthy: true, ..endpoint.clone() });
@@ -35,7 +43,7 @@ impl Build<'_> {
         let tries = self.tries(service.tries.as_deref(), None);
         self.add_list(RuleList {
             name,
-            rules: Rules::default(),
+            rules: counting(rates.to_vec(), otherwise, tries).into_iter().collect::<Vec<_>>().into(),
             otherwise,
             timeout: service.timeout,
             tries,
@@ -72,7 +80,7 @@ impl Build<'_> {
         self.snapshot.via = Some(self.add_split(alloc::vec![(backend, 1)]));
     }
 
-    /// One rule-less list that leads to the application beside this sidecar.
+    /// One list without rules that leads to the application beside this sidecar.
     pub(super) fn local(&mut self, app: &LocalApp, world: &World) {
         let declared = world.services.get(&app.service).map(|known| &known.spec);
         self.snapshot.backends.push(BackendSpec {
@@ -101,9 +109,10 @@ impl Build<'_> {
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
         let otherwise = self.add_split(alloc::vec![(backend, 1)]);
         let tries = self.local_tries(declared);
+        let rates = self.inbound_rates(&app.service, world);
         let list = RuleList {
             name: app.service.to_string().into(),
-            rules: Rules::default(),
+            rules: counting(rates, otherwise, tries).into_iter().collect::<Vec<_>>().into(),
             otherwise,
             timeout: None::<Duration>,
             tries,

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::Locality;
+use super::rate::RateSpec;
 use crate::name::ServiceId;
 use crate::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Care {
     pub backup: Option<ServiceId>,
     /// What is made of where endpoints are; `None`: as [`Locality::new`] says.
     pub locality: Option<Arc<Locality>>,
+    /// How many requests it takes in a time: counted where they arrive, in front of each instance.
+    pub rates: Vec<Arc<RateSpec>>,
 }
 
 /// What a request's key is made of.
@@ -155,6 +158,7 @@ impl Care {
             slow_start: None,
             backup: None,
             locality: None,
+            rates: Vec::new(),
         }
     }
 }

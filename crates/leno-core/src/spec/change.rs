@@ -8,6 +8,7 @@ use core::fmt;
 
 use super::format::Format;
 use super::pattern::Pattern;
+use super::rate::RateSpec;
 use crate::head::FieldId;
 use crate::http1::is_token;
 use crate::name::{Label, ServiceId};
@@ -30,6 +31,8 @@ pub struct Change {
     pub response: FieldChanges,
     /// Who gets a copy of the request, as it is sent; at most [`MIRRORS_MAX`]. What becomes of a copy changes nothing.
     pub mirrors: Vec<Mirror>,
+    /// How many requests pass in a time; of a gateway's rule.
+    pub rates: Vec<Arc<RateSpec>>,
 }
 
 /// Most copies of one request that one rule can make.
@@ -138,6 +141,13 @@ impl Change {
     /// True when later rules see another request.
     pub const fn rewrites(&self) -> bool {
         self.path.is_some() || self.host.is_some()
+    }
+
+    /// True when requests and answers stay as they are, though they may be counted.
+    pub fn changes_nothing(&self) -> bool {
+        let Self { path, host, request, response, mirrors, rates: _ } = self;
+        let none = FieldChanges::default();
+        path.is_none() && host.is_none() && *request == none && *response == none && mirrors.is_empty()
     }
 
     /// True when there is nothing to do.

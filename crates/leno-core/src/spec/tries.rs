@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::HedgeSpec;
 use crate::time::Duration;
 
 /// What one service or rule says. What is unset is inherited: by a rule from its service, by a service from the defaults.
@@ -17,6 +18,8 @@ pub struct TriesSpec {
     pub idle_timeout: Option<Duration>,
     /// When a request is sent again. A rule's takes the place of its service's as a whole.
     pub retry: Option<RetrySpec>,
+    /// When a request gets a second attempt beside the first one. A rule's takes the place of its service's as a whole.
+    pub hedge: Option<HedgeSpec>,
     /// How many retries its endpoints take beside ordinary requests; a service's alone.
     pub budget: Option<BudgetSpec>,
 }
@@ -125,13 +128,16 @@ impl TriesSpec {
             connect_timeout: self.connect_timeout.or(outer.connect_timeout),
             idle_timeout: self.idle_timeout.or(outer.idle_timeout),
             retry: self.retry.clone().or_else(|| outer.retry.clone()),
+            hedge: self.hedge.or(outer.hedge),
             budget: None,
         }
     }
 
     /// True when it says anything about single requests.
     pub fn concerns_requests(&self) -> bool {
-        self.try_timeout.or(self.connect_timeout).or(self.idle_timeout).is_some() || self.retry.is_some()
+        self.try_timeout.or(self.connect_timeout).or(self.idle_timeout).is_some()
+            || self.retry.is_some()
+            || self.hedge.is_some()
     }
 }
 

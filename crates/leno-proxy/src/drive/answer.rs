@@ -20,8 +20,10 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 impl Drive<'_> {
     /// Answers the client here, or tells a peer why there is no answer.
     pub(super) async fn reply<K: ResponseSink>(&mut self, reason: Reason, sink: &mut K) {
-        // A sidecar whose request does not leave through this gateway gets the reason whole.
-        let tell = self.leaving.is_some() && self.request.kind != Kind::Tcp;
+        // A sidecar whose request does not leave through this gateway gets the reason whole; and one too many is answered, not
+        // refused: what is only refused may be tried elsewhere.
+        let whole = self.leaving.is_some() || reason == Reason::RateLimited;
+        let tell = whole && self.request.kind != Kind::Tcp;
         if !tell && sink.refuse(reason, self.exchange.app_saw()) {
             return;
         }

@@ -5,12 +5,13 @@ use std::rc::Rc;
 
 use leno_core::edit::Edits;
 use leno_core::head::RequestHead;
+use leno_core::mux::Kind;
 use leno_core::reason::Reason;
 use leno_core::route::{Changed, Decision, Facts, Then};
 use leno_core::snapshot::Snapshot;
 use leno_core::spec::Scheme;
 
-use super::Drive;
+use super::{Drive, rate};
 use crate::caller::{Caller, Remote};
 use crate::worker::Worker;
 
@@ -23,11 +24,18 @@ pub(super) fn change(
     snapshot: &Snapshot,
     caller: &Caller,
     client: &Remote,
+    kind: Kind,
     head: &RequestHead<'_>,
     request_id: &[u8],
     decision: &mut Decision,
     edits: &mut Edits,
 ) -> Box<Changed> {
+    if kind == Kind::Tcp {
+        // Of bytes there is nothing to change: their connections are counted.
+        let mut changed = Changed::counted(snapshot.rates_of(decision));
+        rate::charge(worker, caller, client, head, edits, &mut changed, decision);
+        return Box::new(changed);
+    }
     // This hop has found out what the client speaks, or what a proxy in front says that it does.
     let said = edits.added().find(|(name, _)| *name == b"x-forwarded-proto").map(|(_, scheme)| scheme);
     let facts = Facts {
@@ -38,7 +46,12 @@ pub(super) fn change(
         request_id,
     };
     match snapshot.change(caller.entry(), head, &facts, edits) {
-        Ok(changed) => Box::new(changed),
+        Ok(mut changed) => {
+            if !changed.rates.is_empty() {
+                rate::charge(worker, caller, client, head, edits, &mut changed, decision);
+            }
+            Box::new(changed)
+        }
         Err(_) => {
             decision.then = Then::Refused(Reason::RequestMalformed);
             Box::default()
@@ -46,12 +59,21 @@ pub(super) fn change(
     }
 }
 
-/// Why a request is refused that cannot be sent as the rules want it.
-pub(super) const UNFIT: &str = "what a rule makes of its path is longer than a path can be";
+/// Why a request is refused, in words, if what rules want is the reason.
+pub(super) fn why_not(decision: &Decision, changed: &Changed) -> Option<String> {
+    match decision.then {
+        Then::Refused(Reason::RequestMalformed) => Some(UNFIT.to_owned()),
+        Then::Refused(Reason::RateLimited) => rate::why(changed),
+        _ => None,
+    }
+}
 
-impl Drive<'_> {
+/// Why a request is refused that cannot be sent as the rules want it.
+const UNFIT: &str = "what a rule makes of its path is longer than a path can be";
+
+impl<'a> Drive<'a> {
     /// The head that is sent.
-    pub(super) fn outgoing(&self) -> RequestHead<'_> {
+    pub(super) fn outgoing(&self) -> RequestHead<'a> {
         match self.changed {
             None => self.head,
             Some(changed) => changed.head(&self.head),

@@ -20,9 +20,9 @@ use crate::mux;
 use crate::opaque;
 
 /// What a conversation with an upstream left behind.
-struct Conversed {
+pub(super) struct Conversed {
     /// The whole request was sent and the whole response received.
-    complete: bool,
+    pub(super) complete: bool,
 }
 
 impl Drive<'_> {
@@ -89,7 +89,7 @@ impl Drive<'_> {
         }
     }
 
-    async fn converse<S, K, R, W>(
+    pub(super) async fn converse<S, K, R, W>(
         &mut self,
         source: &mut S,
         sink: &mut K,

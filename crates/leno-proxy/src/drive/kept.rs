@@ -7,7 +7,7 @@ use leno_core::exchange::Tries;
 use leno_core::http1::BodyFraming;
 use leno_core::mux::Kind;
 
-use crate::body::{Chunk, Moved, PumpError, Request, RequestSink, Source, pump};
+use crate::body::{Broken, Chunk, Moved, PumpError, Request, RequestSink, Source, pump};
 use crate::telemetry::bump;
 use crate::worker::Worker;
 
@@ -40,6 +40,35 @@ impl Kept {
         }
         let (bytes, over) = (RefCell::default(), Cell::new(false));
         Some(Box::new(Self { worker: worker.clone(), bytes, bytes_max, over }))
+    }
+
+    /// Keeps all that there is of a body, before any of it is sent; false when that is not all of it. What was kept is sent
+    /// first then, and the rest after it. Cancel-safe.
+    pub(super) async fn fill(&self, source: &mut impl Source, waits: bool) -> Result<bool, Broken> {
+        loop {
+            match source.peek()? {
+                Chunk::Data(payload) => {
+                    if !self.has_room(payload.len()) || !self.keep(payload) {
+                        return Ok(false);
+                    }
+                    source.consume();
+                }
+                Chunk::Empty if waits => source.wait().await?,
+                Chunk::Empty => return Ok(false),
+                // Trailers are not kept.
+                Chunk::End => return Ok(source.trailers().is_empty()),
+            }
+        }
+    }
+
+    /// All of the body.
+    pub(super) fn whole(&self) -> Rc<Vec<u8>> {
+        self.bytes.borrow().clone()
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let (own, all) = (self.bytes.borrow().len(), self.worker.kept_bytes.get());
+        !self.over.get() && own + bytes <= self.bytes_max && all + bytes <= KEPT_BYTES_MAX
     }
 
     /// Keeps what was sent; false when there is no room, and from then on.

@@ -118,27 +118,31 @@ impl Drive<'_> {
         }
     }
 
+    /// Takes a connection's place, if there is one at once.
+    pub(super) fn free_place(&self, backend: BackendId) -> Option<Option<Box<Place>>> {
+        loop {
+            let backends = self.worker.backends();
+            match backends.connect(self.snapshot, backend) {
+                Ok(place) => return Some(place.map(Box::new)),
+                Err(_) => {
+                    // An idle connection of this service makes room.
+                    let endpoints = backends.endpoints_of(self.snapshot, backend).to_vec();
+                    let keys = endpoints.iter().map(|endpoint: &Rc<Endpoint>| endpoint.key);
+                    if !self.worker.h1_pools.borrow_mut().evict(keys) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
     /// Takes a connection's place, waiting for it if need be. `Err`: the exchange was told that there is none.
     pub(super) async fn reserve<S: Source>(
         &mut self,
         backend: BackendId,
         source: &mut S,
     ) -> Result<Option<Box<Place>>, ()> {
-        let free = |drive: &Self| loop {
-            let backends = drive.worker.backends();
-            match backends.connect(drive.snapshot, backend) {
-                Ok(place) => return Some(place.map(Box::new)),
-                Err(_) => {
-                    // An idle connection of this service makes room.
-                    let endpoints = backends.endpoints_of(drive.snapshot, backend).to_vec();
-                    let keys = endpoints.iter().map(|endpoint: &Rc<Endpoint>| endpoint.key);
-                    if !drive.worker.h1_pools.borrow_mut().evict(keys) {
-                        return None;
-                    }
-                }
-            }
-        };
-        if let Some(place) = free(self) {
+        if let Some(place) = self.free_place(backend) {
             return Ok(place);
         }
         let by = match self.queue(Limit::Connections, backend) {
@@ -151,7 +155,7 @@ impl Drive<'_> {
                         Woken::Over => break waiting.by,
                         Woken::Look => {}
                     }
-                    if let Some(place) = free(self) {
+                    if let Some(place) = self.free_place(backend) {
                         return Ok(place);
                     }
                 }

@@ -27,6 +27,8 @@ pub enum Mood {
     Slow(u32),
     /// This share of the answers, in percent, is 500, at once.
     Errors(u32),
+    /// This share of the answers, in percent, takes so many times as long.
+    Tail(u32, u32),
     /// Nobody listens; what it worked on breaks.
     Dead,
     /// It takes no new connections and finishes what it has.
@@ -116,6 +118,7 @@ impl Host {
         let usual = self.plan.mean.mul_f64(0.5 + 0.5 * exponential(rng));
         match self.mood(now) {
             Mood::Slow(times) => (usual * times, 200),
+            Mood::Tail(percent, times) if rng.below(100) < u64::from(percent) => (usual * times, 200),
             Mood::Errors(percent) if rng.below(100) < u64::from(percent) => (self.plan.mean / 10, 500),
             Mood::Cold(times, requests) if self.served < requests => {
                 let left = f64::from(requests - self.served) / f64::from(requests);

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use leno_core::backend::{Backends, Choice, Ledgers, NoEndpoint, Place, What};
-use leno_core::exchange::{Action, AppSaw, ConnectFailure, Ending, Exchange, Input};
-use leno_core::head::{Fields, RequestHead};
+use leno_core::backend::{Backends, Choice, Chosen, Endpoint, Ledgers, NoEndpoint, Place, What};
+use leno_core::exchange::{
+    Action, AppSaw, ConnectFailure, Ending, Exchange, Heard, Hedged, Heed, Input, Lane, Rang,
+};
+use leno_core::head::{Fields, RequestHead, ResponseHead};
 use leno_core::name::ServiceId;
 use leno_core::reason::Reason;
 use leno_core::rng::Rng;
 use leno_core::route::BackendId;
 use leno_core::snapshot::{Entry, Snapshot};
 use leno_core::spec::{
-    Balance, Care, EndpointSpec, KnownService, Protocol, ServiceSpec, Tags, Transport, World, Zone,
+    Balance, Care, EndpointSpec, HedgeSpec, KnownService, Protocol, ServiceSpec, Tags, Transport, TriesSpec,
+    World, Zone,
 };
 use leno_core::time::{Duration, Instant};
 use leno_core::vip::Vips;
@@ -30,6 +33,8 @@ pub struct Leno {
     snapshot: Rc<Snapshot>,
     backends: Backends,
     running: BTreeMap<usize, (Exchange, Rc<Snapshot>)>,
+    /// Those that may have a second attempt, and when their first one began.
+    racing: BTreeMap<usize, Instant>,
     /// Those that wait for a place, where and until when.
     waiting: BTreeMap<usize, (Place, BackendId, Instant)>,
     ledgers: Ledgers,
@@ -62,6 +67,7 @@ impl Leno {
             snapshot: Rc::default(),
             backends: Backends::default(),
             running: BTreeMap::new(),
+            racing: BTreeMap::new(),
             waiting: BTreeMap::new(),
             ledgers: Ledgers::default(),
             ejected: Vec::new(),
@@ -75,6 +81,49 @@ impl Leno {
         self.world.own.zone = zone(own);
         self.zones = hosts.iter().map(|host| zone(*host)).collect();
         self
+    }
+
+    /// The same with second attempts beside slow ones.
+    pub fn hedging(hedge: HedgeSpec) -> Self {
+        let mut leno = Self::new(Balance::default(), None);
+        leno.spec.tries = Some(Arc::new(TriesSpec { hedge: Some(hedge), ..TriesSpec::default() }));
+        leno
+    }
+
+    /// What came of one of the attempts of a race.
+    fn heard(&mut self, number: usize, lane: Lane, back: Back, now: Instant, rng: &mut Rng) -> Step {
+        let Some((exchange, snapshot)) = self.running.get_mut(&number) else { return Step::Over(false) };
+        let host = |endpoint: Option<&Rc<Endpoint>>| {
+            endpoint.map_or(0, |it| usize::from(it.spec.address.port()) - 1000)
+        };
+        let own = host(if lane == Lane::Second { exchange.rival() } else { exchange.endpoint() });
+        let head = |status| ResponseHead { status, reason: b"", fields: Fields::default() };
+        let heed = match back {
+            Back::Connected => exchange.heard(lane, Heard::Connected, now),
+            Back::Refused => exchange.heard(lane, Heard::ConnectFailed(ConnectFailure::Refused), now),
+            Back::Answer(status) => exchange.heard(lane, Heard::Answer(&head(status)), now),
+            Back::Broke => {
+                let (app_saw, reason) = (AppSaw::Maybe, Reason::UpstreamClosed);
+                exchange.heard(lane, Heard::Ended { app_saw, reason }, now)
+            }
+            Back::TimedOut => {
+                exchange.race_rang(now);
+                Heed::Over
+            }
+        };
+        match (heed, back) {
+            (Heed::GoOn, _) => return Step::Send(own),
+            (Heed::Drop, _) => return Step::GoOn,
+            (Heed::Take, Back::Answer(status)) => {
+                if let (Some(backend), Some(begun)) = (exchange.backend(), self.racing.get(&number)) {
+                    self.backends.hedge_learns(snapshot, backend, now.since(*begun));
+                }
+                exchange.handle(Input::Response { status }, now);
+            }
+            (Heed::Take | Heed::Over, _) => {}
+        }
+        self.racing.remove(&number);
+        self.go_on(number, now, rng)
     }
 
     /// Does what the exchange asks for until somebody else has to do something.
@@ -119,7 +168,15 @@ impl Leno {
                 }
                 // Nothing is configured about attempts, so that none is waited for.
                 Some(Action::Pause { .. }) => exchange.handle(Input::Timeout, now),
-                Some(Action::Dial) => return Step::Dial(host()),
+                Some(Action::Dial) => {
+                    let host = host();
+                    if let (Some(hedge), Some(backend)) = (exchange.may_race(), exchange.backend()) {
+                        let delay = self.backends.hedge_delay(snapshot, backend, &hedge);
+                        exchange.begin_race(delay);
+                        self.racing.insert(number, now);
+                    }
+                    return Step::Dial(host);
+                }
                 Some(Action::Send) => return Step::Send(host()),
                 Some(Action::Relay) => exchange.handle(Input::UpstreamEnded(Ending::Complete), now),
                 Some(Action::Reply(_) | Action::Answer | Action::Cut(_)) => exchange.ended(now),
@@ -160,7 +217,11 @@ impl Caller for Leno {
     fn arrives(&mut self, number: usize, deadline: Instant, now: Instant, rng: &mut Rng) -> Step {
         let head = RequestHead { method: b"GET", authority: b"shop", path: b"/", fields: Fields::default() };
         let decision = self.snapshot.decide(Entry::Forward, &head);
-        let exchange = Exchange::new(decision, head.is_idempotent(), Some(deadline), now);
+        let mut exchange = Exchange::new(decision, head.is_idempotent(), Some(deadline), now);
+        if let Some(tries) = self.snapshot.tries(&decision) {
+            exchange.follow(tries, rng.next_u64());
+            exchange.body_is_whole();
+        }
         self.running.insert(number, (exchange, self.snapshot.clone()));
         self.go_on(number, now, rng)
     }
@@ -180,7 +241,42 @@ impl Caller for Leno {
         }
     }
 
+    fn hedge_at(&self, number: usize) -> Option<Instant> {
+        let due = self.running.get(&number)?.0.hedge_at();
+        due.filter(|_| self.racing.contains_key(&number))
+    }
+
+    fn hedges(&mut self, number: usize, now: Instant, rng: &mut Rng) -> Option<usize> {
+        let (exchange, snapshot) =
+            self.running.get_mut(&number).filter(|_| self.racing.contains_key(&number))?;
+        if exchange.race_rang(now) != Rang::Hedge {
+            return None;
+        }
+        let backend = exchange.backend()?;
+        let tried = exchange.planned_tried()?.to_vec();
+        if !self.backends.may_hedge(snapshot, backend) {
+            exchange.not_hedged(Hedged::Budget);
+            return None;
+        }
+        let picked = self.backends.pick(snapshot, Choice::Backend(backend), &tried, now, rng);
+        let Some(permit) = picked.ok().filter(|permit| permit.chosen() == Chosen::Balanced) else {
+            exchange.not_hedged(Hedged::NoEndpoint);
+            return None;
+        };
+        self.backends.take_hedge(snapshot, backend);
+        let host = usize::from(permit.endpoint().spec.address.port()) - 1000;
+        exchange.hedge(permit, now);
+        Some(host)
+    }
+
+    fn back_of_second(&mut self, number: usize, back: Back, now: Instant, rng: &mut Rng) -> Step {
+        self.heard(number, Lane::Second, back, now, rng)
+    }
+
     fn back(&mut self, number: usize, back: Back, now: Instant, rng: &mut Rng) -> Step {
+        if self.racing.contains_key(&number) {
+            return self.heard(number, Lane::First, back, now, rng);
+        }
         let Some((exchange, _)) = self.running.get_mut(&number) else { return Step::Over(false) };
         let input = match back {
             Back::Connected => Input::Connected { reused: false },

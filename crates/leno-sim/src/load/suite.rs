@@ -1,7 +1,7 @@
 //! The scenarios, and who is put through them.
 
 use leno_core::rng::Rng;
-use leno_core::spec::{Balance, Care};
+use leno_core::spec::{Balance, Care, HedgeSpec};
 use leno_core::time::{Duration, Instant};
 
 use super::host::{HostPlan, Mood};
@@ -14,6 +14,8 @@ use super::{Caller, Figures, Places, Plan, run};
 pub enum Who {
     /// Leno, balancing and looking after endpoints like this.
     Leno(Balance, Option<Box<Care>>),
+    /// Leno by its defaults, with second attempts beside slow ones.
+    Hedging(HedgeSpec),
     /// The model of Envoy.
     Envoy,
     /// The model of Linkerd.
@@ -32,7 +34,7 @@ pub struct Scenario {
 /// Instances of the service.
 pub const HOSTS: usize = 10;
 /// Callers, each with a balancer of its own.
-const CALLERS: usize = 4;
+pub(super) const CALLERS: usize = 4;
 /// Requests that an instance works on at a time, and how long each takes it on average.
 const SERVERS: usize = 4;
 const MEAN: Duration = Duration::from_millis(10);
@@ -40,12 +42,12 @@ const MEAN: Duration = Duration::from_millis(10);
 pub const CAPACITY: u64 = (HOSTS * SERVERS) as u64 * 100;
 
 /// The second `at` of a run.
-const fn second(at: u64) -> Instant {
+pub(super) const fn second(at: u64) -> Instant {
     Instant::from_nanos(at * 1_000_000_000)
 }
 
 /// Half of the capacity, for `seconds`.
-fn calm(seconds: u64) -> Plan {
+pub(super) fn calm(seconds: u64) -> Plan {
     let host = HostPlan { servers: SERVERS, mean: MEAN, moods: Vec::new() };
     Plan {
         hosts: vec![host; HOSTS],
@@ -139,6 +141,7 @@ pub fn figures(plan: &Plan, who: &Who, seeds: core::ops::Range<u64>) -> Figures 
         sum.add(&run(plan, seed, |caller| -> Box<dyn Caller> {
             match who {
                 Who::Leno(balance, care) => Box::new(Leno::new(*balance, care.as_deref().cloned())),
+                Who::Hedging(hedge) => Box::new(Leno::hedging(*hedge)),
                 Who::Envoy => Box::new(Envoy::new(caller)),
                 Who::Linkerd => Box::<Linkerd>::default(),
             }

@@ -38,6 +38,7 @@ fn a_declaration_survives_json_and_the_core_model() {
                   "retry": {"attempts": 5, "on_reset": true, "statuses": [[502, 504]], "grpc": [14],
                             "headers": [["x-again", null]], "any_method": true, "backoff_ms": 10,
                             "backoff_max_ms": 100, "asked_wait_max_ms": 0, "body_bytes_max": 1024},
+                  "hedge": {"after_ms": 50, "percent": 5},
                   "budget": {"percent": 20, "per_second": 10}},
         "headless": true,
         "srv_port": 6379

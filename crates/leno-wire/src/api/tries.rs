@@ -23,6 +23,9 @@ pub struct Tries {
     /// When a request is sent again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Second attempts beside slow ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
     /// Retries beside ordinary requests; a service's alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
@@ -61,6 +64,20 @@ pub struct Retry {
     pub body_bytes_max: u32,
 }
 
+/// When a request that takes long gets a second attempt at another instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hedge {
+    /// As long as this share of the answers has taken lately, in percent: 50 to 99.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_quantile: Option<u32>,
+    /// Or so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_ms: Option<u64>,
+    /// Second attempts for each hundred requests that may have one; 0: none.
+    pub percent: u32,
+}
+
 /// Retries beside ordinary requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +101,7 @@ impl From<Tries> for wire::Tries {
             connect_nanos: tries.connect_timeout_ms.map(nanos),
             idle_nanos: tries.idle_timeout_ms.map(nanos),
             retry: tries.retry.map(wire::Retry::from),
+            hedge: tries.hedge.map(wire::Hedge::from),
             budget: tries.budget.map(|it| wire::Budget { percent: it.percent, per_second: it.per_second }),
         }
     }
@@ -96,7 +114,25 @@ impl From<wire::Tries> for Tries {
             connect_timeout_ms: tries.connect_nanos.map(whole_millis),
             idle_timeout_ms: tries.idle_nanos.map(whole_millis),
             retry: tries.retry.map(Retry::from),
+            hedge: tries.hedge.map(Hedge::from),
             budget: tries.budget.map(|it| Budget { percent: it.percent, per_second: it.per_second }),
+        }
+    }
+}
+
+impl From<Hedge> for wire::Hedge {
+    fn from(hedge: Hedge) -> Self {
+        let after_nanos = hedge.after_ms.map_or(0, nanos);
+        Self { after_quantile: hedge.after_quantile.unwrap_or(0), after_nanos, percent: hedge.percent }
+    }
+}
+
+impl From<wire::Hedge> for Hedge {
+    fn from(hedge: wire::Hedge) -> Self {
+        Self {
+            after_quantile: Some(hedge.after_quantile).filter(|percent| *percent > 0),
+            after_ms: Some(whole_millis(hedge.after_nanos)).filter(|millis| *millis > 0),
+            percent: hedge.percent,
         }
     }
 }

@@ -7,6 +7,7 @@ use leno_core::spec;
 
 use super::{WireError, at_least_one, bad, check_path, full_name, id, list};
 use crate::proto::care as wire;
+use crate::proto::rate::RateLimit;
 
 impl From<&spec::Care> for wire::Care {
     fn from(spec: &spec::Care) -> Self {
@@ -23,6 +24,7 @@ impl From<&spec::Care> for wire::Care {
             slow_start_percent: spec.slow_start.as_ref().map(|it| it.from_percent),
             backup: spec.backup.as_ref().map(full_name),
             locality: spec.locality.as_deref().map(crate::proto::zones::Locality::from),
+            rate_limits: spec.rates.iter().map(|rate| RateLimit::from(&**rate)).collect(),
         }
     }
 }
@@ -52,6 +54,7 @@ impl TryFrom<wire::Care> for spec::Care {
                 .map(|it| spec::Locality::try_from(it).map_err(|e| e.below("locality")))
                 .transpose()?
                 .map(Arc::new),
+            rates: super::rate::rates("rate_limits", message.rate_limits, true)?,
             affinity: affinity(message.keys, message.bound_percent)?.map(Arc::new),
             slow_start: some_period("slow_start_ms", message.slow_start_ms)?
                 .map(|duration| match message.slow_start_percent {

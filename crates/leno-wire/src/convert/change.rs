@@ -5,8 +5,10 @@ use std::sync::Arc;
 use leno_core::http1::is_authority;
 use leno_core::spec::{self, Fixed, Format, PathMatch, Pattern, Replacement, Scope};
 
+use super::rate::rates;
 use super::{WireError, bad, check_path, id, list, optional_label, port_number};
 use crate::proto::change as wire;
+use crate::proto::rate::RateLimit;
 use crate::proto::resource::Action;
 
 impl From<&spec::Change> for wire::Change {
@@ -32,6 +34,7 @@ impl From<&spec::Change> for wire::Change {
                     share_ppm: mirror.share_ppm,
                 })
                 .collect(),
+            rate_limits: spec.rates.iter().map(|rate| RateLimit::from(&**rate)).collect(),
         }
     }
 }
@@ -83,6 +86,7 @@ pub(super) fn change(message: wire::Change, when: &spec::MatchSpec) -> Result<sp
         request: fields("change.request", message.request, &parts)?,
         response: fields("change.response", message.response, &parts)?,
         mirrors: mirrors(message.mirrors)?,
+        rates: rates("change.rate_limits", message.rate_limits, false)?,
     })
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 
+mod rates;
 mod rules;
 
 use rules::{answering, every_field_match, full_change, full_direct, full_redirect};
@@ -66,6 +67,10 @@ fn full_service() -> spec::ServiceSpec {
                         },
                         ..spec::RetrySpec::default()
                     }),
+                    hedge: Some(spec::HedgeSpec {
+                        after: spec::HedgeAfter::Time(Duration::from_nanos(5)),
+                        percent: 0,
+                    }),
                     ..spec::TriesSpec::default()
                 })),
             },
@@ -113,6 +118,7 @@ fn full_service() -> spec::ServiceSpec {
                 },
                 ..spec::RetrySpec::default()
             }),
+            hedge: Some(spec::HedgeSpec { after: spec::HedgeAfter::Quantile(95), percent: 5 }),
             budget: Some(spec::BudgetSpec { percent: 50, per_second: 0 }),
         })),
         external: Some(Arc::new(full_external())),
@@ -167,6 +173,7 @@ fn full_care() -> spec::Care {
         slow_start,
         backup: Some(service("other/spare")),
         locality: Some(Arc::new(spec::Locality { endpoints_min: 2, ..spec::Locality::new() })),
+        rates: rates::full(true),
     }
 }
 
@@ -369,6 +376,10 @@ fn what_is_encoded_is_decoded_the_same() {
 }
 
 /// Each wrong field is named with its path.
+fn hedge(service: &mut proto::resource::Service) -> &mut proto::tries::Hedge {
+    service.tries.as_mut().unwrap().hedge.as_mut().unwrap()
+}
+
 #[test]
 fn a_wrong_field_is_named() {
     let good = || wire::Service::from(&full_service());
@@ -458,6 +469,11 @@ fn a_wrong_field_is_named() {
             s.tries.as_mut().unwrap().retry.as_mut().unwrap().body_bytes_max = 1 << 30;
         }),
         ("tries.budget.percent", |s| s.tries.as_mut().unwrap().budget.as_mut().unwrap().percent = 101),
+        ("tries.hedge.percent", |s| hedge(s).percent = 101),
+        ("tries.hedge.after", |s| hedge(s).after_quantile = 0),
+        ("tries.hedge.after", |s| hedge(s).after_nanos = 7),
+        ("tries.hedge.after_quantile", |s| hedge(s).after_quantile = 49),
+        ("tries.hedge.after_quantile", |s| hedge(s).after_quantile = 100),
         ("srv_port", |s| s.srv_port = Some(65_536)),
     ];
     for (field, spoil) in cases {

@@ -17,6 +17,7 @@ impl From<&spec::TriesSpec> for wire::Tries {
             connect_nanos: spec.connect_timeout.map(nanos),
             idle_nanos: spec.idle_timeout.map(nanos),
             retry: spec.retry.as_ref().map(wire::Retry::from),
+            hedge: spec.hedge.map(wire::Hedge::from),
             budget: spec
                 .budget
                 .map(|budget| wire::Budget { percent: budget.percent, per_second: budget.per_second }),
@@ -44,7 +45,38 @@ impl TryFrom<wire::Tries> for spec::TriesSpec {
             idle_timeout: message.idle_nanos.map(Duration::from_nanos),
             retry: message.retry.map(retry).transpose()?,
             budget: message.budget.map(budget).transpose()?,
+            hedge: message.hedge.map(spec::HedgeSpec::try_from).transpose().map_err(|e| e.below("hedge"))?,
         })
+    }
+}
+
+impl From<spec::HedgeSpec> for wire::Hedge {
+    fn from(spec: spec::HedgeSpec) -> Self {
+        let (after_quantile, after_nanos) = match spec.after {
+            spec::HedgeAfter::Quantile(percent) => (percent, 0),
+            spec::HedgeAfter::Time(time) => (0, nanos(time)),
+        };
+        Self { after_quantile, after_nanos, percent: spec.percent }
+    }
+}
+
+impl TryFrom<wire::Hedge> for spec::HedgeSpec {
+    type Error = WireError;
+
+    fn try_from(message: wire::Hedge) -> Result<Self, WireError> {
+        let after = match (message.after_quantile, message.after_nanos) {
+            (0, nanos @ 1..) => spec::HedgeAfter::Time(Duration::from_nanos(nanos)),
+            (percent @ spec::HEDGE_QUANTILE_MIN..=spec::HEDGE_QUANTILE_MAX, 0) => {
+                spec::HedgeAfter::Quantile(percent)
+            }
+            (0, 0) => return Err(bad("after", "neither a share of the answers nor a time")),
+            (_, 1..) => return Err(bad("after", "a share of the answers and a time")),
+            (percent, 0) => return Err(bad("after_quantile", format!("{percent} is not from 50 to 99"))),
+        };
+        if message.percent > spec::HEDGE_PERCENT_MAX {
+            return Err(bad("percent", format!("{} is more than 100", message.percent)));
+        }
+        Ok(Self { after, percent: message.percent })
     }
 }
 

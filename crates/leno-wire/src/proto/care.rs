@@ -52,6 +52,10 @@ pub struct Care {
     #[prost(message, optional, tag = "70")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locality: Option<super::zones::Locality>,
+    /// How many requests it takes in a time.
+    #[prost(message, repeated, tag = "50")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<super::rate::RateLimit>,
 }
 
 /// `KeySpec`: exactly one of `header`, `query`, `cookie` and `source`.

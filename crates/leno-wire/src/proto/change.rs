@@ -27,6 +27,10 @@ pub struct Change {
     #[prost(message, repeated, tag = "7")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<Mirror>,
+    /// How many requests pass in a time; of a gateway's rule.
+    #[prost(message, repeated, tag = "50")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<super::rate::RateLimit>,
 }
 
 /// `Mirror`.

@@ -19,6 +19,9 @@ pub struct Tries {
     /// A service's alone.
     #[prost(message, optional, tag = "5")]
     pub budget: Option<Budget>,
+    /// Second attempts beside slow ones.
+    #[prost(message, optional, tag = "80")]
+    pub hedge: Option<Hedge>,
 }
 
 /// `RetrySpec`.
@@ -57,6 +60,20 @@ pub struct Retry {
     /// The longest body that is kept.
     #[prost(uint32, tag = "11")]
     pub body_bytes_max: u32,
+}
+
+/// `HedgeSpec`. Either a share of the answers or a time; neither: no second attempts.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Hedge {
+    /// As long as this share of the answers has taken lately, in percent.
+    #[prost(uint32, tag = "1")]
+    pub after_quantile: u32,
+    /// So long.
+    #[prost(uint64, tag = "2")]
+    pub after_nanos: u64,
+    /// Second attempts for each hundred requests.
+    #[prost(uint32, tag = "3")]
+    pub percent: u32,
 }
 
 /// `StatusRange`.

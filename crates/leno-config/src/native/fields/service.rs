@@ -8,7 +8,10 @@ use super::matching::{
     ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY,
 };
 use super::outside::TLS;
-use super::{CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, tries, zones};
+use super::{
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, hedge, rate, tries,
+    zones,
+};
 
 /// A service.
 pub(crate) static SERVICE: Shape = Shape {
@@ -30,6 +33,7 @@ pub(crate) static SERVICE: Shape = Shape {
         care::BALANCE_FIELD,
         care::OUTLIERS_FIELD,
         care::LIMITS_FIELD,
+        rate::RATE_LIMITS,
         care::BACKUP_FIELD,
         zones::LOCALITY_FIELD,
         zones::SERVICE_ZONE,
@@ -42,6 +46,7 @@ pub(crate) static SERVICE: Shape = Shape {
         tries::SERVICE_TIMEOUT,
         tries::SERVICE_RETRY,
         tries::RETRY_BUDGET,
+        hedge::SERVICE_HEDGE,
         field(
             "headless",
             Kind::Flag,
@@ -161,6 +166,7 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_MIRROR,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
+        hedge::ROUTE_HEDGE,
     ],
 };
 

@@ -26,7 +26,11 @@ fn on(statuses: &[(u16, u16)]) -> RetrySpec {
 }
 
 /// A response head with these fields.
-fn answer<T>(status: u16, fields: &[(&str, &str)], look: impl FnOnce(&ResponseHead<'_>) -> T) -> T {
+pub(super) fn answer<T>(
+    status: u16,
+    fields: &[(&str, &str)],
+    look: impl FnOnce(&ResponseHead<'_>) -> T,
+) -> T {
     let (mut bytes, mut list) = (Vec::new(), Vec::new());
     let mut put = |text: &str| {
         let start = bytes.len();
@@ -50,7 +54,7 @@ impl Scene {
     }
 
     /// Picks whatever is left, as the shell does for a policy, after the pause if there is one.
-    fn pick_again(&mut self) -> Option<Action> {
+    pub(super) fn pick_again(&mut self) -> Option<Action> {
         let mut action = self.exchange.poll_action();
         if let Some(Action::Pause { .. }) = action {
             let (at, _) = self.exchange.poll_timeout().unwrap();

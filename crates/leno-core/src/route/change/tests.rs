@@ -32,6 +32,7 @@ fn rule(path: PathMatch, change: Change, then: Then) -> Rule {
         tries: None,
         change: Some(Arc::new(change)),
         answer: None,
+        rates: vec![],
     }
 }
 
@@ -228,6 +229,7 @@ fn an_answer_has_its_headers_and_those_of_the_rule() {
     let change = Change { response, ..Change::default() };
     let rule = Rule {
         answer: Some(Arc::new(Answer::Direct(direct))),
+        rates: vec![],
         ..rule(PathMatch::Prefix("/".into()), change, Then::Answer(503))
     };
     let lists = [list(vec![rule])];

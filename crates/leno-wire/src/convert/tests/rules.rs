@@ -43,6 +43,7 @@ pub(super) fn full_change() -> spec::Change {
             spec::Mirror { service: service("shop/new"), version: Some(label("v2")), share_ppm: 5_000 },
             spec::Mirror { service: service("log"), version: None, share_ppm: spec::Mirror::ALL_PPM },
         ],
+        rates: vec![],
     }
 }
 
