@@ -170,6 +170,32 @@ const PLACES: &[(&str, &str)] = &[
         "mesh: m\ngateway: {routes: [{path: /a, redirect: {FIELD}}]}\nservices: {web: {run: ./web}}\n",
     ),
     ("answer", "mesh: m\ngateway: {routes: [{path: /a, answer: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
+    ("fault", "mesh: m\ngateway: {routes: [{to: web, fault: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
+    (
+        "delay",
+        "mesh: m\ngateway: {routes: [{to: web, fault: {delay: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "abort",
+        "mesh: m\ngateway: {routes: [{to: web, fault: {abort: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "reset",
+        "mesh: m\ngateway: {routes: [{to: web, fault: {reset: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "slow",
+        "mesh: m\ngateway: {routes: [{to: web, fault: {slow: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    (
+        "stop",
+        "mesh: m\ngateway: {routes: [{to: web, fault: {abort: 500, stop: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
+    ),
+    ("cors", "mesh: m\ngateway: {routes: [{to: web, cors: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
+    (
+        "origin",
+        "mesh: m\ngateway: {routes: [{to: web, cors: {origins: {FIELD}}}]}\nservices: {web: {run: ./web}}\n",
+    ),
     ("mirror", "mesh: m\ngateway: {routes: [{to: web, mirror: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("target", "mesh: m\ngateway: {routes: [{to: {FIELD}}]}\nservices: {web: {run: ./web}}\n"),
     ("locality", "mesh: m\nservices: {web: {run: ./web, locality: {FIELD}}}\n"),

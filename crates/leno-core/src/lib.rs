@@ -22,6 +22,7 @@ pub mod edit;
 pub mod egress;
 pub mod exchange;
 pub mod external;
+pub mod fault;
 pub mod gateway;
 pub mod grpc;
 pub mod h2guard;

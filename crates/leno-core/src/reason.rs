@@ -73,11 +73,13 @@ pub enum Reason {
     Misdirected,
     /// The gateway serves this over HTTPS only, and says where.
     HttpsOnly,
+    /// A rule breaks requests on purpose, and this is one of them.
+    Fault,
 }
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -105,6 +107,7 @@ impl Reason {
         Self::NameNotResolved,
         Self::Misdirected,
         Self::HttpsOnly,
+        Self::Fault,
     ];
 
     /// `(word, status, culprit, sentence)`.
@@ -186,6 +189,7 @@ impl Reason {
                 "this connection was made for another host than the request is for",
             ),
             Self::HttpsOnly => ("https_only", 308, Configuration, "this is served over HTTPS only"),
+            Self::Fault => ("fault", 503, Configuration, "this request was broken on purpose"),
         }
     }
 

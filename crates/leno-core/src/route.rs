@@ -8,6 +8,7 @@ use core::net::SocketAddr;
 use core::num::NonZeroU32;
 use core::ops::Deref;
 
+use crate::fault::Experiment;
 use crate::head::RequestHead;
 use crate::mux::Kind;
 use crate::rate::Rate;
@@ -16,10 +17,11 @@ use crate::spec::{Answer, Change, MatchSpec, Protocol};
 use crate::time::Duration;
 
 mod change;
+mod cors;
 mod index;
 mod matching;
 
-pub use change::{Changed, Facts, Unfit};
+pub use change::{Changed, Facts, Made, Unfit};
 use index::RuleIndex;
 use matching::without_last_slashes;
 pub use matching::{Subject, matches};
@@ -108,6 +110,8 @@ pub struct Rule {
     pub answer: Option<Arc<Answer>>,
     /// What holds for its requests' attempts, the list's share included.
     pub tries: Option<TriesId>,
+    /// What it breaks on purpose.
+    pub experiment: Option<Arc<Experiment>>,
     /// What its requests are counted by; with some there is a [`Self::change`] too.
     pub rates: Vec<Rate>,
 }

@@ -178,9 +178,10 @@ impl Snapshot {
         }
         build.publish(world, vips);
         if let Some(gateway) = &world.gateway {
+            let name: Arc<str> = gateway.id.name.as_str().into();
             let rules = build.rules(&gateway.id, &gateway.rules, None, world).into();
             let list = build.add_list(RuleList {
-                name: gateway.id.name.as_str().into(),
+                name,
                 rules,
                 otherwise: Then::NoRoute,
                 timeout: None,

@@ -14,6 +14,8 @@ mod answer;
 mod care;
 mod change;
 mod cidr;
+mod cors;
+mod fault;
 mod format;
 mod gateway;
 mod hedge;
@@ -37,6 +39,10 @@ pub use change::{
     ReplacementError,
 };
 pub use cidr::{Cidr, CidrError};
+pub use cors::{Allowed, Cors, Unmatched};
+pub use fault::{
+    ALL_PPM, Abort, FAULT_DELAY_MAX, FAULT_RATES, Fault, STOP_REQUESTS, STOP_WINDOW, Share, Stop,
+};
 pub use format::{Format, FormatError, Piece, Scope, VARIABLES, Variable};
 pub use gateway::{
     CertificateFiles, ClientCertificates, GatewaySpec, HttpSpec, ListenerSpec, Serve, SniRoute,

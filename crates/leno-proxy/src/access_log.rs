@@ -212,6 +212,10 @@ impl Entry<'_> {
             let _ = write!(out, ",\"{key}\":");
             json_string(out, value);
         }
+        if changed.injected.is_something() {
+            let words: Vec<&str> = changed.injected.words().collect();
+            let _ = write!(out, ",\"fault\":\"{}\"", words.join("+"));
+        }
         if !changed.charge.limits.is_empty() {
             write_limits(&changed.charge, out);
         }

@@ -231,6 +231,8 @@ pub(crate) struct Moved {
     pub(crate) status: Cell<Option<Status>>,
     /// Where a copy of the body goes, if somebody wants one.
     pub(crate) copy: Option<Rc<Copy>>,
+    /// So many bytes a second, if a rule wants it slow.
+    pub(crate) pace: Option<u32>,
 }
 
 /// A copy of a body.
@@ -329,7 +331,10 @@ pub(crate) async fn pump(
                 if let Some(copy) = &moved.copy {
                     copy.take(payload);
                 }
-                sink.write(payload).await.map_err(|_| PumpError::Sink)?;
+                match moved.pace {
+                    None => sink.write(payload).await.map_err(|_| PumpError::Sink)?,
+                    Some(pace) => Box::pin(trickle(payload, pace, sink, moved)).await?,
+                }
                 source.consume();
                 moved.bytes.set(moved.bytes.get() + bytes);
                 moved.lately.set(true);
@@ -337,6 +342,7 @@ pub(crate) async fn pump(
             Chunk::Empty => {
                 sink.flush().await.map_err(|_| PumpError::Sink)?;
                 if moved.copy.is_none()
+                    && moved.pace.is_none()
                     && let Some(from) = source.passage()
                     && let Some(to) = sink.passage()
                 {
@@ -360,6 +366,23 @@ pub(crate) async fn pump(
             }
         }
     }
+}
+
+/// In so many parts a body is sent that is to be slow.
+const TRICKLE_PARTS_PER_SECOND: u32 = 10;
+
+/// Sends `payload` at `pace` bytes a second. When it is dropped in between, so is the body.
+#[cold]
+async fn trickle(payload: &[u8], pace: u32, sink: &mut impl Sink, moved: &Moved) -> Result<(), PumpError> {
+    let part_bytes = (pace / TRICKLE_PARTS_PER_SECOND).max(1) as usize;
+    for part in payload.chunks(part_bytes) {
+        // What the last part took longer than its time is not made up for.
+        tokio::time::sleep(Duration::from_secs_f64(part.len() as f64 / f64::from(pace))).await;
+        sink.write(part).await.map_err(|_| PumpError::Sink)?;
+        sink.flush().await.map_err(|_| PumpError::Sink)?;
+        moved.lately.set(true);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

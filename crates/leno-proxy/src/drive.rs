@@ -28,6 +28,7 @@ mod alarm;
 mod answer;
 mod change;
 mod converse;
+mod fault;
 mod hedge;
 mod kept;
 mod learn;
@@ -139,6 +140,9 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     }
     if call {
         drive.exchange.begin_call();
+    }
+    if changed.as_ref().is_some_and(|changed| changed.injected.is_something()) {
+        Box::pin(drive.inject(source)).await;
     }
     if repeatable && tries.is_some_and(|tries| tries.hedges()) {
         Box::pin(drive.read_ahead(source)).await;

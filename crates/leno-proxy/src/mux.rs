@@ -444,6 +444,7 @@ const fn code_of(reason: Reason) -> Code {
         | Reason::NoHealthyEndpoint
         | Reason::Draining => Code::Refused,
         Reason::EgressDenied => Code::Denied,
+        Reason::Fault => Code::Internal,
         Reason::RateLimited => Code::RateLimited,
         Reason::RequestMalformed
         | Reason::RequestHeadTimeout

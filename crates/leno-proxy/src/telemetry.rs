@@ -63,6 +63,8 @@ pub(crate) struct Telemetry {
     pub(crate) mismatches: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
     /// Answers that rules have given by themselves, by list, rule and kind.
     answers: BTreeMap<(Arc<str>, Arc<str>, &'static str), u64>,
+    /// Requests that were broken on purpose, by list, rule and kind.
+    faults: BTreeMap<(Arc<str>, Arc<str>, &'static str), u64>,
     /// Requests refused because of a limit of their service, by backend and limit.
     pub(crate) service_limits: BTreeMap<(Arc<str>, &'static str), u64>,
     /// Second attempts beside slow ones, and those that were not made, by backend and what became of them.
@@ -134,11 +136,12 @@ impl Telemetry {
 
     /// Counts an answer that a rule has given by itself.
     pub(crate) fn count_answer(&mut self, list: &str, rule: &str, kind: &'static str) {
-        let mut key = (Arc::from(list), Arc::from(rule), kind);
-        if !self.answers.contains_key(&key) && self.answers.len() >= ANSWERS_MAX {
-            key = ("other".into(), "other".into(), kind);
-        }
-        bump(&mut self.answers, key);
+        count_rule(&mut self.answers, list.into(), rule.into(), kind);
+    }
+
+    /// Counts what was done to a request on purpose.
+    pub(crate) fn count_fault(&mut self, list: &Arc<str>, rule: &Arc<str>, kind: &'static str) {
+        count_rule(&mut self.faults, list.clone(), rule.clone(), kind);
     }
 
     /// Adds another worker's counters to these.
@@ -174,6 +177,7 @@ impl Telemetry {
         sum(&mut self.no_retry, &other.no_retry);
         sum(&mut self.mismatches, &other.mismatches);
         sum(&mut self.answers, &other.answers);
+        sum(&mut self.faults, &other.faults);
         sum(&mut self.outliers, &other.outliers);
         sum(&mut self.hedges, &other.hedges);
         sum(&mut self.service_limits, &other.service_limits);
@@ -280,6 +284,17 @@ impl Telemetry {
             let (list, rule) = (escaped(list), escaped(rule));
             line(&mut out, name, &format!("list=\"{list}\",rule=\"{rule}\",kind=\"{kind}\""), count);
         }
+        let name = "leno_faults_total";
+        family(
+            &mut out,
+            name,
+            "counter",
+            "What was done to requests on purpose, and experiments that stopped.",
+        );
+        for ((list, rule, kind), count) in &self.faults {
+            let (list, rule) = (escaped(list), escaped(rule));
+            line(&mut out, name, &format!("list=\"{list}\",rule=\"{rule}\",kind=\"{kind}\""), count);
+        }
         let name = "leno_service_limit_hits_total";
         family(&mut out, name, "counter", "Requests refused because of a limit of their service.");
         for ((backend, limit), count) in &self.service_limits {
@@ -318,6 +333,20 @@ impl Telemetry {
 /// Adds one to a counter of a map.
 pub(crate) fn bump<K: Ord>(map: &mut BTreeMap<K, u64>, key: K) {
     *map.entry(key).or_default() += 1;
+}
+
+/// Counts something that a rule did, for so many rules.
+fn count_rule(
+    map: &mut BTreeMap<(Arc<str>, Arc<str>, &'static str), u64>,
+    list: Arc<str>,
+    rule: Arc<str>,
+    kind: &'static str,
+) {
+    let mut key = (list, rule, kind);
+    if !map.contains_key(&key) && map.len() >= ANSWERS_MAX {
+        key = ("other".into(), "other".into(), kind);
+    }
+    bump(map, key);
 }
 
 fn sum<K: Ord + Clone, N: Copy + Default + std::ops::AddAssign>(

@@ -182,6 +182,8 @@ pub(crate) struct Worker {
     under_way: Cell<usize>,
     /// Of them, copies of requests.
     pub(crate) mirrors_under_way: Cell<usize>,
+    /// Requests that are delayed on purpose.
+    pub(crate) delayed: Cell<usize>,
     /// Bytes of bodies that are held for copies.
     pub(crate) copied_bytes: Rc<Cell<usize>>,
     draining: Cell<bool>,
@@ -248,6 +250,7 @@ impl Worker {
             most_active: Cell::new(0),
             under_way: Cell::new(0),
             mirrors_under_way: Cell::new(0),
+            delayed: Cell::new(0),
             copied_bytes: Rc::default(),
             draining: Cell::new(false),
             drain: Notify::new(),

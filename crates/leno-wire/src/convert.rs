@@ -15,6 +15,8 @@ use prost::Message;
 use crate::proto::{self, kind_of, resource as wire, xds};
 
 mod care;
+mod cors;
+mod fault;
 mod outside;
 mod tries;
 mod zones;

@@ -4,6 +4,8 @@
 
 pub mod care;
 pub mod change;
+pub mod cors;
+pub mod fault;
 pub mod mesh;
 pub mod outside;
 pub mod rate;

@@ -30,7 +30,7 @@ pub(crate) fn change(
     own: Option<&ServiceId>,
     reader: &mut Reader<'_>,
 ) -> Option<Arc<Change>> {
-    let mirror = fields.get("mirror");
+    let (mirror, fault, cors) = (fields.get("mirror"), fields.get("fault"), fields.get("cors"));
     // Callers of a service are counted in front of it; a route of its own is applied by each of them alone.
     let rates = if own.is_none() { fields.get("rate_limits") } else { None };
     let (rewriting, request, response) =
@@ -52,6 +52,8 @@ pub(crate) fn change(
     if let Some(node) = mirror {
         change.mirrors = mirrors(node, own, reader);
     }
+    change.fault = fault.and_then(|node| super::fault::fault(node, reader));
+    change.cors = cors.and_then(|node| super::cors::cors(node, when, reader));
     (!change.is_empty()).then(|| Arc::new(change))
 }
 
@@ -106,7 +108,7 @@ fn mirror(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
 
 /// Reports what says nothing in a route that answers by itself, at `answer`.
 pub(crate) fn sends_nothing(fields: &mut Fields<'_>, answer: &Entry, reader: &mut Reader<'_>) {
-    for name in ["rewrite", "request_headers", "mirror", "timeout", "retry"] {
+    for name in ["rewrite", "request_headers", "mirror", "fault", "timeout", "retry"] {
         if let Some(entry) = fields.entry(name) {
             let message =
                 format!("`{name}` is about what is sent to a service, and this route sends nothing");

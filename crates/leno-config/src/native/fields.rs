@@ -2,6 +2,8 @@
 
 mod care;
 mod change;
+mod cors;
+mod fault;
 mod gateway;
 mod hedge;
 mod instance;
@@ -17,6 +19,8 @@ pub(crate) use change::{ANSWER, HEADER_CHANGES, MIRROR, REDIRECT, REPLACING, REW
 use change::{
     ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
 };
+pub(crate) use cors::{ANY_HEADER, CORS, ORIGIN, UNMATCHED};
+pub(crate) use fault::{ABORT, DELAY, FAULT, GRPC_CODES, RESET, SLOW, STOP, STOP_REQUESTS_MAX};
 pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI_ROUTE};
 pub(crate) use hedge::{HEDGE, HEDGE_WORDS};
 pub(crate) use instance::{ENDPOINT, INSTANCE};
@@ -98,6 +102,10 @@ pub(crate) enum Kind {
     Zone,
     /// `IP/BITS`, or an address.
     Range,
+    /// A point in time (RFC 3339).
+    Moment,
+    /// `SCHEME://HOST[:PORT]`, perhaps with `*.` before the host, or `*`.
+    Origin,
     /// The SPIFFE id of a server.
     Spiffe,
     /// The name of a file.
@@ -174,6 +182,14 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &REDIRECT,
     &ANSWER,
     &MIRROR,
+    &FAULT,
+    &DELAY,
+    &ABORT,
+    &RESET,
+    &SLOW,
+    &STOP,
+    &CORS,
+    &ORIGIN,
     &TIMEOUT,
     &RETRY,
     &RETRY_BUDGET_SHAPE,
@@ -274,6 +290,8 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        fault::ROUTE_FAULT,
+        cors::ROUTE_CORS,
         rate::ROUTE_RATE_LIMITS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,

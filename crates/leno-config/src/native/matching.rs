@@ -8,7 +8,7 @@ use leno_core::spec::{
 };
 
 use super::fields::{CALL, Kind, PATH, VALUE};
-use super::read::{Fields, Reader};
+use super::read::{Fields, Reader, a};
 use super::rules::RULES_MAX;
 use super::{value, zones};
 use crate::diagnostic::Problem;
@@ -99,7 +99,7 @@ pub(crate) fn one_form<'n>(
             None
         }
         [(first, before), (second, entry), ..] => {
-            let message = format!("a {what} has one form: `{first}` or `{second}`");
+            let message = format!("{} has one form: `{first}` or `{second}`", a(what));
             let problem = Problem::error(entry.key_span, message);
             reader.error(
                 problem.related(before.key_span, "this one is given too").hint("remove one of the two"),

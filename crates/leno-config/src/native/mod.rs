@@ -8,9 +8,11 @@
 mod care;
 mod change;
 mod check;
+mod cors;
 mod covers;
 mod egress;
 mod endpoint;
+mod fault;
 mod fields;
 mod file;
 mod hedge;

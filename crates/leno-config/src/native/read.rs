@@ -471,6 +471,8 @@ impl Kind {
             Self::Caller => "a service, or `NAMESPACE/*`".into(),
             Self::Zone => "a zone such as eu-west/a".into(),
             Self::Range => "a range of addresses such as 10.0.0.0/8".into(),
+            Self::Moment => "a time such as 2026-12-24T18:00:00Z".into(),
+            Self::Origin => "an origin such as https://shop.example".into(),
             Self::Spiffe => "a SPIFFE id such as spiffe://shop.mesh/ns/default/sa/cart".into(),
             Self::File => "a file".into(),
             Self::Path => "a path such as /users/".into(),
@@ -504,7 +506,7 @@ impl Kind {
 }
 
 /// "a service", "an instance".
-fn a(noun: &str) -> String {
+pub(crate) fn a(noun: &str) -> String {
     let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {noun}")
 }

@@ -126,6 +126,10 @@ fn kind_schema(kind: &Kind) -> Value {
             "pattern": "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}$",
         }),
         Kind::Range => json!({"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+)?$"}),
+        Kind::Moment => {
+            json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.*(Z|[+-][0-9:]+)$"})
+        }
+        Kind::Origin => json!({"type": "string", "pattern": "^([a-z0-9+.-]+://[^/A-Z]+|\\*)$"}),
         Kind::Spiffe => json!({"type": "string", "pattern": "^spiffe://"}),
         Kind::File => json!({"type": "string", "minLength": 1}),
         Kind::Path => json!({"type": "string", "pattern": "^/[^?#*]*$"}),
@@ -192,6 +196,8 @@ fn written(kind: &Kind) -> String {
         Kind::Caller => "service or namespace/*".into(),
         Kind::Zone => "zone".into(),
         Kind::Range => "range of addresses".into(),
+        Kind::Moment => "time".into(),
+        Kind::Origin => "origin".into(),
         Kind::Spiffe => "SPIFFE id".into(),
         Kind::File => "file".into(),
         Kind::Path => "path".into(),

@@ -31,12 +31,12 @@ pub(crate) struct Wrong {
     pub(crate) hint: Option<String>,
 }
 
-fn wrong(message: impl Into<String>) -> Wrong {
+pub(crate) fn wrong(message: impl Into<String>) -> Wrong {
     Wrong { message: message.into(), hint: None }
 }
 
 impl Wrong {
-    fn hint(self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 

@@ -6,9 +6,10 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::fault::Experiment;
 use crate::name::ServiceId;
 use crate::rate::RateBook;
-use crate::spec::Limits;
+use crate::spec::{Fault, Limits};
 
 /// A limit of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +92,8 @@ impl Ledger {
 #[derive(Debug, Default)]
 pub struct Ledgers {
     services: BTreeMap<ServiceId, Known>,
+    /// What is broken on purpose, by the names of list and rule.
+    experiments: BTreeMap<(Arc<str>, Arc<str>), Arc<Experiment>>,
     /// What rate limits have counted.
     pub(crate) rates: RateBook,
 }
@@ -103,8 +106,8 @@ struct Known {
 
 impl Ledgers {
     /// Empty ones, with this book of what rate limits have counted.
-    pub const fn new(rates: RateBook) -> Self {
-        Self { services: BTreeMap::new(), rates }
+    pub fn new(rates: RateBook) -> Self {
+        Self { rates, ..Self::default() }
     }
 
     /// The ledger of a service, and a counter for each of its endpoints.
@@ -119,12 +122,28 @@ impl Ledgers {
         Limited { ledger: known.ledger.clone(), endpoints }
     }
 
-    /// Forgets services that are not known any more, and endpoints that nobody is on.
+    /// The experiment of a rule: the one that there is, unless the rule breaks something else now.
+    pub(crate) fn experiment(
+        &mut self,
+        list: &Arc<str>,
+        rule: &Arc<str>,
+        fault: &Arc<Fault>,
+    ) -> Arc<Experiment> {
+        let new = || Arc::new(Experiment::new(list.clone(), rule.clone(), fault.clone()));
+        let known = self.experiments.entry((list.clone(), rule.clone())).or_insert_with(new);
+        if known.fault != *fault {
+            *known = new();
+        }
+        known.clone()
+    }
+
+    /// Forgets services that are not known any more, endpoints that nobody is on, and experiments of rules that are gone.
     pub(crate) fn keep(&mut self, services: &BTreeSet<&ServiceId>) {
         self.services.retain(|service, known| {
             known.endpoints.retain(|_, counter| Arc::strong_count(counter) > 1);
             services.contains(service)
         });
+        self.experiments.retain(|_, experiment| Arc::strong_count(experiment) > 1);
     }
 }
 

@@ -8,15 +8,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{
-    DELEGATION_MAX, Decision, ListId, Rule, RuleList, Subject, Then, decide_within, without_last_slashes,
+    DELEGATION_MAX, Decision, ListId, Rule, RuleList, Subject, Then, cors, decide_within,
+    without_last_slashes,
 };
 use crate::edit::Edits;
+use crate::fault::{Experiment, Injected};
 use crate::head::RequestHead;
 use crate::http1::{is_authority, is_target};
 use crate::rate::{Charge, Rate, distinct};
 use crate::spec::{
-    Answer, CHANGED_PATH_BYTES_MAX, FieldChanges, Format, MatchSpec, Mirror, PathChange, PathMatch, Redirect,
-    ReplacementPiece, Scheme, Variable,
+    Abort, Answer, CHANGED_PATH_BYTES_MAX, Direct, FieldChanges, Format, MatchSpec, Mirror, PathChange,
+    PathMatch, Redirect, ReplacementPiece, Scheme, Variable,
 };
 
 /// What rules would make of the request is none: longer than anybody accepts.
@@ -48,14 +50,45 @@ pub struct Changed {
     pub answer: Option<Arc<Answer>>,
     /// Where it sends the client.
     pub location: Vec<u8>,
+    /// Who has made that answer.
+    pub made: Made,
+    /// And by which rule, if it was not the one that decided.
+    pub made_by: Option<(ListId, u32)>,
     /// Who gets a copy.
     pub mirrors: Vec<Mirror>,
+    /// What is broken on purpose by the rules on its way, with the rule of each as in [`Self::by`].
+    pub experiments: Vec<((ListId, u32), Arc<Experiment>)>,
+    /// What of that has hit this request; thrown by the shell.
+    pub injected: Injected,
     /// The rules that have changed something: the number of each in its list.
     pub by: Vec<(ListId, u32)>,
     /// What the request is counted by.
     pub rates: Vec<Rate>,
     /// What that said, once somebody has asked.
     pub charge: Charge,
+}
+
+/// Who has made an answer that no service has given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Made {
+    /// The rule says it.
+    #[default]
+    Rule,
+    /// It is about pages of other origins.
+    Cors,
+    /// Chance has broken the request on purpose.
+    Fault,
+}
+
+impl Made {
+    /// The word for an answer in metrics; `None`: its own.
+    pub const fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Rule => None,
+            Self::Cors => Some("preflight"),
+            Self::Fault => Some("fault"),
+        }
+    }
 }
 
 /// What is written instead of a head's own parts.
@@ -78,6 +111,19 @@ impl Rewritten {
 }
 
 impl Changed {
+    /// Has a request that the rule `by` breaks on purpose answered with `abort`.
+    pub fn abort(&mut self, abort: Abort, by: (ListId, u32)) {
+        let body = "leno: this request was broken on purpose (fault)\n".into();
+        let answer = Direct { status: abort.status(), headers: Vec::new(), body };
+        self.make(Arc::new(Answer::Direct(answer)), Made::Fault, by);
+    }
+
+    /// Has the request answered here; nobody gets a copy of it.
+    fn make(&mut self, answer: Arc<Answer>, made: Made, by: (ListId, u32)) {
+        self.mirrors.clear();
+        (self.answer, self.made, self.made_by) = (Some(answer), made, Some(by));
+    }
+
     /// Nothing is changed, only counted.
     pub fn counted(rates: &[Rate]) -> Self {
         Self { rates: rates.to_vec(), ..Self::default() }
@@ -101,6 +147,7 @@ impl Changed {
     ) -> Result<Self, Unfit> {
         let mut changed = Self::default();
         let mut at = first;
+        let mut shared = false;
         for _ in 0..DELEGATION_MAX {
             let now = changed.rewritten.head(head);
             let Some(list) = lists.get(at.0 as usize) else { break };
@@ -117,6 +164,14 @@ impl Changed {
                 }
                 step.edit(&change.request, edits);
                 step.edit(&change.response, &mut changed.response);
+                if let Some(cors) = change.cors.as_ref().filter(|_| !shared) {
+                    shared = true;
+                    if let Some(answer) = cors::share(cors, head, &mut changed.response) {
+                        changed.make(answer, Made::Cors, (at, number as u32));
+                        return Ok(changed);
+                    }
+                }
+                changed.experiments.extend(rule.experiment.clone().map(|it| ((at, number as u32), it)));
                 match rule.answer.as_deref() {
                     Some(Answer::Redirect(redirect)) => changed.location = step.location(redirect)?,
                     Some(Answer::Direct(direct)) => step.add(&direct.headers, &mut changed.response),

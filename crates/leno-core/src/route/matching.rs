@@ -90,24 +90,29 @@ fn host_matches(wanted: &HostMatch, host: &[u8]) -> bool {
 impl FieldMatch {
     /// True when the `found` value, or there being none, is what this asks for.
     pub fn holds(&self, found: Option<&[u8]>) -> bool {
-        let any_case = self.any_case;
-        let holds = found.is_some_and(|value| match &self.value {
-            TextMatch::Present => true,
-            TextMatch::Exact(text) => same(text.as_bytes(), value, any_case),
-            TextMatch::Prefix(text) => after(text.as_bytes(), value, any_case).is_some(),
-            TextMatch::Suffix(text) => value
+        found.is_some_and(|value| self.value.holds(value, self.any_case)) != self.not
+    }
+}
+
+impl TextMatch {
+    /// True when `value` is what this asks for.
+    pub fn holds(&self, value: &[u8], any_case: bool) -> bool {
+        match self {
+            Self::Present => true,
+            Self::Exact(text) => same(text.as_bytes(), value, any_case),
+            Self::Prefix(text) => after(text.as_bytes(), value, any_case).is_some(),
+            Self::Suffix(text) => value
                 .len()
                 .checked_sub(text.len())
                 .and_then(|at| value.get(at..))
                 .is_some_and(|end| same(text.as_bytes(), end, any_case)),
-            TextMatch::Contains(text) if any_case => {
+            Self::Contains(text) if any_case => {
                 let here = |part: &[u8]| text.as_bytes().eq_ignore_ascii_case(part);
                 text.is_empty() || value.windows(text.len()).any(here)
             }
-            TextMatch::Contains(text) => memchr::memmem::find(value, text.as_bytes()).is_some(),
-            TextMatch::Regex(pattern) => pattern.matches(value),
-        });
-        holds != self.not
+            Self::Contains(text) => memchr::memmem::find(value, text.as_bytes()).is_some(),
+            Self::Regex(pattern) => pattern.matches(value),
+        }
     }
 }
 

@@ -184,6 +184,7 @@ fn rule(name: &str, path: &str, then: Then) -> Rule {
         timeout: None,
         change: None,
         answer: None,
+        experiment: None,
         rates: vec![],
         tries: None,
     }

@@ -78,6 +78,7 @@ pub(super) fn counting(rates: Vec<Rate>, then: Then, tries: Option<TriesId>) -> 
         tries,
         change: Some(Arc::default()),
         answer: None,
+        experiment: None,
         rates,
     })
 }

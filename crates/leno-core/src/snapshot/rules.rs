@@ -1,5 +1,6 @@
 //! From the rules that are declared to those that a request is decided by.
 
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -79,6 +80,9 @@ impl Build<'_> {
             ActionSpec::Answer(answer) => Some(answer.clone()),
             _ => None,
         };
+        let fault = rule.change.as_ref().and_then(|change| change.fault.as_ref());
+        let experiment =
+            fault.map(|fault| self.ledgers.experiment(&owner.to_string().into(), &rule.name, fault));
         Rule {
             name: rule.name.clone(),
             when: rule.when.for_its_sources(),
@@ -87,6 +91,7 @@ impl Build<'_> {
             tries,
             change: rule.change.clone().or((answer.is_some() || !rates.is_empty()).then(Arc::default)),
             answer,
+            experiment,
             rates,
         }
     }

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::fmt;
 
+use super::cors::Cors;
+use super::fault::Fault;
 use super::format::Format;
 use super::pattern::Pattern;
 use super::rate::RateSpec;
@@ -31,6 +33,10 @@ pub struct Change {
     pub response: FieldChanges,
     /// Who gets a copy of the request, as it is sent; at most [`MIRRORS_MAX`]. What becomes of a copy changes nothing.
     pub mirrors: Vec<Mirror>,
+    /// What is broken on purpose.
+    pub fault: Option<Arc<Fault>>,
+    /// Which pages of other origins may use it; of several rules that say it, the first has the say.
+    pub cors: Option<Arc<Cors>>,
     /// How many requests pass in a time; of a gateway's rule.
     pub rates: Vec<Arc<RateSpec>>,
 }
@@ -145,9 +151,15 @@ impl Change {
 
     /// True when requests and answers stay as they are, though they may be counted.
     pub fn changes_nothing(&self) -> bool {
-        let Self { path, host, request, response, mirrors, rates: _ } = self;
+        let Self { path, host, request, response, mirrors, rates: _, fault, cors } = self;
         let none = FieldChanges::default();
-        path.is_none() && host.is_none() && *request == none && *response == none && mirrors.is_empty()
+        path.is_none()
+            && host.is_none()
+            && *request == none
+            && *response == none
+            && mirrors.is_empty()
+            && fault.is_none()
+            && cors.is_none()
     }
 
     /// True when there is nothing to do.

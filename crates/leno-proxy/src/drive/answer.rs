@@ -8,7 +8,8 @@ use leno_core::head::{Fields, ResponseHead};
 use leno_core::http1::BodyFraming;
 use leno_core::mux::Kind;
 use leno_core::reason::{Reason, phrase};
-use leno_core::spec::Answer;
+use leno_core::route::Made;
+use leno_core::spec::{Abort, Answer};
 use leno_core::time::Duration;
 
 use super::Drive;
@@ -70,6 +71,9 @@ impl Drive<'_> {
         };
         let mut edits = changed.response.clone();
         edits.set(b"x-request-id", self.request_id.bytes());
+        if changed.made == Made::Fault {
+            edits.set(b"leno-reason", Reason::Fault.word().as_bytes());
+        }
         let mut body: &[u8] = b"";
         match answer {
             Answer::Redirect(_) => edits.add(b"location", &changed.location),
@@ -82,11 +86,14 @@ impl Drive<'_> {
             }
         }
         let (list, rule) = self.snapshot.rule_name(&self.exchange.record().decision);
-        self.worker.telemetry().count_answer(list, rule.unwrap_or(""), answer.word());
+        let kind = changed.made.word().unwrap_or_else(|| answer.word());
+        self.worker.telemetry().count_answer(list, rule.unwrap_or(""), kind);
         if self.call {
             // The whole answer is a head, in gRPC's terms.
             edits.set(b"content-type", grpc::CONTENT_TYPE);
-            edits.set(b"grpc-status", Status::of_http(answer.status()).text().as_bytes());
+            let broken = changed.injected.abort.filter(|_| changed.made == Made::Fault);
+            let code = broken.map_or_else(|| Status::of_http(answer.status()), Abort::code);
+            edits.set(b"grpc-status", code.text().as_bytes());
             edits.set_with(b"grpc-message", |out| grpc::write_message(out, &String::from_utf8_lossy(body)));
             return self.say(200, &edits, b"", sink).await;
         }

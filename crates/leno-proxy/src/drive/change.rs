@@ -11,7 +11,7 @@ use leno_core::route::{Changed, Decision, Facts, Then};
 use leno_core::snapshot::Snapshot;
 use leno_core::spec::Scheme;
 
-use super::{Drive, rate};
+use super::{Drive, fault, rate};
 use crate::caller::{Caller, Remote};
 use crate::worker::Worker;
 
@@ -49,6 +49,16 @@ pub(super) fn change(
         Ok(mut changed) => {
             if !changed.rates.is_empty() {
                 rate::charge(worker, caller, client, head, edits, &mut changed, decision);
+            }
+            if matches!(decision.then, Then::Refused(_)) {
+                return Box::new(changed);
+            }
+            if !changed.experiments.is_empty() {
+                fault::throw(worker, &mut changed);
+            }
+            if let (Some(answer), Some((list, rule))) = (&changed.answer, changed.made_by) {
+                let then = Then::Answer(answer.status());
+                *decision = Decision { list, rule: Some(rule), then, ..*decision };
             }
             Box::new(changed)
         }

@@ -103,7 +103,8 @@ impl Drive<'_> {
         W: RequestSink,
     {
         let broken_off = Conversed { complete: false };
-        let (mut sent, received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
+        let (mut sent, mut received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
+        received.pace = self.changed.and_then(|changed| changed.injected.slow);
         if let Some(copy) = self.copy {
             copy.begin();
             sent.copy = Some(copy.clone());

@@ -13,6 +13,7 @@ impl Drive<'_> {
             self.worker.room.notify_waiters();
         }
         let record = self.exchange.record();
+        self.learn_of_experiments(record);
         let pair = match self.caller {
             Caller::Inbound { source, .. } if self.leaving.is_some() => self.worker.outside_pair(source),
             Caller::Inbound { pair, .. } => *pair,

@@ -34,6 +34,8 @@ impl From<&spec::Change> for wire::Change {
                     share_ppm: mirror.share_ppm,
                 })
                 .collect(),
+            fault: spec.fault.as_deref().map(From::from),
+            cors: spec.cors.as_deref().map(From::from),
             rate_limits: spec.rates.iter().map(|rate| RateLimit::from(&**rate)).collect(),
         }
     }
@@ -86,6 +88,16 @@ pub(super) fn change(message: wire::Change, when: &spec::MatchSpec) -> Result<sp
         request: fields("change.request", message.request, &parts)?,
         response: fields("change.response", message.response, &parts)?,
         mirrors: mirrors(message.mirrors)?,
+        fault: message
+            .fault
+            .map(|fault| fault.try_into().map(Arc::new))
+            .transpose()
+            .map_err(|error: WireError| error.below("change.fault"))?,
+        cors: message
+            .cors
+            .map(|cors| cors.try_into().map(Arc::new))
+            .transpose()
+            .map_err(|error: WireError| error.below("change.cors"))?,
         rates: rates("change.rate_limits", message.rate_limits, false)?,
     })
 }

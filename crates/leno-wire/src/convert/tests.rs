@@ -436,6 +436,28 @@ fn a_wrong_field_is_named() {
         ("rules[0].change.mirrors[1].share_ppm", |s| {
             s.rules[0].change.as_mut().unwrap().mirrors[1].share_ppm = 0;
         }),
+        ("rules[0].change.fault.delay.ms", |s| {
+            let fault = s.rules[0].change.as_mut().unwrap().fault.as_mut().unwrap();
+            fault.delay.as_mut().unwrap().ms = 600_001;
+        }),
+        ("rules[0].change.fault.abort", |s| {
+            let fault = s.rules[0].change.as_mut().unwrap().fault.as_mut().unwrap();
+            fault.abort.as_mut().unwrap().status = Some(500);
+        }),
+        ("rules[0].change.fault.reset.share_ppm", |s| {
+            s.rules[0].change.as_mut().unwrap().fault.as_mut().unwrap().reset_ppm = Some(0);
+        }),
+        ("rules[0].change.fault", |s| {
+            s.rules[0].change.as_mut().unwrap().fault = Some(proto::fault::Fault::default());
+        }),
+        ("rules[0].change.cors.origins[1].regex", |s| {
+            let cors = s.rules[0].change.as_mut().unwrap().cors.as_mut().unwrap();
+            cors.origins[1].form = Some(proto::cors::OriginForm::Regex("(".into()));
+        }),
+        ("rules[0].change.cors.credentials", |s| {
+            let cors = s.rules[0].change.as_mut().unwrap().cors.as_mut().unwrap();
+            cors.origins[0].form = Some(proto::cors::OriginForm::Any(true));
+        }),
         ("rules[1].change.path", |s| {
             let whole = proto::change::PathChange::Whole("/{id}".into());
             s.rules[1].change.as_mut().unwrap().path = Some(whole);

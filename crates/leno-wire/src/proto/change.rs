@@ -27,6 +27,14 @@ pub struct Change {
     #[prost(message, repeated, tag = "7")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<Mirror>,
+    /// What is broken on purpose.
+    #[prost(message, optional, tag = "60")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<super::fault::Fault>,
+    /// Which pages of other origins may use it.
+    #[prost(message, optional, tag = "61")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<super::cors::Cors>,
     /// How many requests pass in a time; of a gateway's rule.
     #[prost(message, repeated, tag = "50")]
     #[serde(skip_serializing_if = "Vec::is_empty")]

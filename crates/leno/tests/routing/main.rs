@@ -8,6 +8,7 @@ mod changes;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod faults;
 mod matching;
 mod mirror;
 #[path = "../http2/origin.rs"]

@@ -9,8 +9,8 @@ use super::matching::{
 };
 use super::outside::TLS;
 use super::{
-    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, field, gateway, hedge, rate, tries,
-    zones,
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, cors, fault, field, gateway, hedge,
+    rate, tries, zones,
 };
 
 /// A service.
@@ -164,6 +164,8 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        fault::ROUTE_FAULT,
+        cors::ROUTE_CORS,
         tries::ROUTE_TIMEOUT,
         tries::ROUTE_RETRY,
         hedge::ROUTE_HEDGE,

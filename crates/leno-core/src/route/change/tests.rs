@@ -32,6 +32,7 @@ fn rule(path: PathMatch, change: Change, then: Then) -> Rule {
         tries: None,
         change: Some(Arc::new(change)),
         answer: None,
+        experiment: None,
         rates: vec![],
     }
 }

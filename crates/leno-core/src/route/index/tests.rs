@@ -52,6 +52,7 @@ fn rules(when: impl IntoIterator<Item = MatchSpec>) -> Vec<Rule> {
         tries: None,
         change: None,
         answer: None,
+        experiment: None,
         rates: vec![],
     };
     when.into_iter().map(rule).collect()

@@ -1,5 +1,8 @@
 //! Parts of rules, with everything that can be in them.
 
+use leno_core::grpc::Status;
+use leno_core::time::UnixTime;
+
 use super::*;
 
 /// One of each kind.
@@ -43,7 +46,37 @@ pub(super) fn full_change() -> spec::Change {
             spec::Mirror { service: service("shop/new"), version: Some(label("v2")), share_ppm: 5_000 },
             spec::Mirror { service: service("log"), version: None, share_ppm: spec::Mirror::ALL_PPM },
         ],
+        fault: Some(Arc::new(full_fault())),
+        cors: Some(Arc::new(full_cors())),
         rates: vec![],
+    }
+}
+
+fn full_fault() -> spec::Fault {
+    let (second, ppm) = (Duration::from_secs(1), 5_000);
+    spec::Fault {
+        delay: Some(spec::Share { what: second, ppm }),
+        abort: Some(spec::Share { what: spec::Abort::Grpc(Status::UNAVAILABLE), ppm }),
+        reset: Some(spec::Share { what: (), ppm }),
+        slow: Some(spec::Share { what: 1024, ppm }),
+        most_ppm: Some(10_000),
+        until: Some(UnixTime(1_800_000_000)),
+        stop: Some(spec::Stop { failed_percent: 5, requests_min: 50, window: second }),
+    }
+}
+
+fn full_cors() -> spec::Cors {
+    spec::Cors {
+        origins: vec![
+            spec::TextMatch::Exact("https://a.example".into()),
+            spec::TextMatch::Regex(spec::Pattern::whole("https://[a-z]+[.]example").unwrap()),
+        ],
+        methods: vec!["GET".into(), "PUT".into()],
+        headers: spec::Allowed::These(vec!["x-a".into()]),
+        expose: vec!["x-b".into()],
+        max_age: Some(Duration::from_secs(60)),
+        credentials: true,
+        unmatched: spec::Unmatched::Forward,
     }
 }
 
