@@ -19,7 +19,11 @@ const VERSION: &str = "version";
 
 /// Labels, by key. Cheap to copy, and nothing at all where there are none.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Labels(Option<Arc<[(Arc<str>, Arc<str>)]>>);
+pub struct Labels(Option<Arc<[Pair]>>);
+
+/// A key and its value.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Pair(Arc<str>, Arc<str>);
 
 /// Why something is no set of labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,14 +62,14 @@ impl Labels {
     /// # Errors
     /// Says what is wrong with them.
     pub fn parse<'t>(pairs: impl IntoIterator<Item = (&'t str, &'t str)>) -> Result<Self, LabelsError> {
-        let mut labels: Vec<(Arc<str>, Arc<str>)> = Vec::new();
+        let mut labels: Vec<Pair> = Vec::new();
         for (key, value) in pairs {
             if labels.len() == LABELS_MAX {
                 return Err(LabelsError::TooMany);
             }
             Self::check_key(key)?;
             Self::check_value(value)?;
-            labels.push((key.into(), value.into()));
+            labels.push(Pair(key.into(), value.into()));
         }
         labels.sort_unstable();
         if labels.windows(2).any(|pair| pair[0].0 == pair[1].0) {
@@ -101,7 +105,7 @@ impl Labels {
 
     /// Each label, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().flat_map(|labels| labels.iter()).map(|(key, value)| (&**key, &**value))
+        self.0.iter().flat_map(|labels| labels.iter()).map(|Pair(key, value)| (&**key, &**value))
     }
 
     /// The same with a version as the label `version`, unless there is one already or no room for it: what a proxy asks rules
@@ -115,8 +119,8 @@ impl Labels {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
         let labels = self.0.as_deref()?;
-        let at = labels.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
-        labels.get(at).map(|(_, value)| &**value)
+        let at = labels.binary_search_by(|Pair(known, _)| (**known).cmp(key)).ok()?;
+        labels.get(at).map(|Pair(_, value)| &**value)
     }
 
     /// True when it has all that are `wanted`. A version counts as the label `version` where no label says otherwise.
