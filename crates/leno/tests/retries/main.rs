@@ -7,9 +7,11 @@ mod common;
 mod controlled;
 mod faults;
 mod faults_http2;
+mod faults_mesh;
 mod origin;
 mod origin_http2;
 mod policy;
+mod relay;
 mod timeouts;
 
 use std::fmt::Write as _;
