@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leno_core::index::SubscriberId;
 use leno_core::name::{ServiceId, TrustDomain};
+use leno_core::quota::{self, Ask, HolderId, LimitId, Office};
 use leno_core::time::{Duration, Instant, UnixTime};
 use leno_identity::authority::{Authority, IssueError, LEAF_LIFETIME, Pin};
 use leno_identity::credential::{Credential, CredentialError};
@@ -31,6 +32,8 @@ pub(crate) struct Mesh {
     store: Store,
     /// All that changes.
     state: Mutex<State>,
+    /// Who has which share of limits that hold mesh-wide. Beside the state: it is asked often, and nothing of it is kept.
+    office: Mutex<Office>,
     /// Told when the registry's next deadline may have moved.
     moved: Notify,
 }
@@ -103,7 +106,8 @@ impl Mesh {
         tokens: Tokens,
     ) -> Self {
         let state = State { registry, tokens, wakers: BTreeMap::new(), file: None, tally: Tally::default() };
-        Self { clock, authority, store, state: Mutex::new(state), moved: Notify::new() }
+        let office = Mutex::new(Office::new(clock.now()));
+        Self { clock, authority, store, state: Mutex::new(state), office, moved: Notify::new() }
     }
 
     /// Makes one change of the registry. The receipt says when it is on disk; only then may it be acknowledged.
@@ -168,6 +172,7 @@ impl Mesh {
             for MemberKey { service, name } in &ended {
                 tracing::warn!(%service, instance = %name, "lease ended: no heartbeat; the instance is removed");
             }
+            self.office().sweep(self.clock.now());
             if !ended.is_empty() {
                 self.tally(|tally| tally.leases_ended += ended.len() as u64);
             }
@@ -315,6 +320,38 @@ impl Mesh {
             () = tokio::time::sleep_until(self.clock.timer(at)) => {}
             () = moved => {}
         }
+    }
+
+    /// Shares of limits that hold mesh-wide, for a proxy that asks; `None` when it is not attached. What it may not ask for is
+    /// left out.
+    pub(crate) fn share_out(
+        &self,
+        holder: &HolderId,
+        mut asks: Vec<(LimitId, Ask)>,
+    ) -> Option<Vec<(LimitId, quota::Grant)>> {
+        {
+            let state = self.lock();
+            if !state.registry.has_proxy(holder) {
+                return None;
+            }
+            asks.retain(|(limit, _)| state.registry.shares(limit, &holder.service));
+        }
+        let (mut office, now) = (self.office(), self.clock.now());
+        let grant = |(limit, ask): (LimitId, Ask)| {
+            let grant = office.ask(&limit, holder, ask, now)?;
+            Some((limit, grant))
+        };
+        Some(asks.into_iter().filter_map(grant).collect())
+    }
+
+    /// A proxy has ended in order: its shares are free at once.
+    pub(crate) fn take_shares_back(&self, key: &MemberKey) {
+        let holder = HolderId { service: key.service.clone(), instance: key.name.clone() };
+        self.office().forget(&holder);
+    }
+
+    fn office(&self) -> MutexGuard<'_, Office> {
+        self.office.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state. Nobody panics while holding it; if somebody did, the state is still whole enough to go on with.

@@ -8,6 +8,7 @@
 //! that a burst of N registrations costs each subscriber a few messages and not N. A lone change never waits.
 
 mod member;
+mod quota;
 mod refusal;
 mod stream;
 mod tokens;

@@ -7,6 +7,7 @@
 mod attach;
 mod delta;
 mod join;
+mod quota;
 mod rpc;
 
 use std::net::SocketAddr;

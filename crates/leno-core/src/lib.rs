@@ -35,6 +35,7 @@ pub mod mux;
 pub mod name;
 pub mod peer;
 pub mod proxy_protocol;
+pub mod quota;
 pub mod rate;
 pub mod reason;
 pub mod renewal;

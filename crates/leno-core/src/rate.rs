@@ -45,6 +45,8 @@ pub struct Rate {
     pub name: Arc<str>,
     /// What logs and metrics call it: `OWNER/NAME`.
     pub label: Arc<str>,
+    /// How many proxies apply it, as far as this one knows by itself.
+    pub proxies: usize,
     /// The callers that it concerns, as their names are written; empty: all.
     sources: Box<[Source]>,
     buckets: Arc<Buckets>,
@@ -355,6 +357,7 @@ impl RateBook {
             owner: owner.clone(),
             name: name.clone(),
             label: label.clone(),
+            proxies,
             // Whose labels are asked for is refused where such a limit is read: only a caller's own proxy knows them.
             sources: spec.when.sources.iter().filter_map(|it| it.who.as_ref()).map(Source::new).collect(),
             buckets,

@@ -29,6 +29,7 @@ use leno_core::rng::Rng;
 use leno_core::spec::{HealthSpec, Tags, World};
 use leno_identity::credential::Credential;
 use leno_identity::token::{JoinToken, TokenError};
+use leno_wire::grpc::Client;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
@@ -66,6 +67,10 @@ pub struct AgentHandle {
     /// What the checks of the application say; always healthy in a gateway.
     pub health: watch::Receiver<Health>,
     commands: mpsc::Sender<Command>,
+    /// What this proxy calls itself.
+    pub(crate) name: Arc<str>,
+    /// Makes calls on the connection to the control plane, while there is one.
+    pub(crate) client: watch::Receiver<Option<Client>>,
 }
 
 /// How it stands with the control plane.
@@ -95,6 +100,8 @@ pub fn start(config: AgentConfig, seed: u64) -> Result<AgentHandle, AgentError> 
     let (status_out, status) = watch::channel(Status::default());
     let (checks_out, checks) = watch::channel(None);
     let (commands, commands_in) = mpsc::channel(COMMANDS_MAX);
+    let (client_out, client) = watch::channel(None);
+    let name: Arc<str> = name_of(&config.workload).into();
     let health = match &config.workload {
         Workload::Sidecar { app, .. } => health::check(*app, config.dialer.clone(), checks),
         // Nothing stands beside a gateway. The sender may go: the last value stays.
@@ -113,10 +120,11 @@ pub fn start(config: AgentConfig, seed: u64) -> Result<AgentHandle, AgentError> 
         health: health.clone(),
         health_gone: false,
         commands: commands_in,
+        client: client_out,
         log: Repeated::default(),
     };
     tokio::spawn(agent.run());
-    Ok(AgentHandle { world, credential, status, health, commands })
+    Ok(AgentHandle { world, credential, status, health, commands, name, client })
 }
 
 /// Requests for unknown services under way to the agent. They come from every worker, one per request at worst; what
@@ -242,6 +250,8 @@ struct Agent {
     /// Nothing will change in `health` any more.
     health_gone: bool,
     commands: mpsc::Receiver<Command>,
+    /// Lent out while a connection stands.
+    client: watch::Sender<Option<Client>>,
     log: Repeated,
 }
 
@@ -278,7 +288,9 @@ impl Agent {
             let why = match self.connect().await {
                 Ok(link) => {
                     let started = Instant::now();
+                    self.client.send_replace(Some(link.client.clone()));
                     let end = session::run(self, link).await;
+                    self.client.send_replace(None);
                     self.knowledge.disconnected();
                     let why = match end {
                         session::End::Stop(stop) => return stop,
@@ -440,10 +452,7 @@ impl Agent {
     }
 
     fn name(&self) -> &str {
-        match &self.config.workload {
-            Workload::Sidecar { instance, .. } => instance.as_str(),
-            Workload::Gateway { name } => name.as_str(),
-        }
+        name_of(&self.config.workload)
     }
 
     /// Awaits `activity` while commands are taken in.
@@ -459,6 +468,14 @@ impl Agent {
                 },
             }
         }
+    }
+}
+
+/// What a proxy calls itself.
+fn name_of(workload: &Workload) -> &str {
+    match workload {
+        Workload::Sidecar { instance, .. } => instance.as_str(),
+        Workload::Gateway { name } => name.as_str(),
     }
 }
 

@@ -32,6 +32,7 @@ use crate::listen::{Listener, Purpose, bind};
 use crate::names;
 use crate::netns::APP_V4;
 use crate::outside::SystemRoots;
+use crate::quota;
 use crate::source::{self, Feed, Listens, SourceError};
 use crate::tls::TlsState;
 use crate::worker::thread::{WorkerHandle, start};
@@ -245,6 +246,9 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     let (log, log_writer) = access_log::open(&config.access_log).map_err(ProxyError::AccessLog)?;
     let book = RateBook::new(secret_seed().map_err(ProxyError::System)?, feed.control.is_some());
     let snapshot = follow_world(names::follow(feed.world.clone()).await, own.app.clone(), book);
+    if let Some(control) = &feed.control {
+        tokio::spawn(quota::follow(clock, snapshot.clone(), control.clone()));
+    }
     let tls = follow_credential(feed.credential.clone());
     let (demand, demands) = mpsc::channel(DEMANDS_MAX);
     tokio::spawn(follow_demand(demands, feed.control.clone()));

@@ -31,6 +31,7 @@ pub mod netns;
 mod opaque;
 mod outliers;
 mod outside;
+mod quota;
 mod rates;
 mod socket;
 mod source;

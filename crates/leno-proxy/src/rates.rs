@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::access_log::json_string;
 use crate::telemetry::{family, line};
 use leno_core::rate::{Rate, Tally, WHOLE};
+use leno_core::spec::RateScope;
 
 /// Appends the counters of all limits.
 pub(crate) fn render(rates: &[Rate], out: &mut String) {
@@ -30,6 +31,11 @@ pub(crate) fn render(rates: &[Rate], out: &mut String) {
             let labels = format!("limit=\"{}\"", rate.label.replace('\\', "\\\\").replace('"', "\\\""));
             line(out, name, &labels, count(&rate.tally).load(Ordering::Relaxed));
         }
+    }
+    family(out, "leno_rate_limit_share", "gauge", "This proxy's share of a limit that holds mesh-wide.");
+    for rate in rates.iter().filter(|rate| rate.spec.scope == RateScope::Mesh) {
+        let labels = format!("limit=\"{}\"", rate.label.replace('\\', "\\\\").replace('"', "\\\""));
+        line(out, "leno_rate_limit_share", &labels, f64::from(rate.share()) / f64::from(WHOLE));
     }
 }
 

@@ -17,6 +17,7 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 use crate::proto::mesh::{AttachRequest, AttachResponse, JoinRequest, JoinResponse, RenewRequest};
+use crate::proto::quota::{QuotaRequest, QuotaResponse};
 use crate::proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use crate::proto::{MESSAGE_BYTES_MAX, TYPE_URL_PREFIX};
 
@@ -29,6 +30,9 @@ pub const JOIN_PATH: &str = "/leno.v1.Mesh/Join";
 pub const RENEW_PATH: &str = "/leno.v1.Mesh/Renew";
 /// Method path of `Attach`.
 pub const ATTACH_PATH: &str = "/leno.v1.Mesh/Attach";
+
+/// Method path of `Quota`.
+pub const QUOTA_PATH: &str = "/leno.v1.Mesh/Quota";
 
 /// How often an idle connection to the control plane is asked for a sign of life. Short, since a dead control plane
 /// should be found within a lease.
@@ -79,6 +83,14 @@ impl Client {
     /// `UNAUTHENTICATED` without a client certificate; `INVALID_ARGUMENT` for a bad request.
     pub async fn renew(&self, request: RenewRequest, deadline: Duration) -> Result<JoinResponse, Status> {
         self.unary(RENEW_PATH, request, deadline).await
+    }
+
+    /// Asks for shares of limits that hold mesh-wide.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` while the instance is not attached; `UNIMPLEMENTED` by a control plane that knows no such limits.
+    pub async fn quota(&self, request: QuotaRequest, deadline: Duration) -> Result<QuotaResponse, Status> {
+        self.unary(QUOTA_PATH, request, deadline).await
     }
 
     /// Registers an instance and keeps its lease.

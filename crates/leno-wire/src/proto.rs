@@ -8,6 +8,7 @@ pub mod cors;
 pub mod fault;
 pub mod mesh;
 pub mod outside;
+pub mod quota;
 pub mod rate;
 pub mod resource;
 pub mod tries;

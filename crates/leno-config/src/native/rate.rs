@@ -58,6 +58,7 @@ fn limit(node: &Node, number: usize, callers: bool, reader: &mut Reader<'_>) -> 
         }
     }
     let by = fields.get("by").map(|node| keys(node, callers, reader)).unwrap_or_default();
+    let scope = fields.get("scope").and_then(|node| reader.choice(node, RATE_LIMIT.choices("scope")));
     let dry_run = fields.get("dry_run").and_then(|node| reader.flag(node)).unwrap_or(false);
     let from = fields.key("from");
     let when = matching::of_service(&mut fields, reader);
@@ -82,7 +83,7 @@ fn limit(node: &Node, number: usize, callers: bool, reader: &mut Reader<'_>) -> 
         per,
         burst: burst.unwrap_or(requests),
         by,
-        scope: RateScope::Instance,
+        scope: if scope == Some("mesh") { RateScope::Mesh } else { RateScope::Instance },
         dry_run,
     })
 }

@@ -175,3 +175,58 @@ fn a_file_takes_a_name_over_and_gives_it_back() {
     registry.delete_service(&id("cart"), at(0), &mut effects).unwrap();
     assert!(registry.index.get(&Key::new(Kind::Endpoints, id("cart"))).is_none());
 }
+
+#[test]
+fn only_who_applies_a_mesh_wide_limit_gets_a_share_of_it() {
+    use std::time::Duration;
+
+    use leno_core::quota::{HolderId, LimitId};
+    use leno_core::spec::{Care, Change, GatewaySpec, MatchSpec, RateScope, RateSpec, RuleSpec};
+
+    let limit = |name: &str, scope| {
+        Arc::new(RateSpec {
+            name: name.into(),
+            when: MatchSpec::default(),
+            requests: 1,
+            per: Duration::from_secs(1),
+            burst: 1,
+            by: vec![],
+            scope,
+            dry_run: false,
+        })
+    };
+    let limits = || vec![limit("all", RateScope::Mesh), limit("own", RateScope::Instance)];
+    let care = Care { rates: limits(), ..Care::default() };
+    let (mut registry, _) = registry();
+    let mut effects = Effects::default();
+    let services = [spec("user"), spec("api")].map(|spec| FileService {
+        spec: ServiceSpec { care: Some(Arc::new(care.clone())), ..spec },
+        endpoints: vec![],
+    });
+    let rule = RuleSpec {
+        name: "/a/b".into(),
+        when: MatchSpec::default(),
+        then: leno_core::spec::ActionSpec::Service(id("user")),
+        timeout: None,
+        tries: None,
+        change: Some(Arc::new(Change { rates: limits(), ..Change::default() })),
+    };
+    let gateway = GatewaySpec { id: id("edge"), listeners: vec![], rules: vec![rule] };
+    registry.set_file(services.into(), vec![gateway], &EgressSpec::default(), at(0), &mut effects);
+    let arrival = arrival("user-1");
+    let arrival = Arrival { key: MemberKey { service: id("user"), ..arrival.key.clone() }, ..arrival };
+    registry.attach(arrival, at(0), &mut effects).unwrap();
+    let shares = |owner: &str, name: &str, asker: &str| {
+        registry.shares(&LimitId { owner: id(owner), name: name.into() }, &id(asker))
+    };
+    assert!(shares("user", "all", "user"));
+    assert!(!shares("user", "own", "user"), "it holds for each alone");
+    assert!(!shares("user", "all", "cart"), "its sidecar applies it");
+    assert!(shares("api", "all", "cart"), "nobody stands in front of it");
+    assert!(!shares("nobody", "all", "cart") && !shares("user", "other", "user"));
+    assert!(shares("edge", "/a/b/all", "edge"));
+    assert!(!shares("edge", "/a/b/own", "edge") && !shares("edge", "/a/b/all", "user"));
+    let label = |text| leno_core::name::Label::parse(text).unwrap();
+    let holder = |instance| HolderId { service: id("user"), instance: label(instance) };
+    assert!(registry.has_proxy(&holder("user-1")) && !registry.has_proxy(&holder("user-2")));
+}

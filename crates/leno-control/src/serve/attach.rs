@@ -107,6 +107,7 @@ async fn keep(
                     registry.leave(key, attachment.number, now, effects);
                 };
                 let kept = mesh.change(left).1.kept().await;
+                mesh.take_shares_back(key);
                 let reason: String = leave.reason.chars().take(REASON_SHOWN_MAX).collect();
                 return if kept.is_ok() { Status::ok(format!("it left: {reason}")) } else { not_kept() };
             }

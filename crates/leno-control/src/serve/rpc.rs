@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use leno_wire::grpc::{ATTACH_PATH, DELTA_PATH, JOIN_PATH, RENEW_PATH};
+use leno_wire::grpc::{ATTACH_PATH, DELTA_PATH, JOIN_PATH, QUOTA_PATH, RENEW_PATH};
 use leno_wire::proto::MESSAGE_BYTES_MAX;
 use leno_wire::proto::mesh::{AttachRequest, AttachResponse, JoinRequest, JoinResponse, RenewRequest};
+use leno_wire::proto::quota::{QuotaRequest, QuotaResponse};
 use leno_wire::proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use prost::Message;
 use tokio::sync::mpsc;
@@ -17,7 +18,7 @@ use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use super::{Peer, Serving, attach, delta, join};
+use super::{Peer, Serving, attach, delta, join, quota};
 
 /// What a streaming method sends.
 pub(super) type Outbound<A> = mpsc::Sender<Result<A, Status>>;
@@ -63,6 +64,13 @@ pub(super) async fn call(
             });
             grpc::<DeltaDiscoveryResponse, _>(MESSAGE_BYTES_MAX).streaming(method, request).await
         }
+        QUOTA_PATH => {
+            let method = tower::service_fn(move |request: Request<QuotaRequest>| {
+                let (serving, peer) = (serving.clone(), peer.clone());
+                async move { quota::quota(request.into_inner(), &serving, &peer).map(Response::new) }
+            });
+            grpc::<QuotaResponse, _>(QUOTA_BYTES_MAX).unary(method, request).await
+        }
         path => Status::unimplemented(format!("there is no method {path:?}")).into_http(),
     };
     Ok(answer)
@@ -91,5 +99,7 @@ where
 
 /// Largest message of the methods that take a few names and a certificate request.
 const SMALL_MESSAGE_BYTES_MAX: usize = 16 << 10;
+/// Largest question about mesh-wide limits: a thousand of them with long names.
+const QUOTA_BYTES_MAX: usize = 512 << 10;
 /// Messages that wait for a peer that does not read; its stream ends when the next one has no room for long.
 const OUTBOUND_MAX: usize = 4;

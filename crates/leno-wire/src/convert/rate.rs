@@ -70,9 +70,6 @@ fn rate(message: wire::RateLimit, caller: bool) -> Result<spec::RateSpec, WireEr
             Err(bad(field, format!("{count} is not from 1 to {RATE_REQUESTS_MAX}")))
         }
     };
-    if message.mesh {
-        return Err(bad("mesh", "is not known here"));
-    }
     let requests = count("requests", message.requests)?;
     let per = message.per_ms.map_or(RATE_PER, Duration::from_millis);
     if !(RATE_PER_MIN..=RATE_PER_MAX).contains(&per) {

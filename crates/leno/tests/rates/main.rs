@@ -7,6 +7,7 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod local;
+mod mesh_wide;
 #[path = "../http2/origin.rs"]
 #[allow(dead_code, reason = "another test uses the rest")]
 mod origin;

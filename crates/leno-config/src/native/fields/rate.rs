@@ -51,6 +51,15 @@ pub(crate) static RATE_LIMIT: Shape = Shape {
             "What is counted for itself: `caller` (not at a gateway), `client`, `{header: NAME}`, or each combination of several.",
         ),
         field(
+            "scope",
+            Kind::Choice(&[
+                ("instance", "each sidecar or gateway counts for itself, over all its workers"),
+                ("mesh", "it holds over all of them together, which share it by what each needs"),
+            ]),
+            Without::Value("instance"),
+            "Over what the limit holds.",
+        ),
+        field(
             "dry_run",
             Kind::Flag,
             Without::Value("false"),

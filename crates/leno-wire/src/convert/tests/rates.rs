@@ -28,6 +28,7 @@ pub(super) fn full(callers: bool) -> Vec<Arc<spec::RateSpec>> {
         when: spec::MatchSpec::default(),
         by: vec![],
         dry_run: false,
+        scope: spec::RateScope::Mesh,
         ..first.clone()
     };
     vec![Arc::new(first), Arc::new(second)]
