@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use leno_config::native::{self, MeshFile, Role};
+use leno_core::admission::Class;
 use leno_core::name::{Label, ServiceId};
 use leno_core::spec::{
-    ActionSpec, Answer, Balance, Change, Distribution, EgressSource, FieldMatch, Format, HostMatch, Labels,
-    Locality, PathChange, PathMatch, Prefer, Probe, Redirect, Scope, SourceMatch, Tags, TargetSpec,
-    Transport, Zone,
+    ActionSpec, Answer, Balance, Change, Concurrency, ConcurrencyLimit, Distribution, EgressSource,
+    FieldMatch, Format, HostMatch, Labels, Locality, PathChange, PathMatch, Prefer, Probe, Redirect, Scope,
+    SourceMatch, Tags, TargetSpec, Transport, Zone,
 };
 
 #[test]
@@ -45,6 +46,17 @@ fn everything() {
     assert_eq!(edge.rules[3].then, ActionSpec::Service(id("prod/user")), "by the service's own rules");
 
     let user = mesh.service(&id("prod/user")).unwrap();
+    let pay = user.spec.rules.iter().find(|rule| &*rule.name == "/pay").unwrap();
+    assert_eq!(pay.change.as_ref().unwrap().priority, Some(Class::Critical));
+    let concurrency = |name: &str| {
+        let service = mesh.service(&id(name)).unwrap();
+        service.spec.care.as_ref().and_then(|care| care.concurrency.clone())
+    };
+    let auto = ConcurrencyLimit::Auto { min: 2, max: 64 };
+    assert_eq!(concurrency("prod/worker"), Some(Concurrency { limit: auto, queue: Duration::ZERO }));
+    assert_eq!(concurrency("prod/cron"), Some(Concurrency::new(ConcurrencyLimit::Fixed(16))));
+    assert_eq!(concurrency("prod/guest"), Some(Concurrency::auto()));
+    assert_eq!(concurrency("prod/user"), None);
     assert_eq!((user.spec.balance, user.spec.timeout), (Balance::RoundRobin, Some(Duration::from_secs(10))));
     let health = user.spec.health.as_ref().unwrap();
     assert_eq!(health.probe, Probe::Http("/healthz".into()));
@@ -57,6 +69,7 @@ fn everything() {
         rules,
         [
             ("canary", &split(&[("prod/user", Some("v2"), 1)])),
+            ("/pay", &split(&[("prod/user", Some("v1"), 1)])),
             ("/half", &split(&[("prod/user", Some("v1"), 1), ("prod/user", Some("v2"), 1)])),
             ("route-3", &rules_by_labels()),
             ("/mirror", &split(&[("prod/user", Some("v1"), 9), ("prod/worker", None, 1)])),

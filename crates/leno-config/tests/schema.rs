@@ -208,6 +208,7 @@ const PLACES: &[(&str, &str)] = &[
     ("health", "mesh: m\nservices: {web: {run: ./web, health: {FIELD}}}\n"),
     ("balance", "mesh: m\nservices: {web: {run: ./web, balance: {FIELD}}}\n"),
     ("key", "mesh: m\nservices: {web: {run: ./web, balance: {policy: maglev, by: {FIELD}}}}\n"),
+    ("concurrency", "mesh: m\nservices: {web: {run: ./web, concurrency: {FIELD}}}\n"),
     ("limits", "mesh: m\nservices: {web: {run: ./web, limits: {FIELD}}}\n"),
     ("rate-limit", "mesh: m\nservices: {web: {run: ./web, rate_limits: [{FIELD}]}}\n"),
     ("rate-key", "mesh: m\nservices: {web: {run: ./web, rate_limits: [{requests: 1, by: {FIELD}}]}}\n"),

@@ -97,6 +97,8 @@ pub struct Exchange {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// Until there is a place at the application beside.
+    Entering,
     Picking,
     Dialing,
     Waiting,
@@ -137,6 +139,10 @@ impl Exchange {
             Then::Split(split) => {
                 exchange.action = Some(Action::Pick { choice: Choice::Split(split), budget: false });
             }
+            Then::Admit(_) => {
+                exchange.state = State::Entering;
+                exchange.action = Some(Action::Admit);
+            }
             Then::Direct(address) => {
                 exchange.action = Some(Action::Pick { choice: Choice::Direct(address), budget: false });
             }
@@ -154,7 +160,7 @@ impl Exchange {
         }
         if let Some(deadline) = deadline
             && deadline <= now
-            && exchange.state == State::Picking
+            && matches!(exchange.state, State::Picking | State::Entering)
         {
             exchange.reply(Reason::OutOfTime);
         }
@@ -178,6 +184,8 @@ impl Exchange {
         match (self.state, input) {
             (State::Done, _) => {}
             (_, Input::BodyTaken) => self.replayable = false,
+            (State::Entering, Input::Admitted) => self.admitted(),
+            (State::Entering, Input::Shed) => self.reply(Reason::ServiceOverloaded),
             (State::Picking, Input::Picked(permit)) => self.picked(permit, now),
             (State::Picking, Input::NoEndpoint(why)) => self.no_endpoint(why),
             (State::Picking | State::Pausing, Input::OverBudget) => self.over_budget(),
@@ -246,13 +254,16 @@ impl Exchange {
             (_, Input::Timeout) => self.timed_out(now),
             // The shell's result of an action that a timeout or a gone client has overtaken.
             (
-                State::Picking
+                State::Entering
+                | State::Picking
                 | State::Dialing
                 | State::Waiting
                 | State::Streaming
                 | State::Pausing
                 | State::Ending,
-                Input::Picked(_)
+                Input::Admitted
+                | Input::Shed
+                | Input::Picked(_)
                 | Input::NoEndpoint(_)
                 | Input::OverBudget
                 | Input::Connecting
@@ -337,6 +348,14 @@ impl Exchange {
     /// What [`Action::Reply`] or [`Action::Cut`] asked for is done, or could not be: nothing is left to do.
     pub fn ended(&mut self, now: Instant) {
         self.finish(now);
+    }
+
+    /// There is room for it at the application beside.
+    #[cold]
+    fn admitted(&mut self) {
+        let Then::Admit(split) = self.record.decision.then else { return };
+        self.state = State::Picking;
+        self.action = Some(Action::Pick { choice: Choice::Split(split), budget: false });
     }
 
     fn picked(&mut self, permit: Permit, now: Instant) {

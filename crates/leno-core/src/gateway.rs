@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::admission::PRIORITY_HEADER;
 use crate::edit::Edits;
 use crate::head::{RequestHead, host_of};
 use crate::route::Then;
@@ -112,10 +113,12 @@ pub fn forwarding(
     let mut chain: Vec<&[u8]> = Vec::new();
     for (_, name, value) in head.fields.iter() {
         // Cheap for the many that begin with something else.
-        if !matches!(name.first(), Some(b'x' | b'X' | b'f' | b'F')) {
+        if !matches!(name.first(), Some(b'x' | b'X' | b'f' | b'F' | b'l' | b'L')) {
             continue;
         }
-        if name.eq_ignore_ascii_case(b"x-forwarded-client-cert") {
+        // What a request is worth is not for whoever comes from outside to say.
+        let own = [PRIORITY_HEADER.as_bytes(), b"x-forwarded-client-cert"];
+        if own.iter().any(|own| name.eq_ignore_ascii_case(own)) {
             edits.remove(name);
         } else if hops == 0 {
             if CLAIMS.iter().any(|claim| name.eq_ignore_ascii_case(claim)) {

@@ -114,7 +114,8 @@ pub struct Answer {
 impl Pace {
     /// Takes one request out of a bucket.
     fn take(self, full: &AtomicU64, now: u64) -> Answer {
-        let taken = full.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full| {
+        // In one order with whose place it is: see `keys`.
+        let taken = full.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |full| {
             let next = full.max(now).saturating_add(self.interval);
             (next - now <= self.tolerance).then_some(next)
         });
@@ -188,6 +189,8 @@ fn interval_of(whole: u64, share: u32) -> u64 {
     u64::try_from(interval).unwrap_or(u64::MAX).min(TOLERANCE_MAX)
 }
 
+/// How often a place is looked for that other keys take away before something was counted there.
+const PLACES_TRIED: usize = 8;
 /// No bucket looks further ahead than this, so that sums of times do not overflow: 146 years.
 const TOLERANCE_MAX: u64 = u64::MAX / 4;
 
@@ -217,12 +220,21 @@ impl Rate {
         let Some(keys) = &self.buckets.keys else {
             return (pace.take(&self.buckets.full, now), Taken { pace, place: None });
         };
-        let place = keys.place(&self.spec.by, head, sender, now);
-        if place.is_none() {
-            self.tally.strangers.fetch_add(1, Ordering::Relaxed);
+        let key = keys.key(&self.spec.by, head, sender);
+        for _ in 0..PLACES_TRIED {
+            let Some(place) = keys.place(key, now) else { break };
+            let Some(full) = keys.full(place) else { break };
+            let answer = pace.take(full, now);
+            if keys.is_of(place, key) {
+                return (answer, Taken { pace, place: Some(place) });
+            }
+            // Another key has come in between.
+            if answer.passes {
+                pace.give_back(full);
+            }
         }
-        let full = place.and_then(|place| keys.full(place)).unwrap_or(&self.buckets.full);
-        (pace.take(full, now), Taken { pace, place })
+        self.tally.strangers.fetch_add(1, Ordering::Relaxed);
+        (pace.take(&self.buckets.full, now), Taken { pace, place: None })
     }
 
     fn give_back(&self, taken: Taken) {

@@ -59,6 +59,8 @@ pub enum Reason {
     Overload,
     /// As much of the service is in use as its limits allow.
     ServiceLimit,
+    /// The service has more requests than it can work on in time; it has seen nothing of this one.
+    ServiceOverloaded,
     /// It is one more than a rate limit lets through.
     RateLimited,
     /// This proxy is stopping.
@@ -79,7 +81,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::NoRoute,
         Self::NoSuchService,
         Self::NoEndpoint,
@@ -100,6 +102,7 @@ impl Reason {
         Self::RequestHeadTimeout,
         Self::Overload,
         Self::ServiceLimit,
+        Self::ServiceOverloaded,
         Self::RateLimited,
         Self::Draining,
         Self::Unsupported,
@@ -171,6 +174,12 @@ impl Reason {
             Self::ServiceLimit => {
                 ("service_limit", 503, Configuration, "as much of the service is in use as its limits allow")
             }
+            Self::ServiceOverloaded => (
+                "service_overloaded",
+                503,
+                Upstream,
+                "the service has more requests than it can work on in time",
+            ),
             Self::RateLimited => {
                 ("rate_limited", 429, Downstream, "more requests than a rate limit lets through")
             }

@@ -121,6 +121,8 @@ pub struct Rule {
 pub enum Then {
     /// Pick a target of this split.
     Split(SplitId),
+    /// The same, once there is a place for one more at the application beside.
+    Admit(SplitId),
     /// Decide again in this list.
     List(ListId),
     /// Go on to the address that the client wanted, which is no service's.

@@ -19,8 +19,8 @@ use crate::route::{
     Unfit, decide, decide_connection,
 };
 use crate::spec::{
-    ActionSpec, EgressSpec, KnownService, Labels, ListenerSpec, Protocol, ServiceSpec, TargetSpec, TriesSpec,
-    World, Zone,
+    ActionSpec, Concurrency, EgressSpec, KnownService, Labels, ListenerSpec, Protocol, ServiceSpec,
+    TargetSpec, TriesSpec, World, Zone,
 };
 use crate::vip::{Vips, is_virtual};
 
@@ -75,6 +75,9 @@ pub struct Snapshot {
     mirrors: BTreeMap<(ServiceId, Option<Label>), ListId>,
     /// The list that leads to the application beside this sidecar.
     local: Option<ListId>,
+    /// How many requests the application beside this sidecar works on at a time, where that has a limit; those for it are
+    /// decided as [`Then::Admit`].
+    pub concurrency: Option<Concurrency>,
     /// What may leave the mesh.
     pub egress: EgressSpec,
     /// The way to the gateway that what leaves has to pass.

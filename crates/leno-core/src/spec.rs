@@ -14,6 +14,7 @@ mod answer;
 mod care;
 mod change;
 mod cidr;
+mod concurrency;
 mod cors;
 mod fault;
 mod format;
@@ -39,6 +40,10 @@ pub use change::{
     ReplacementError,
 };
 pub use cidr::{Cidr, CidrError};
+pub use concurrency::{
+    CONCURRENCY_LIMIT_MAX, CONCURRENCY_MAX, CONCURRENCY_MIN, Concurrency, ConcurrencyLimit, QUEUE_WAIT,
+    QUEUE_WAIT_MAX,
+};
 pub use cors::{Allowed, Cors, Unmatched};
 pub use fault::{
     ALL_PPM, Abort, FAULT_DELAY_MAX, FAULT_RATES, Fault, STOP_REQUESTS, STOP_WINDOW, Share, Stop,

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
+use leno_core::admission::Class;
 use leno_core::backend::Chosen;
 use leno_core::exchange::Record;
 use leno_core::head::RequestHead;
@@ -19,6 +20,7 @@ use leno_core::snapshot::Snapshot;
 use crate::caller::Caller;
 use crate::clock::unix_micros;
 use crate::config::AccessLog;
+use crate::drive::Entrance;
 
 /// Lines waiting to be written; some 8 MiB at 500 bytes each.
 const QUEUE_LINES_MAX: usize = 16 * 1024;
@@ -107,6 +109,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) changed: Option<&'a Changed>,
     /// The rule that let it out of the mesh, or none, if that is where it goes.
     pub(crate) leaving: Option<&'a str>,
+    /// How it was let in to the application, where that is limited.
+    pub(crate) entrance: Option<&'a Entrance>,
     /// Why it failed, in words.
     pub(crate) why: Option<&'a str>,
 }
@@ -157,6 +161,14 @@ impl Entry<'_> {
         if let Some(why) = self.why {
             out.push_str(",\"why\":");
             json_string(&mut out, why.as_bytes());
+        }
+        if let Some(entrance) = self.entrance {
+            if entrance.class != Class::Normal {
+                let _ = write!(out, ",\"class\":\"{}\"", entrance.class.word());
+            }
+            if !entrance.waited.is_zero() {
+                let _ = write!(out, ",\"waited_us\":{}", entrance.waited.as_micros());
+            }
         }
         if let Some(status) = self.record.grpc {
             let _ = write!(out, ",\"grpc_status\":\"{}\"", status.word());

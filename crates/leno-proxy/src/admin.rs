@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::access_log::json_string;
+use crate::door::Door;
 use crate::telemetry::{Telemetry, family, line};
 use crate::worker::{EndpointView, Order};
 
@@ -38,6 +39,8 @@ pub(crate) struct Admin {
     pub(crate) name: Arc<str>,
     /// Where it takes intercepted connections, as JSON.
     pub(crate) capture: Arc<str>,
+    /// The gate before the application beside.
+    pub(crate) door: Arc<Door>,
     /// The resolver's counters, where there is one.
     pub(crate) dns: Option<Arc<crate::dns::Counters>>,
     /// What is known of the control plane, as JSON; `null` without one.
@@ -100,6 +103,7 @@ impl Admin {
             dns.add_limits(&mut sum.limits);
         }
         let mut out = sum.render();
+        self.door.render(&mut out);
         if let Some(dns) = &self.dns {
             dns.render(&mut out);
         }
@@ -144,6 +148,8 @@ impl Admin {
             Some(status) => status.write_json(&mut out),
             None => out.push_str("null"),
         }
+        out.push_str(",\"concurrency\":");
+        self.door.write_json(&mut out);
         out.push_str(",\"lists\":[");
         for (at, list) in snapshot.lists.iter().enumerate() {
             out.push_str(if at > 0 { ",{\"name\":" } else { "{\"name\":" });
@@ -223,6 +229,9 @@ fn describe(snapshot: &Snapshot, then: leno_core::route::Then) -> String {
                 format!("{name}={weight}")
             });
             shares.collect::<Vec<_>>().join(" ")
+        }
+        Then::Admit(split) => {
+            format!("{}, a limited number at a time", describe(snapshot, Then::Split(split)))
         }
         Then::List(list) => format!("rules of {}", snapshot.list_name(list)),
         Then::Direct(address) => address.to_string(),

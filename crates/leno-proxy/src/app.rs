@@ -266,6 +266,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
         own_addresses: takes.map(|listener| listener.address).collect(),
         system_roots: SystemRoots::default(),
         spent: Spent::default(),
+        door: Arc::default(),
     };
     let mut workers = Vec::with_capacity(count);
     let (tell_ended, ended) = mpsc::unbounded_channel();
@@ -299,6 +300,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
             ready: is_ready,
             name: own.name.clone(),
             capture: capture::to_json(&addresses, config.capture.mark).into(),
+            door: seat.door.clone(),
             dns,
             control: feed.control.as_ref().map(crate::agent::AgentHandle::status),
         };

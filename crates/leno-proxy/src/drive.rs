@@ -23,6 +23,7 @@ use crate::caller::{Caller, Remote, RequestId};
 use crate::outside::Refused;
 use crate::worker::Worker;
 
+mod admit;
 mod again;
 mod alarm;
 mod answer;
@@ -41,6 +42,7 @@ mod silence;
 mod upload;
 mod wait;
 
+pub(crate) use admit::Entrance;
 use kept::Kept;
 use reach::{Upstream, connect, ready};
 use record::early;
@@ -132,6 +134,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
         why: leaving.as_ref().and_then(|leaving| leaving.why.clone()).or(unfit),
         kept: None,
         place: None,
+        entrance: None,
         cookie: None,
     };
     if let Some(tries) = tries {
@@ -153,6 +156,11 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
             Action::Pick { choice, budget } => {
                 if let Some(waiting) = drive.pick(choice, budget) {
                     Box::pin(drive.wait_to_pick(waiting, source)).await;
+                }
+            }
+            Action::Admit => {
+                if let Some(until) = drive.enter() {
+                    Box::pin(drive.wait_to_enter(until, source)).await;
                 }
             }
             Action::Pause { budget } => Box::pin(drive.pause(budget, source)).await,
@@ -182,6 +190,9 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
             Action::Relay => drive.handle(Input::UpstreamEnded(early(Broken::CLOSED))),
             Action::Finish => break,
         }
+    }
+    if drive.entrance.is_some() {
+        drive.leave_place();
     }
     if drive.exchange.record().reason == Some(Reason::DownstreamGone) {
         sink.cut(Reason::DownstreamGone);
@@ -222,6 +233,8 @@ struct Drive<'a> {
     kept: Option<Box<Kept>>,
     /// The place of a connection that is this request's alone, where connections have a limit.
     place: Option<Box<Place>>,
+    /// How it was let in, where that is limited.
+    entrance: Option<Box<Entrance>>,
     /// The cookie that the client gets so that it finds the same instance again.
     cookie: Option<Box<NewCookie>>,
 }

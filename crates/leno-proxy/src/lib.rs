@@ -17,6 +17,7 @@ mod clock;
 pub mod config;
 pub mod dial;
 pub mod dns;
+mod door;
 mod downstream;
 mod drive;
 mod gateway;

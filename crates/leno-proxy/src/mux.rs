@@ -420,6 +420,7 @@ const fn reason_of(code: Code) -> Reason {
         Code::Deadline => Reason::RequestTimeout,
         Code::Refused | Code::Overload => Reason::Overload,
         Code::Denied => Reason::EgressDenied,
+        Code::Shed => Reason::ServiceOverloaded,
         Code::RateLimited => Reason::RateLimited,
         Code::Internal | Code::Cancel | Code::AppClosed | Code::Enough => Reason::UpstreamClosed,
     }
@@ -444,6 +445,7 @@ const fn code_of(reason: Reason) -> Code {
         | Reason::NoHealthyEndpoint
         | Reason::Draining => Code::Refused,
         Reason::EgressDenied => Code::Denied,
+        Reason::ServiceOverloaded => Code::Shed,
         Reason::Fault => Code::Internal,
         Reason::RateLimited => Code::RateLimited,
         Reason::RequestMalformed

@@ -1,6 +1,6 @@
 //! One worker: a thread with a single-threaded runtime that owns its listeners, connections, pools and live backend
-//! state. Nothing here is shared between workers but the snapshot (immutable), the credential, the log's queue and the time
-//! at which a budget of retries was last used up.
+//! state. Nothing here is shared between workers but the snapshot (immutable), the credential, the log's queue, the time
+//! at which a budget of retries was last used up, and the gate before the application.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -26,6 +26,7 @@ use crate::buffer::Stock;
 use crate::caller::Caller;
 use crate::clock::{Clock, seed};
 use crate::dial::Dialer;
+use crate::door::Door;
 use crate::gateway::certificates::Terminations;
 use crate::h1::client::Pools as H1Pools;
 use crate::h2;
@@ -74,6 +75,8 @@ pub(crate) struct Seat {
     pub(crate) system_roots: SystemRoots,
     /// When a budget of retries was used up.
     pub(crate) spent: Spent,
+    /// The gate before the application beside.
+    pub(crate) door: Arc<Door>,
 }
 
 /// When a budget of retries of any worker was last used up: what the application beside calls comes by another worker than
@@ -162,6 +165,7 @@ pub(crate) struct Worker {
     pub(crate) room: Notify,
     pub(crate) h1_pools: RefCell<H1Pools>,
     pub(crate) spent: Spent,
+    pub(crate) door: Arc<Door>,
     /// Bytes of request bodies that are kept to be sent again; see [`crate::drive`].
     pub(crate) kept_bytes: Cell<usize>,
     pub(crate) mux_pools: RefCell<MuxPools>,
@@ -236,6 +240,7 @@ impl Worker {
             room: Notify::new(),
             h1_pools: RefCell::default(),
             spent: seat.spent.clone(),
+            door: seat.door.clone(),
             kept_bytes: Cell::new(0),
             mux_pools: RefCell::default(),
             desks: RefCell::default(),
@@ -347,6 +352,7 @@ impl Worker {
     /// Swaps the snapshot in and lets the backends follow.
     pub(crate) fn adopt(&self, snapshot: Arc<Snapshot>) {
         self.backends().adopt(&snapshot);
+        self.door.follow(&snapshot, self.clock.now());
         *self.outbound_pairs.borrow_mut() = vec![None; snapshot.lists.len()];
         let mut keys: Vec<u64> = self.backends().keys().collect();
         keys.sort_unstable();

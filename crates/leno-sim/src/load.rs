@@ -6,11 +6,13 @@
 
 use std::net::SocketAddr;
 
+use leno_core::admission::{Class, Ticket};
 use leno_core::rng::Rng;
 use leno_core::time::{Duration, Instant};
 
 use crate::agenda::Agenda;
 
+mod gradient;
 pub mod host;
 pub mod leno;
 pub mod peers;
@@ -18,7 +20,7 @@ pub mod suite;
 pub mod tail;
 pub mod zones;
 
-use host::{Host, HostPlan, Served};
+use host::{Host, HostPlan, Later, Served};
 
 /// From a caller to an instance, or back.
 const HOP: Duration = Duration::from_micros(100);
@@ -47,6 +49,8 @@ pub struct Plan {
     pub measured_from: Instant,
     /// How long a request may take.
     pub timeout: Duration,
+    /// Of a hundred requests so many are of each class; the rest is of [`Class::Normal`].
+    pub classes: Vec<(Class, u64)>,
     /// Where the instances and the callers are; empty: all in one place.
     pub zones: Places,
 }
@@ -75,10 +79,18 @@ pub struct Figures {
     pub requests: u64,
     /// Those that were not answered well.
     pub failed: u64,
-    /// Requests that reached an instance, retries included.
+    /// Times that requests reached an instance, retries and second attempts included.
     pub reached: u64,
+    /// Of these, the times of requests that were measured.
+    pub asked: u64,
     /// How long the good ones took, sorted.
     pub latencies: Vec<Duration>,
+    /// Requests that were measured and those that failed, by class.
+    pub by_class: [(u64, u64); Class::ALL.len()],
+    /// Good answers in each second of the run, those that are not measured too.
+    pub by_second: Vec<u64>,
+    /// What the first instance's gate let in at the end of each tenth of a second.
+    pub limits: Vec<u32>,
     /// Requests by instance.
     pub by_host: Vec<u64>,
     /// Instances that were put out because of their answers, each time.
@@ -111,6 +123,8 @@ pub enum Back {
     Refused,
     /// An answer of this status.
     Answer(u16),
+    /// The instance's sidecar did not let it in.
+    Shed,
     /// The connection broke before an answer.
     Broke,
     /// The request's time is over.
@@ -161,6 +175,10 @@ enum Event {
     Reaches(usize, u32),
     /// An instance is done with something.
     Served(usize, Served),
+    /// Somebody's wait at an instance's gate is over.
+    GiveUp(usize, Ticket),
+    /// It is looked what the gates let in.
+    Note,
     Back(usize, u32, Back),
     Deadline(usize),
     Look(usize),
@@ -175,6 +193,7 @@ struct Request {
     /// A second attempt beside it: where, and its number.
     second: Option<(usize, u32)>,
     over: bool,
+    class: Class,
 }
 
 impl Request {
@@ -187,6 +206,7 @@ impl Request {
 pub fn run(plan: &Plan, seed: u64, mut caller: impl FnMut(u64) -> Box<dyn Caller>) -> Figures {
     let mut agenda = Agenda::default();
     agenda.plan(Duration::ZERO, Event::Arrive);
+    agenda.plan(Duration::ZERO, Event::Note);
     for (at, (when, _)) in plan.bursts.iter().enumerate() {
         agenda.plan_at(*when, Event::Burst(at));
     }
@@ -212,6 +232,8 @@ pub fn run(plan: &Plan, seed: u64, mut caller: impl FnMut(u64) -> Box<dyn Caller
         run.happen(event);
     }
     run.figures.latencies.sort_unstable();
+    let seconds = plan.length.as_secs() as usize;
+    run.figures.by_second.resize(run.figures.by_second.len().max(seconds), 0);
     run.figures
 }
 
@@ -250,25 +272,35 @@ impl Run<'_> {
             Event::Reaches(number, attempt) => {
                 let host = self.requests[number].host_of(attempt);
                 self.figures.reached += 1;
+                self.figures.asked += u64::from(self.requests[number].arrived >= self.plan.measured_from);
                 self.figures.by_host[host] += 1;
                 let far = self.hop(number) != HOP;
                 self.figures.crossed += u64::from(far);
-                let agenda = &mut self.agenda;
-                self.hosts[host].take(number, attempt, now, &mut self.rng, |wait, served| {
-                    agenda.plan(wait, Event::Served(host, served));
-                });
+                let Request { class, arrived, .. } = self.requests[number];
+                let deadline = arrived.after(self.plan.timeout);
+                let (agenda, rng) = (&mut self.agenda, &mut self.rng);
+                self.hosts[host]
+                    .take(number, attempt, class, deadline, now, rng, |it| plan(agenda, host, it));
             }
             Event::Served(host, served) => {
                 let agenda = &mut self.agenda;
-                let answer = self.hosts[host].done(served, now, &mut self.rng, |wait, served| {
-                    agenda.plan(wait, Event::Served(host, served));
-                });
+                let answer = self.hosts[host].done(served, now, &mut self.rng, |it| plan(agenda, host, it));
                 if let Some((number, attempt, back)) = answer {
                     let zones = &self.plan.zones;
                     agenda.plan(
                         zones.hop(self.requests[number].caller, host),
                         Event::Back(number, attempt, back),
                     );
+                }
+            }
+            Event::GiveUp(host, ticket) => {
+                let agenda = &mut self.agenda;
+                self.hosts[host].give_up(ticket, now, &mut self.rng, |it| plan(agenda, host, it));
+            }
+            Event::Note => {
+                self.figures.limits.extend(self.hosts[0].limit());
+                if now < Instant::ZERO.after(self.plan.length) {
+                    self.agenda.plan(Duration::from_millis(100), Event::Note);
                 }
             }
             Event::Back(number, attempt, back) => self.back(number, attempt, back),
@@ -298,7 +330,16 @@ impl Run<'_> {
         let now = self.agenda.now();
         let (number, caller) = (self.requests.len(), self.rng.below(self.plan.callers as u64) as usize);
         self.figures.arrived += 1;
-        self.requests.push(Request { caller, arrived: now, host: 0, attempt: 0, second: None, over: false });
+        let class = self.class();
+        self.requests.push(Request {
+            caller,
+            arrived: now,
+            host: 0,
+            attempt: 0,
+            second: None,
+            over: false,
+            class,
+        });
         let deadline = now.after(self.plan.timeout);
         self.agenda.plan_at(deadline, Event::Deadline(number));
         let step = self.callers[caller].arrives(number, deadline, now, &mut self.rng);
@@ -309,6 +350,20 @@ impl Run<'_> {
     fn hop(&self, number: usize) -> Duration {
         let request = &self.requests[number];
         self.plan.zones.hop(request.caller, request.host)
+    }
+
+    fn class(&mut self) -> Class {
+        if self.plan.classes.is_empty() {
+            return Class::Normal;
+        }
+        let mut drawn = self.rng.below(100);
+        for (class, percent) in &self.plan.classes {
+            match drawn.checked_sub(*percent) {
+                Some(left) => drawn = left,
+                None => return *class,
+            }
+        }
+        Class::Normal
     }
 
     fn back(&mut self, number: usize, attempt: u32, back: Back) {
@@ -350,9 +405,19 @@ impl Run<'_> {
             Step::Wait(wait) => self.agenda.plan(wait, Event::Look(number)),
             Step::Over(good) => {
                 request.over = true;
+                if good {
+                    let second = (now.as_nanos() / 1_000_000_000) as usize;
+                    if self.figures.by_second.len() <= second {
+                        self.figures.by_second.resize(second + 1, 0);
+                    }
+                    self.figures.by_second[second] += 1;
+                }
                 if request.arrived >= self.plan.measured_from {
                     self.figures.requests += 1;
                     self.figures.failed += u64::from(!good);
+                    let (all, failed) = &mut self.figures.by_class[request.class.rank()];
+                    *all += 1;
+                    *failed += u64::from(!good);
                     if good {
                         self.figures.latencies.push(now.since(request.arrived));
                     }
@@ -361,6 +426,15 @@ impl Run<'_> {
                 self.figures.ejected.extend(ejected);
             }
         }
+    }
+}
+
+impl Plan {
+    /// The same with instances whose sidecars let in what `admission` says.
+    #[must_use]
+    pub fn admitting(mut self, admission: &host::Admission) -> Self {
+        self.hosts.iter_mut().for_each(|host| host.admission = admission.clone());
+        self
     }
 }
 
@@ -392,12 +466,28 @@ impl Figures {
         self.requests += other.requests;
         self.failed += other.failed;
         self.reached += other.reached;
+        self.asked += other.asked;
         self.latencies.extend(&other.latencies);
         self.latencies.sort_unstable();
         self.by_host.resize(other.by_host.len(), 0);
         self.by_host.iter_mut().zip(&other.by_host).for_each(|(mine, theirs)| *mine += theirs);
         self.ejected.extend(&other.ejected);
         self.crossed += other.crossed;
+        for (mine, theirs) in self.by_class.iter_mut().zip(other.by_class) {
+            *mine = (mine.0 + theirs.0, mine.1 + theirs.1);
+        }
+        self.by_second.resize(self.by_second.len().max(other.by_second.len()), 0);
+        self.by_second.iter_mut().zip(&other.by_second).for_each(|(mine, theirs)| *mine += theirs);
+        self.limits.extend(&other.limits);
+    }
+}
+
+/// Plans what comes of something at an instance.
+fn plan(agenda: &mut Agenda<Event>, host: usize, later: Later) {
+    match later {
+        Later::Served(wait, served) => agenda.plan(wait, Event::Served(host, served)),
+        Later::GiveUp(until, ticket) => agenda.plan_at(until, Event::GiveUp(host, ticket)),
+        Later::Shed(number, attempt) => agenda.plan(HOP, Event::Back(number, attempt, Back::Shed)),
     }
 }
 

@@ -316,6 +316,7 @@ impl Mesh {
                 self.agenda.plan(TELLING, Event::Told(at));
             }
             Some(Action::Answer) => return Err("no rule here answers by itself".into()),
+            Some(Action::Admit) => return Err("nobody here has a limit of its own".into()),
             Some(Action::Cut(_)) => {
                 self.client(at, Client::Reads, Client::Cut)?;
                 self.agenda.plan(TELLING, Event::Told(at));

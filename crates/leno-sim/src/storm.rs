@@ -162,6 +162,7 @@ impl Run<'_> {
                         status => Input::Response { status },
                     }
                 }
+                Action::Admit => Input::Admitted,
                 Action::Answer => return Err("no rule here answers by itself".into()),
                 Action::Relay => Input::UpstreamEnded(Ending::Complete),
                 Action::Reply(_) | Action::Cut(_) => {

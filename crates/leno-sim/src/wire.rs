@@ -260,6 +260,7 @@ impl Wires {
             }
             Some(Action::Send) => return self.send(at),
             Some(Action::Answer) => return Err("no rule here answers by itself".into()),
+            Some(Action::Admit) => return Err("nobody here has a limit of its own".into()),
             Some(Action::Reply(_) | Action::Cut(_)) => self.agenda.plan(TELLING, Event::Told(at)),
             Some(Action::Finish) => {
                 let Some(run) = self.runs[at].as_mut() else { return Ok(()) };

@@ -234,6 +234,7 @@ impl Sim {
                     }
                 }
                 Action::Answer => return Err("no rule here answers by itself".into()),
+                Action::Admit => return Err("nobody here has a limit of its own".into()),
                 Action::Dial if late => return Err("a connection after the deadline".into()),
                 Action::Dial => {
                     let step = if run.mood == Mood::Refuses { Step::Refused } else { Step::Connected };

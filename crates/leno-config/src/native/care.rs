@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use leno_core::name::ServiceId;
 use leno_core::spec::{
-    Affinity, Balance, CHOICES, Care, CookieSpec, KeySpec, Limits, Outliers, SLOW_START_FROM, SlowStart,
+    Affinity, Balance, CHOICES, Care, CookieSpec, KeySpec, Limits, Outliers, Protocol, SLOW_START_FROM,
+    SlowStart,
 };
 
 use super::fields::{BALANCE, FAILURES_MAX, KEY, Kind, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
@@ -15,9 +16,12 @@ use super::{value, zones};
 use crate::diagnostic::Problem;
 use crate::yaml::{Node, Value};
 
+mod concurrency;
+
 /// How an endpoint is chosen, and what else is said of them; `None` when nothing is.
 pub(crate) fn read(
     own: &ServiceId,
+    protocol: Protocol,
     fields: &mut Fields<'_>,
     reader: &mut Reader<'_>,
 ) -> (Balance, Option<Care>) {
@@ -28,6 +32,9 @@ pub(crate) fn read(
     }
     if let Some(node) = fields.get("limits") {
         care.limits = limits(node, reader).unwrap_or_default();
+    }
+    if let Some(entry) = fields.entry("concurrency") {
+        care.concurrency = concurrency::read(entry, protocol, fields.key("endpoints"), reader);
     }
     if let Some(node) = fields.get("backup") {
         care.backup = reader.service(node);

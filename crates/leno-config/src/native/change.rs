@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use leno_core::admission::Class;
 use leno_core::http1::is_authority;
 use leno_core::name::ServiceId;
 use leno_core::spec::{
@@ -11,7 +12,7 @@ use leno_core::spec::{
     Replacement, Scheme, Scope, VARIABLES,
 };
 
-use super::fields::{ANSWER, HEADER_CHANGES, Kind, MIRROR, REDIRECT, REPLACING, REWRITE};
+use super::fields::{ANSWER, CLASSES, HEADER_CHANGES, Kind, MIRROR, REDIRECT, REPLACING, REWRITE};
 use super::matching::{one_form, pattern};
 use super::rate;
 use super::read::{Fields, Reader};
@@ -35,8 +36,10 @@ pub(crate) fn change(
     let rates = if own.is_none() { fields.get("rate_limits") } else { None };
     let (rewriting, request, response) =
         (fields.get("rewrite"), fields.get("request_headers"), fields.get("response_headers"));
+    let priority = fields.get("priority").and_then(|node| reader.choice(node, CLASSES));
     let when = when?;
-    let mut change = Change::default();
+    let priority = priority.and_then(|word| Class::parse(word.as_bytes()));
+    let mut change = Change { priority, ..Change::default() };
     if let Some(node) = rewriting {
         (change.path, change.host) = rewrite(node, when, reader).unwrap_or_default();
     }
@@ -108,7 +111,7 @@ fn mirror(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
 
 /// Reports what says nothing in a route that answers by itself, at `answer`.
 pub(crate) fn sends_nothing(fields: &mut Fields<'_>, answer: &Entry, reader: &mut Reader<'_>) {
-    for name in ["rewrite", "request_headers", "mirror", "fault", "timeout", "retry"] {
+    for name in ["rewrite", "request_headers", "mirror", "priority", "fault", "timeout", "retry"] {
         if let Some(entry) = fields.entry(name) {
             let message =
                 format!("`{name}` is about what is sent to a service, and this route sends nothing");

@@ -83,7 +83,7 @@ impl<'n> Draft<'n> {
                 _ => Protocol::Auto,
             };
         }
-        let (balance, care) = care::read(&id, &mut fields, reader);
+        let (balance, care) = care::read(&id, spec.protocol, &mut fields, reader);
         (spec.balance, spec.care) = (balance, care.map(Arc::new));
         let asks = |care: &Arc<leno_core::spec::Care>| care.rates.iter().any(|rate| rate.looks_at_requests());
         if let Some(span) = fields.key("rate_limits")

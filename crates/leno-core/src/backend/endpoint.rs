@@ -19,6 +19,10 @@ pub const COOLING_MIN: Duration = Duration::from_millis(500);
 /// The longest that an unreachable endpoint stays without a request.
 pub const COOLING_MAX: Duration = Duration::from_secs(10);
 
+/// Refusals that count as load, each until there is an answer: enough to prefer others by far, and forgotten soon when it
+/// answers again.
+const SHED_MAX: u32 = 16;
+
 /// Requests at a time on an endpoint that was put out and has not shown yet that it works again.
 const PROBATION_REQUESTS: u32 = 1;
 
@@ -45,6 +49,8 @@ pub struct Endpoint {
 pub(super) struct Live {
     /// Requests under way.
     pub(super) in_flight: Cell<u32>,
+    /// Requests that it has refused lately because it had too many: its load is more than what we have there.
+    shed: Cell<u32>,
     /// Times in a row that it could not be reached.
     failures: Cell<u32>,
     /// It is put out until then, and from then on probation until it has shown that it works.
@@ -123,6 +129,8 @@ pub enum Outcome {
     NoAnswer,
     /// Its answer broke off.
     Cut,
+    /// It has more to do than it can, and refused what it was asked before it began.
+    Shed,
     /// Another endpoint answered a request first that was sent to this one before: it takes at least so long.
     Outrun,
 }
@@ -150,7 +158,7 @@ impl Endpoint {
 
     /// Load compared between endpoints.
     pub(super) fn load(&self) -> u32 {
-        self.live.in_flight.get()
+        self.live.load()
     }
 
     /// True when it takes requests like its peers, or as many as somebody on probation does.
@@ -213,7 +221,11 @@ impl Permit {
                 if !live.judged.get() {
                     live.out_until.set(None);
                 }
+                if live.shed.get() > 0 {
+                    live.shed.set(live.shed.get() - 1);
+                }
             }
+            Outcome::Shed => live.shed.set((live.shed.get() + 1).min(SHED_MAX)),
             Outcome::Unreachable if !live.judged.get() => live.cool(now),
             Outcome::Unreachable | Outcome::Ended(_) | Outcome::NoAnswer | Outcome::Cut | Outcome::Outrun => {
             }
@@ -225,6 +237,11 @@ impl Permit {
 }
 
 impl Live {
+    /// Requests under way here from this worker, and signs of more from others.
+    pub(super) fn load(&self) -> u32 {
+        self.in_flight.get() + self.shed.get()
+    }
+
     /// It could not be reached.
     fn cool(&self, now: Instant) {
         // Requests that fail together are one failure: the first has already set the pause.

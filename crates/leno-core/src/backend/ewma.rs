@@ -19,6 +19,8 @@ impl Live {
         let known = self.rtt.get();
         // A quick failure does not make anybody fast.
         let well = match outcome {
+            // It was no answer; what it says is said of the load.
+            Outcome::Shed => return,
             Outcome::Reached => true,
             Outcome::Answered(status) => status < 500,
             Outcome::Ended(_) | Outcome::Cut => return,
@@ -47,7 +49,7 @@ impl Live {
     pub(super) fn cost(&self, other: &Self, default_rtt: u64) -> u64 {
         let or = |rtt: u64, otherwise: u64| if rtt > 0 { rtt } else { otherwise };
         let rtt = or(self.rtt.get(), or(default_rtt, or(other.rtt.get(), 1)));
-        rtt.saturating_mul(u64::from(self.in_flight.get()) + 1)
+        rtt.saturating_mul(u64::from(self.load()) + 1)
     }
 }
 

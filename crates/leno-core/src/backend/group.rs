@@ -144,6 +144,8 @@ impl Group {
         let (Some(spec), Some(tally)) = (&self.outliers, live.tally.get()) else { return };
         let lesson = match outcome {
             Outcome::Reached => return tally.learn_latency(took),
+            // Too much to do is no fault; it is heard of as a latency.
+            Outcome::Shed => return,
             // Neither good nor bad.
             Outcome::Outrun => return,
             Outcome::Answered(status @ 500..) | Outcome::Ended(status @ 500..) => Lesson::Error(status),

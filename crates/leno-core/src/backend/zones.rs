@@ -130,7 +130,9 @@ impl Loads {
             Outcome::Answered(status) => status < 500,
             Outcome::Ended(status) if status < 500 => return,
             Outcome::Outrun => return,
-            Outcome::Ended(_) | Outcome::Unreachable | Outcome::NoAnswer | Outcome::Cut => false,
+            // One that takes no more does not keep up either.
+            Outcome::Ended(_) | Outcome::Shed => false,
+            Outcome::Unreachable | Outcome::NoAnswer | Outcome::Cut => false,
         };
         if !well {
             // Who cannot be reached is counted out already.

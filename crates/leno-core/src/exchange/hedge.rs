@@ -230,7 +230,11 @@ impl Exchange {
             }
             Heard::Ended { app_saw, reason } => {
                 let outcome = match app_saw {
-                    AppSaw::Nothing => (reason == Reason::ConnectFailed).then_some(Outcome::Unreachable),
+                    AppSaw::Nothing => match reason {
+                        Reason::ConnectFailed => Some(Outcome::Unreachable),
+                        Reason::ServiceOverloaded => Some(Outcome::Shed),
+                        _ => None,
+                    },
                     AppSaw::Maybe => Some(Outcome::NoAnswer),
                 };
                 self.give_up(lane, reason, 0, outcome, app_saw, now);

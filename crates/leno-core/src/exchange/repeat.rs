@@ -27,6 +27,8 @@ impl Exchange {
         // A peer that says that its application cannot be reached is as good as unreachable.
         if app_saw == AppSaw::Nothing && reason == Reason::ConnectFailed {
             self.report(Outcome::Unreachable, now);
+        } else if app_saw == AppSaw::Nothing && reason == Reason::ServiceOverloaded {
+            self.report(Outcome::Shed, now);
         } else if app_saw == AppSaw::Maybe {
             self.report(Outcome::NoAnswer, now);
         }
@@ -81,6 +83,11 @@ impl Exchange {
         }
         if app_saw == AppSaw::Maybe && !self.idempotent {
             return Err(NoRetry::NotIdempotent);
+        }
+        // One endpoint may have more to do than the others. When two have too much, more asking is more to do.
+        let shed = |reason: Option<Reason>| reason == Some(Reason::ServiceOverloaded);
+        if shed(Some(reason)) && self.record.attempts().any(|attempt| shed(attempt.failed)) {
+            return Err(NoRetry::Attempts);
         }
         if self.record.attempts_made() >= attempts {
             return Err(NoRetry::Attempts);

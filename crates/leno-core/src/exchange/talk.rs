@@ -7,6 +7,10 @@ use crate::route::BackendId;
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
+    /// There is a place at the application beside.
+    Admitted,
+    /// There is none, and there will be none in time.
+    Shed,
     /// There is an endpoint, with a place on it.
     Picked(Permit),
     /// There is none.
@@ -98,6 +102,8 @@ pub enum AppSaw {
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Ask for a place at the application beside.
+    Admit,
     /// Ask the backends for an endpoint; the ones in [`Exchange::tried`](super::Exchange::tried) are to be avoided. When `budget` is set, the
     /// backend's budget has to allow it: answer [`Input::OverBudget`] when it does not.
     Pick {

@@ -125,6 +125,54 @@ fn a_refused_connection_goes_to_another_endpoint_whatever_the_method() {
 }
 
 #[test]
+fn who_is_refused_for_want_of_a_place_is_sent_to_one_other_endpoint_within_the_budget() {
+    let shed = || {
+        Input::UpstreamEnded(Ending::Early { app_saw: AppSaw::Nothing, reason: Reason::ServiceOverloaded })
+    };
+    let mut scene = Scene::new(5, false, None);
+    assert_eq!(scene.connect(), Some(Action::Send));
+    assert!(matches!(scene.handle(shed()), Some(Action::Pick { budget: true, .. })));
+    assert_eq!(scene.connect(), Some(Action::Send));
+    assert_eq!(scene.handle(shed()), Some(Action::Reply(Reason::ServiceOverloaded)));
+    let record = scene.exchange.record();
+    assert_eq!((record.attempts_made(), record.no_retry), (2, Some(NoRetry::Attempts)));
+    assert_eq!((record.status, scene.exchange.app_saw()), (503, AppSaw::Nothing));
+}
+
+/// A request for the application beside a sidecar, of a service that declares a concurrency.
+fn entering(deadline: Option<Instant>) -> Exchange {
+    let mut decision = Scene::new(1, true, None).exchange.record().decision;
+    let Then::Split(split) = decision.then else { panic!("{decision:?}") };
+    decision.then = Then::Admit(split);
+    Exchange::new(decision, true, deadline, Instant::ZERO)
+}
+
+#[test]
+fn a_request_enters_before_an_endpoint_is_picked_or_is_refused() {
+    let now = Instant::from_nanos(5_000_000);
+    let mut exchange = entering(None);
+    assert_eq!(exchange.poll_action(), Some(Action::Admit));
+    exchange.handle(Input::Admitted, now);
+    assert!(is_pick(exchange.poll_action()));
+
+    let mut exchange = entering(None);
+    exchange.handle(Input::Shed, now);
+    assert_eq!(exchange.poll_action(), Some(Action::Reply(Reason::ServiceOverloaded)));
+    assert_eq!((exchange.app_saw(), exchange.record().status), (AppSaw::Nothing, 503));
+
+    // What is too late waits for nobody, and what becomes too late is over.
+    assert_eq!(entering(Some(Instant::ZERO)).poll_action(), Some(Action::Reply(Reason::OutOfTime)));
+    let mut exchange = entering(Some(now));
+    exchange.handle(Input::Timeout, now);
+    assert_eq!(exchange.poll_action(), Some(Action::Reply(Reason::RequestTimeout)));
+    let mut exchange = entering(None);
+    exchange.handle(Input::DownstreamGone, now);
+    assert_eq!(exchange.poll_action(), Some(Action::Finish));
+    exchange.handle(Input::Admitted, now);
+    assert_eq!(exchange.poll_action(), None);
+}
+
+#[test]
 fn attempts_are_limited() {
     let mut scene = Scene::new(9, true, None);
     for attempt in 1..=ATTEMPTS {

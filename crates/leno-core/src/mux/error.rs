@@ -32,6 +32,8 @@ pub enum Code {
     Denied = 10,
     /// The caller sends more than it may: the application saw nothing, and it is not to be tried elsewhere.
     RateLimited = 11,
+    /// The application has more requests than it can work on in time, and was not given this one.
+    Shed = 12,
 }
 
 impl Code {
@@ -49,6 +51,7 @@ impl Code {
             9 => Self::Enough,
             10 => Self::Denied,
             11 => Self::RateLimited,
+            12 => Self::Shed,
             _ => Self::Internal,
         }
     }
@@ -68,6 +71,7 @@ impl Code {
             Self::Enough => "enough",
             Self::Denied => "denied",
             Self::RateLimited => "rate-limited",
+            Self::Shed => "shed",
         }
     }
 }

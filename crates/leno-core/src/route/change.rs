@@ -11,6 +11,7 @@ use super::{
     DELEGATION_MAX, Decision, ListId, Rule, RuleList, Subject, Then, cors, decide_within,
     without_last_slashes,
 };
+use crate::admission::PRIORITY_HEADER;
 use crate::edit::Edits;
 use crate::fault::{Experiment, Injected};
 use crate::head::RequestHead;
@@ -164,6 +165,10 @@ impl Changed {
                 }
                 step.edit(&change.request, edits);
                 step.edit(&change.response, &mut changed.response);
+                if let Some(class) = change.priority {
+                    edits.remove_all(PRIORITY_HEADER.as_bytes());
+                    edits.add(PRIORITY_HEADER.as_bytes(), class.word().as_bytes());
+                }
                 if let Some(cors) = change.cors.as_ref().filter(|_| !shared) {
                     shared = true;
                     if let Some(answer) = cors::share(cors, head, &mut changed.response) {

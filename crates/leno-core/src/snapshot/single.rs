@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::rates::counting;
 use super::{BackendSpec, Build, LocalApp, budget, expected};
 use crate::rate::Rate;
-use crate::route::{BackendId, Expected, ListId, RuleList};
+use crate::route::{BackendId, Expected, ListId, RuleList, Then};
 use crate::spec::{Balance, EndpointSpec, Protocol, ServiceSpec, Tags, Transport, Via, World};
 use crate::time::Duration;
 
@@ -107,7 +107,11 @@ impl Build<'_> {
             by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
-        let otherwise = self.add_split(alloc::vec![(backend, 1)]);
+        let mut otherwise = self.add_split(alloc::vec![(backend, 1)]);
+        self.snapshot.concurrency = declared.and_then(|spec| spec.care.as_ref()?.concurrency.clone());
+        if let (Then::Split(split), true) = (otherwise, self.snapshot.concurrency.is_some()) {
+            otherwise = Then::Admit(split);
+        }
         let tries = self.local_tries(declared);
         let rates = self.inbound_rates(&app.service, world);
         let list = RuleList {

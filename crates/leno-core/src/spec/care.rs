@@ -5,6 +5,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::Concurrency;
 use super::Locality;
 use super::rate::RateSpec;
 use crate::name::ServiceId;
@@ -29,6 +30,8 @@ pub struct Care {
     pub backup: Option<ServiceId>,
     /// What is made of where endpoints are; `None`: as [`Locality::new`] says.
     pub locality: Option<Arc<Locality>>,
+    /// How many requests each instance works on at a time, by the word of its own sidecar; `None`: all that come.
+    pub concurrency: Option<Concurrency>,
     /// How many requests it takes in a time: counted where they arrive, in front of each instance.
     pub rates: Vec<Arc<RateSpec>>,
 }
@@ -158,6 +161,7 @@ impl Care {
             slow_start: None,
             backup: None,
             locality: None,
+            concurrency: None,
             rates: Vec::new(),
         }
     }

@@ -11,6 +11,7 @@ use super::fault::Fault;
 use super::format::Format;
 use super::pattern::Pattern;
 use super::rate::RateSpec;
+use crate::admission::Class;
 use crate::head::FieldId;
 use crate::http1::is_token;
 use crate::name::{Label, ServiceId};
@@ -33,6 +34,8 @@ pub struct Change {
     pub response: FieldChanges,
     /// Who gets a copy of the request, as it is sent; at most [`MIRRORS_MAX`]. What becomes of a copy changes nothing.
     pub mirrors: Vec<Mirror>,
+    /// The class of the request from here on, whatever it was before.
+    pub priority: Option<Class>,
     /// What is broken on purpose.
     pub fault: Option<Arc<Fault>>,
     /// Which pages of other origins may use it; of several rules that say it, the first has the say.
@@ -151,13 +154,14 @@ impl Change {
 
     /// True when requests and answers stay as they are, though they may be counted.
     pub fn changes_nothing(&self) -> bool {
-        let Self { path, host, request, response, mirrors, rates: _, fault, cors } = self;
+        let Self { path, host, request, response, mirrors, priority, rates: _, fault, cors } = self;
         let none = FieldChanges::default();
         path.is_none()
             && host.is_none()
             && *request == none
             && *response == none
             && mirrors.is_empty()
+            && priority.is_none()
             && fault.is_none()
             && cors.is_none()
     }

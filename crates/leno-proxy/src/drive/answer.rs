@@ -18,6 +18,10 @@ use crate::body::ResponseSink;
 /// How long a client may take to accept an answer made here.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// After how long a client that was refused for want of a place may ask again, and by how much that differs.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASK_AGAIN_SPREAD: Duration = Duration::from_secs(2);
+
 impl Drive<'_> {
     /// Answers the client here, or tells a peer why there is no answer.
     pub(super) async fn reply<K: ResponseSink>(&mut self, reason: Reason, sink: &mut K) {
@@ -56,12 +60,26 @@ impl Drive<'_> {
         } else {
             edits.add(b"content-type", b"text/plain; charset=utf-8");
         }
+        if reason == Reason::ServiceOverloaded {
+            self.ask_to_wait(&mut edits);
+        }
         if reason == Reason::HttpsOnly
             && let Some(url) = self.caller.https_url(&self.head)
         {
             edits.add(b"location", &url);
         }
         self.say(status, &edits, body.as_bytes(), sink).await;
+    }
+
+    /// Says when it may be worth to ask again: not at once, and not all at the same time.
+    fn ask_to_wait(&self, edits: &mut Edits) {
+        let extra = self.worker.rng().below(ASK_AGAIN_SPREAD.as_millis() as u64 + 1);
+        let millis = ASK_AGAIN.as_millis() as u64 + extra;
+        if self.call {
+            edits.set(b"grpc-retry-pushback-ms", millis.to_string().as_bytes());
+        } else {
+            edits.set(b"retry-after", millis.div_ceil(1_000).to_string().as_bytes());
+        }
     }
 
     /// Gives the client the answer that the rule has.

@@ -201,6 +201,9 @@ impl Drive<'_> {
                     }
                 }
                 self.handle(Input::Response { status: arrived.status });
+                if self.entrance.is_some() {
+                    self.headed();
+                }
                 if self.call
                     && let Some(status) = Status::of(responses.view().fields)
                 {

@@ -36,6 +36,7 @@ impl Drive<'_> {
                 response_bytes: received,
                 changed: self.changed,
                 leaving: self.leaving.map(|leaving| leaving.rule.as_deref().unwrap_or("")),
+                entrance: self.entrance.as_deref(),
                 why: self.why.as_deref().filter(|_| record.reason.is_some()),
             };
             if !self.worker.log.write(entry.to_json()) {

@@ -106,6 +106,10 @@ impl Leno {
                 let (app_saw, reason) = (AppSaw::Maybe, Reason::UpstreamClosed);
                 exchange.heard(lane, Heard::Ended { app_saw, reason }, now)
             }
+            Back::Shed => {
+                let (app_saw, reason) = (AppSaw::Nothing, Reason::ServiceOverloaded);
+                exchange.heard(lane, Heard::Ended { app_saw, reason }, now)
+            }
             Back::TimedOut => {
                 exchange.race_rang(now);
                 Heed::Over
@@ -166,6 +170,8 @@ impl Leno {
                     }
                     exchange.handle(picked.map_or_else(Input::NoEndpoint, Input::Picked), now);
                 }
+                // The callers are no application's sidecar.
+                Some(Action::Admit) => exchange.handle(Input::Admitted, now),
                 // Nothing is configured about attempts, so that none is waited for.
                 Some(Action::Pause { .. }) => exchange.handle(Input::Timeout, now),
                 Some(Action::Dial) => {
@@ -285,6 +291,10 @@ impl Caller for Leno {
             Back::Broke => {
                 Input::UpstreamEnded(Ending::Early { app_saw: AppSaw::Maybe, reason: Reason::UpstreamClosed })
             }
+            Back::Shed => Input::UpstreamEnded(Ending::Early {
+                app_saw: AppSaw::Nothing,
+                reason: Reason::ServiceOverloaded,
+            }),
             Back::TimedOut => Input::Timeout,
         };
         exchange.handle(input, now);

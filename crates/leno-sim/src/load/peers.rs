@@ -56,7 +56,7 @@ impl Caller for Envoy {
                 self.running.remove(&number);
                 Step::Over(status < 500)
             }
-            Back::Refused | Back::Broke | Back::TimedOut => {
+            Back::Refused | Back::Broke | Back::Shed | Back::TimedOut => {
                 self.running.remove(&number);
                 Step::Over(false)
             }
@@ -147,7 +147,7 @@ impl Caller for Linkerd {
                 self.running.remove(&number);
                 self.choose(number, now, rng)
             }
-            Back::Broke | Back::TimedOut => self.over(number, now, false),
+            Back::Broke | Back::Shed | Back::TimedOut => self.over(number, now, false),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The scenarios, and who is put through them.
 
+use leno_core::admission::Class;
 use leno_core::rng::Rng;
 use leno_core::spec::{Balance, Care, HedgeSpec};
 use leno_core::time::{Duration, Instant};
 
-use super::host::{HostPlan, Mood};
+use super::host::{Admission, HostPlan, Mood};
 use super::leno::Leno;
 use super::peers::{Envoy, Linkerd};
 use super::{Caller, Figures, Places, Plan, run};
@@ -48,7 +49,8 @@ pub(super) const fn second(at: u64) -> Instant {
 
 /// Half of the capacity, for `seconds`.
 pub(super) fn calm(seconds: u64) -> Plan {
-    let host = HostPlan { servers: SERVERS, mean: MEAN, moods: Vec::new() };
+    let host =
+        HostPlan { servers: SERVERS, mean: MEAN, moods: Vec::new(), tenth: None, admission: Admission::All };
     Plan {
         hosts: vec![host; HOSTS],
         callers: CALLERS,
@@ -59,6 +61,7 @@ pub(super) fn calm(seconds: u64) -> Plan {
         measured_from: second(1),
         timeout: Duration::from_secs(2),
         zones: Places::default(),
+        classes: Vec::new(),
     }
 }
 
@@ -117,6 +120,45 @@ pub fn all(seconds: u64) -> Vec<Scenario> {
     ]
 }
 
+/// So many times the capacity, from the first second on.
+pub fn overload(times: u64, seconds: u64) -> Plan {
+    let mut plan = calm(seconds);
+    plan.rates = vec![(Instant::ZERO, CAPACITY / 2), (second(1), times * CAPACITY)];
+    plan
+}
+
+/// Half of the capacity, then three times as much for some seconds, then half again.
+pub fn step(seconds: u64) -> Plan {
+    let mut plan = calm(seconds);
+    plan.rates =
+        vec![(Instant::ZERO, CAPACITY / 2), (second(2), 3 * CAPACITY), (second(seconds / 2), CAPACITY / 2)];
+    plan
+}
+
+/// Twice the capacity; in the middle everything begins to take `times` as long.
+pub fn slower(times: u32, seconds: u64) -> Plan {
+    let mut plan = overload(2, seconds);
+    let moods = vec![(second(seconds / 2), Mood::Slow(times))];
+    plan.hosts.iter_mut().for_each(|host| host.moods.clone_from(&moods));
+    plan
+}
+
+/// A fifth of the capacity is critical, and there is nearly twice the capacity of what can wait.
+pub fn classes(seconds: u64) -> Plan {
+    let mut plan = overload(2, seconds);
+    plan.classes = vec![(Class::Critical, 10), (Class::Low, 90)];
+    plan
+}
+
+/// One instance that works on `servers` requests at a time, `mean` each, and gets `rate` a second. Where `tenth` says so, one
+/// request of ten takes so many times as long.
+pub fn single(servers: usize, mean: Duration, rate: u64, tenth: Option<u32>, seconds: u64) -> Plan {
+    let mut plan = calm(seconds);
+    plan.hosts = vec![HostPlan { servers, mean, moods: Vec::new(), tenth, admission: Admission::All }];
+    plan.rates = vec![(Instant::ZERO, rate)];
+    plan
+}
+
 /// A service in which nothing is wrong with any instance, whatever its callers see: the same share of the requests fails
 /// everywhere, and instances are of one speed. What they are is drawn by the seed.
 pub fn innocent(seed: u64) -> Plan {
@@ -125,7 +167,13 @@ pub fn innocent(seed: u64) -> Plan {
     let hosts = 2 + rng.below(12) as usize;
     let errors = [0, 0, 1, 2, 5, 10, 30, 60, 95, 100][rng.below(10) as usize];
     let mean = Duration::from_micros(500 + rng.below(20_000));
-    let host = HostPlan { servers: SERVERS, mean, moods: vec![(Instant::ZERO, Mood::Errors(errors))] };
+    let host = HostPlan {
+        servers: SERVERS,
+        mean,
+        moods: vec![(Instant::ZERO, Mood::Errors(errors))],
+        tenth: None,
+        admission: Admission::All,
+    };
     plan.hosts = vec![host; hosts];
     let most = (hosts * SERVERS) as u64 * 1_000_000 / mean.as_micros() as u64;
     // From a trickle to nearly all that they can do, but few enough requests for a debug build.

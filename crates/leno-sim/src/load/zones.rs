@@ -4,7 +4,7 @@ use leno_core::spec::{Balance, Care, Locality, Prefer};
 use leno_core::time::{Duration, Instant};
 use std::sync::Arc;
 
-use super::host::{HostPlan, Mood};
+use super::host::{Admission, HostPlan, Mood};
 use super::leno::Leno;
 use super::peers::{Envoy, Linkerd, ZoneAware};
 use super::suite::Scenario;
@@ -56,7 +56,7 @@ const fn second(at: u64) -> Instant {
 
 /// Half of what all can do, from callers in equal numbers; so many instances in each zone.
 fn plan(seconds: u64, hosts: [usize; 3]) -> Plan {
-    let host = HostPlan { servers: SERVERS, mean: MEAN, moods: Vec::new() };
+    let host = HostPlan { servers: SERVERS, mean: MEAN, moods: Vec::new(), tenth: None, admission: Admission::All };
     let each = |counts: [usize; 3]| -> Vec<usize> {
         (0..3).flat_map(|zone| std::iter::repeat_n(zone, counts[zone])).collect()
     };
@@ -69,6 +69,7 @@ fn plan(seconds: u64, hosts: [usize; 3]) -> Plan {
         length: Duration::from_secs(seconds),
         measured_from: second(1),
         timeout: Duration::from_secs(2),
+        classes: Vec::new(),
         zones: Places { hosts: each(hosts), callers: each([CALLERS; 3]) },
     }
 }

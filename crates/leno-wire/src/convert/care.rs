@@ -24,6 +24,7 @@ impl From<&spec::Care> for wire::Care {
             slow_start_percent: spec.slow_start.as_ref().map(|it| it.from_percent),
             backup: spec.backup.as_ref().map(full_name),
             locality: spec.locality.as_deref().map(crate::proto::zones::Locality::from),
+            concurrency: spec.concurrency.as_ref().map(wire::Concurrency::from),
             rate_limits: spec.rates.iter().map(|rate| RateLimit::from(&**rate)).collect(),
         }
     }
@@ -54,6 +55,10 @@ impl TryFrom<wire::Care> for spec::Care {
                 .map(|it| spec::Locality::try_from(it).map_err(|e| e.below("locality")))
                 .transpose()?
                 .map(Arc::new),
+            concurrency: message
+                .concurrency
+                .map(|it| it.try_into().map_err(|e: WireError| e.below("concurrency")))
+                .transpose()?,
             rates: super::rate::rates("rate_limits", message.rate_limits, true)?,
             affinity: affinity(message.keys, message.bound_percent)?.map(Arc::new),
             slow_start: some_period("slow_start_ms", message.slow_start_ms)?
@@ -68,6 +73,53 @@ impl TryFrom<wire::Care> for spec::Care {
                 })
                 .transpose()?,
         })
+    }
+}
+
+impl From<&spec::Concurrency> for wire::Concurrency {
+    fn from(spec: &spec::Concurrency) -> Self {
+        let (limit, min, max) = match spec.limit {
+            spec::ConcurrencyLimit::Fixed(limit) => (Some(limit), None, None),
+            spec::ConcurrencyLimit::Auto { min, max } => (None, Some(min), Some(max)),
+        };
+        let queue_ms = if spec.queue.is_zero() { 0 } else { millis(spec.queue) };
+        Self { limit, min, max, queue_ms: Some(queue_ms) }
+    }
+}
+
+impl TryFrom<wire::Concurrency> for spec::Concurrency {
+    type Error = WireError;
+
+    fn try_from(message: wire::Concurrency) -> Result<Self, WireError> {
+        let count = |field: &str, set: Option<u32>| match set {
+            Some(n) if n > spec::CONCURRENCY_LIMIT_MAX => {
+                Err(bad(field, format!("{n} is more than {}", spec::CONCURRENCY_LIMIT_MAX)))
+            }
+            set => set.map(|n| at_least_one(field, n)).transpose(),
+        };
+        let limit = match count("limit", message.limit)? {
+            Some(limit) => {
+                let bound =
+                    [("min", message.min), ("max", message.max)].into_iter().find(|it| it.1.is_some());
+                if let Some((field, _)) = bound {
+                    return Err(bad(field, "does not go with `limit`"));
+                }
+                spec::ConcurrencyLimit::Fixed(limit)
+            }
+            None => {
+                let max = count("max", message.max)?.unwrap_or(spec::CONCURRENCY_MAX);
+                let min = count("min", message.min)?;
+                if let Some(min) = min.filter(|min| *min > max) {
+                    return Err(bad("min", format!("{min} is more than `max`, {max}")));
+                }
+                spec::ConcurrencyLimit::Auto { min: min.unwrap_or(spec::CONCURRENCY_MIN.min(max)), max }
+            }
+        };
+        let queue = message.queue_ms.map_or(spec::QUEUE_WAIT, Duration::from_millis);
+        if queue > spec::QUEUE_WAIT_MAX {
+            return Err(bad("queue_ms", format!("is more than {:?}", spec::QUEUE_WAIT_MAX)));
+        }
+        Ok(Self { limit, queue })
     }
 }
 

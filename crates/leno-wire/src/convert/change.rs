@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use leno_core::admission::Class;
 use leno_core::http1::is_authority;
 use leno_core::spec::{self, Fixed, Format, PathMatch, Pattern, Replacement, Scope};
 
@@ -34,6 +35,7 @@ impl From<&spec::Change> for wire::Change {
                     share_ppm: mirror.share_ppm,
                 })
                 .collect(),
+            priority: spec.priority.map(|class| class.word().to_owned()),
             fault: spec.fault.as_deref().map(From::from),
             cors: spec.cors.as_deref().map(From::from),
             rate_limits: spec.rates.iter().map(|rate| RateLimit::from(&**rate)).collect(),
@@ -88,6 +90,7 @@ pub(super) fn change(message: wire::Change, when: &spec::MatchSpec) -> Result<sp
         request: fields("change.request", message.request, &parts)?,
         response: fields("change.response", message.response, &parts)?,
         mirrors: mirrors(message.mirrors)?,
+        priority: message.priority.map(priority).transpose()?,
         fault: message
             .fault
             .map(|fault| fault.try_into().map(Arc::new))
@@ -100,6 +103,12 @@ pub(super) fn change(message: wire::Change, when: &spec::MatchSpec) -> Result<sp
             .map_err(|error: WireError| error.below("change.cors"))?,
         rates: rates("change.rate_limits", message.rate_limits, false)?,
     })
+}
+
+fn priority(word: String) -> Result<Class, WireError> {
+    // The words are what they are: another case would be another word elsewhere.
+    let known = Class::ALL.into_iter().find(|class| class.word() == word);
+    known.ok_or_else(|| bad("change.priority", format!("{word:?} is no class")))
 }
 
 fn mirrors(messages: Vec<wire::Mirror>) -> Result<Vec<spec::Mirror>, WireError> {

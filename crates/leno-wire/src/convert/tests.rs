@@ -1,5 +1,6 @@
 use super::*;
 
+mod admission;
 mod outside;
 mod rates;
 mod rules;
@@ -176,6 +177,10 @@ fn full_care() -> spec::Care {
         backup: Some(service("other/spare")),
         locality: Some(Arc::new(spec::Locality { endpoints_min: 2, ..spec::Locality::new() })),
         rates: rates::full(true),
+        concurrency: Some(spec::Concurrency {
+            limit: spec::ConcurrencyLimit::Auto { min: 5, max: 50 },
+            queue: Duration::from_millis(30),
+        }),
     }
 }
 

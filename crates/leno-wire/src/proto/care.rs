@@ -56,6 +56,32 @@ pub struct Care {
     #[prost(message, repeated, tag = "50")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rate_limits: Vec<super::rate::RateLimit>,
+    /// How many requests each instance works on at a time; unset: all that come.
+    #[prost(message, optional, tag = "85")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+}
+
+/// `Concurrency`.
+#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Concurrency {
+    /// So many; unset: it is found out.
+    #[prost(uint32, optional, tag = "1")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// The fewest, where it is found out; unset: 3.
+    #[prost(uint32, optional, tag = "2")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<u32>,
+    /// The most, where it is found out; unset: 1000.
+    #[prost(uint32, optional, tag = "3")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// How long a request waits for a place; 0: nobody waits; unset: 100.
+    #[prost(uint64, optional, tag = "4")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_ms: Option<u64>,
 }
 
 /// `KeySpec`: exactly one of `header`, `query`, `cookie` and `source`.

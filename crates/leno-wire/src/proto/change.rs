@@ -27,6 +27,10 @@ pub struct Change {
     #[prost(message, repeated, tag = "7")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<Mirror>,
+    /// `critical`, `high`, `normal` or `low`; unset: as it came.
+    #[prost(string, optional, tag = "85")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
     /// What is broken on purpose.
     #[prost(message, optional, tag = "60")]
     #[serde(skip_serializing_if = "Option::is_none")]

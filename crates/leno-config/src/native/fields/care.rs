@@ -219,10 +219,38 @@ pub(crate) static OUTLIERS: Shape = Shape {
     ],
 };
 
+/// How many requests each instance works on at a time, in the long form.
+pub(crate) static CONCURRENCY: Shape = Shape {
+    name: "concurrency",
+    doc: "How many requests the sidecar of each instance lets through to it at a time, over all its workers. The others wait for a place, those of a higher class before those of a lower one; who finds none in time is answered 503 with the reason `service_overloaded` before the application has seen anything of it.",
+    fields: &[
+        field(
+            "limit",
+            Kind::Either(&[Kind::Choice(AUTO), Kind::Count(LIMIT_MAX)]),
+            Without::Value("auto"),
+            "How many.",
+        ),
+        field("min", Kind::Count(LIMIT_MAX), Without::Value("3"), "Never fewer; for `auto`."),
+        field("max", Kind::Count(LIMIT_MAX), Without::Value("1000"), "Never more; for `auto`."),
+        field(
+            "queue",
+            Kind::Either(&[Kind::Choice(NONE_WAITS), Kind::Duration]),
+            Without::Value("100ms"),
+            "How long a request waits for a place; at most 60s.",
+        ),
+    ],
+};
+
+/// The limit that nobody has to know.
+const AUTO: &[(&str, &str)] =
+    &[("auto", "found out: as many as the instance works on without having them wait")];
+
 // What a service says of them.
 
 const BALANCE_FORMS: Kind = Kind::Either(&[Kind::Choice(POLICIES), Kind::Object(&BALANCE)]);
 const OUTLIER_FORMS: Kind = Kind::Either(&[Kind::Choice(OUTLIER_WORDS), Kind::Object(&OUTLIERS)]);
+const CONCURRENCY_FORMS: Kind =
+    Kind::Either(&[Kind::Choice(AUTO), Kind::Count(LIMIT_MAX), Kind::Object(&CONCURRENCY)]);
 
 pub(super) const BALANCE_FIELD: Field = field(
     "balance",
@@ -241,6 +269,12 @@ pub(super) const LIMITS_FIELD: Field = field(
     Kind::Object(&LIMITS),
     Without::Means("no limits"),
     "How much of it one proxy uses at a time.",
+);
+pub(super) const CONCURRENCY_FIELD: Field = field(
+    "concurrency",
+    CONCURRENCY_FORMS,
+    Without::Means("all that come"),
+    "How many requests each of its instances works on at a time; not for `endpoints` and `protocol: tcp`.",
 );
 pub(super) const BACKUP_FIELD: Field = field(
     "backup",

@@ -40,6 +40,21 @@ pub(super) const ROUTE_MIRROR: Field = field(
     "Who gets a copy of each request, or of a share of them. What becomes of a copy changes nothing for the client.",
 );
 
+pub(super) const ROUTE_PRIORITY: Field = field(
+    "priority",
+    Kind::Choice(CLASSES),
+    Without::Means("as the header `leno-priority` of the request says, else normal"),
+    "What its requests are worth where not all can be served; said to every hop from here on by the header `leno-priority`.",
+);
+
+/// What requests are worth.
+pub(crate) const CLASSES: &[(&str, &str)] = &[
+    ("critical", "the last to be refused: users see at once that it failed, and it costs something"),
+    ("high", "users see it"),
+    ("normal", "what nothing is said of"),
+    ("low", "the first to be refused: it can be done later or not at all"),
+];
+
 const MIRROR_FORMS: Kind = Kind::Either(&[Kind::Service, Kind::Object(&MIRROR), Kind::List(&MIRROR_FORM)]);
 const MIRROR_FORM: Kind = Kind::Either(&[Kind::Service, Kind::Object(&MIRROR)]);
 const REWRITE_FORMS: Kind = Kind::Either(&[Kind::Path, Kind::Object(&REWRITE)]);

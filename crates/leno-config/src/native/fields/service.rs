@@ -1,7 +1,8 @@
 //! A service, its rules, where they lead, and how its instances are checked.
 
 use super::change::{
-    ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS, ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
+    ROUTE_ANSWER, ROUTE_MIRROR, ROUTE_PRIORITY, ROUTE_REDIRECT, ROUTE_REQUEST_HEADERS,
+    ROUTE_RESPONSE_HEADERS, ROUTE_REWRITE,
 };
 use super::instance::{ENDPOINT, INSTANCE};
 use super::matching::{
@@ -33,6 +34,7 @@ pub(crate) static SERVICE: Shape = Shape {
         care::BALANCE_FIELD,
         care::OUTLIERS_FIELD,
         care::LIMITS_FIELD,
+        care::CONCURRENCY_FIELD,
         rate::RATE_LIMITS,
         care::BACKUP_FIELD,
         zones::LOCALITY_FIELD,
@@ -164,6 +166,7 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        ROUTE_PRIORITY,
         fault::ROUTE_FAULT,
         cors::ROUTE_CORS,
         tries::ROUTE_TIMEOUT,

@@ -45,6 +45,23 @@ fn a_quick_failure_does_not_make_anybody_fast() {
 }
 
 #[test]
+fn whoever_refuses_is_asked_less_until_it_answers_and_is_not_put_out() {
+    for balance in [Balance::PeakEwma, Balance::LeastRequest] {
+        let mut bench = Bench::new(&[1; 10], balance, Care::default());
+        serve(&mut bench, 1_000, |_| (FINE, 10));
+        let shed = |at| if at == 3 { (Outcome::Shed, 1) } else { (FINE, 10) };
+        let counts = serve(&mut bench, 2_000, shed);
+        assert!(counts[3] < 60, "{balance:?}: {counts:?}");
+        // When all refuse alike, they are as before to each other, and nobody is put out.
+        let counts = serve(&mut bench, 5_000, |_| (Outcome::Shed, 1));
+        assert!(counts.iter().all(|count| *count > 300), "{balance:?}: {counts:?}");
+        serve(&mut bench, 1_000, |_| (FINE, 10));
+        let counts = serve(&mut bench, 2_000, |_| (FINE, 10));
+        assert!(counts[3] > 100, "{balance:?}: {counts:?}");
+    }
+}
+
+#[test]
 fn latency_counts_times_what_is_under_way() {
     let mut bench = Bench::new(&[1, 1], Balance::PeakEwma, Care::default());
     serve(&mut bench, 200, |at| (FINE, if at == 0 { 10 } else { 30 }));

@@ -85,6 +85,7 @@ fn taken(egress: EgressSpec, destination: SocketAddr, words: Vec<u8>) -> Vec<u8>
             own_name: "cart".into(),
             own_addresses: Arc::new([]),
             system_roots: SystemRoots::default(),
+            door: std::sync::Arc::default(),
             spent: Spent::default(),
         };
         let worker = Worker::new(&seat, 0);

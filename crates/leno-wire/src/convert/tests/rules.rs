@@ -34,6 +34,7 @@ pub(super) fn full_change() -> spec::Change {
     let pattern = spec::Pattern::anywhere("/(a)").unwrap();
     let with = spec::Replacement::parse(r"/\1", &pattern).unwrap();
     spec::Change {
+        priority: Some(leno_core::admission::Class::Low),
         path: Some(spec::PathChange::Regex(pattern, with)),
         host: Some("h:80".into()),
         request: spec::FieldChanges {
