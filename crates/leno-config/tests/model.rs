@@ -73,6 +73,7 @@ fn everything() {
             ("/half", &split(&[("prod/user", Some("v1"), 1), ("prod/user", Some("v2"), 1)])),
             ("route-3", &rules_by_labels()),
             ("/mirror", &split(&[("prod/user", Some("v1"), 9), ("prod/worker", None, 1)])),
+            ("/listed/route-1", &split(&[("prod/user", None, 1)])),
             ("split", &split(&[("prod/user", Some("v1"), 90), ("prod/user", Some("v2"), 10)])),
         ]
     );

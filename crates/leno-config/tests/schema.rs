@@ -141,6 +141,7 @@ const PLACES: &[(&str, &str)] = &[
         "mesh: m\ngateway: {listeners: [{protocol: tls, sni: [{FIELD}]}]}\nservices: {web: {run: ./web}}\n",
     ),
     ("gateway-route", "mesh: m\ngateway: {routes: [{FIELD}]}\nservices: {web: {run: ./web}}\n"),
+    ("listed-route", "mesh: m\nroute_lists: {a: [{FIELD}]}\nservices: {web: {run: ./web}}\n"),
     ("egress", "mesh: m\negress: {FIELD}\nservices: {web: {run: ./web}}\n"),
     ("egress-rule", "mesh: m\negress: {rules: [{FIELD}]}\nservices: {web: {run: ./web}}\n"),
     ("via", "mesh: m\negress: {via: {FIELD}}\nservices: {web: {run: ./web}}\n"),

@@ -15,8 +15,8 @@ use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
 use crate::rate::Rate;
 use crate::route::{
-    BackendId, Changed, Decision, Expected, Facts, ListId, RuleList, Rules, Split, SplitId, Then, TriesId,
-    Unfit, decide, decide_connection,
+    BackendId, Changed, Decision, Expected, Facts, Link, ListId, Passed, RuleList, Rules, Split, SplitId,
+    Then, TriesId, Unfit, decide, decide_connection, trail,
 };
 use crate::spec::{
     ActionSpec, Concurrency, EgressSpec, KnownService, Labels, ListenerSpec, Protocol, ServiceSpec,
@@ -206,12 +206,17 @@ impl Snapshot {
 
     /// Decides where a request goes.
     pub fn decide(&self, entry: Entry<'_>, head: &RequestHead<'_>) -> Decision {
+        self.decide_on(entry, head, Link::UNKNOWN)
+    }
+
+    /// The same for a request that came over `link`.
+    pub fn decide_on(&self, entry: Entry<'_>, head: &RequestHead<'_>, link: Link<'_>) -> Decision {
         // A tunnel through a forward proxy or gateway carries bytes, not requests: that is not served yet.
         if head.method == b"CONNECT" && entry != Entry::Inbound {
             return Decision { then: Then::Unsupported, ..Decision::nowhere(ListId(u32::MAX)) };
         }
         match self.list(entry, head.authority) {
-            Some(list) => decide(&self.lists, list, head),
+            Some(list) => decide(&self.lists, list, head, link),
             None => Self::undecided(entry),
         }
     }
@@ -234,11 +239,16 @@ impl Snapshot {
         }
     }
 
+    /// Which rules had a say about a request, and which lost.
+    pub fn trail(&self, entry: Entry<'_>, head: &RequestHead<'_>, link: Link<'_>) -> Vec<Passed> {
+        self.list(entry, head.authority).map_or(Vec::new(), |list| trail(&self.lists, list, head, link))
+    }
+
     /// Decides where a connection goes that carries no requests; `authority` is the `host:port` that a tunnel through the
     /// forward proxy asks for.
-    pub fn decide_connection(&self, entry: Entry<'_>, authority: &[u8]) -> Decision {
+    pub fn decide_connection(&self, entry: Entry<'_>, authority: &[u8], link: Link<'_>) -> Decision {
         match self.list(entry, authority) {
-            Some(list) => decide_connection(&self.lists, list),
+            Some(list) => decide_connection(&self.lists, list, link, authority),
             None => Self::undecided(entry),
         }
     }

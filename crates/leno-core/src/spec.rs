@@ -57,7 +57,9 @@ pub use hedge::{
     HEDGE_BODY_BYTES_MAX, HEDGE_PERCENT, HEDGE_PERCENT_MAX, HEDGE_QUANTILE_MAX, HEDGE_QUANTILE_MIN,
     HedgeAfter, HedgeSpec,
 };
-pub use matching::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
+pub use matching::{
+    FieldMatch, GrpcMatch, HostMatch, LISTS_DEEP_MAX, LinkMatch, MatchSpec, PathMatch, SourceMatch, TextMatch,
+};
 pub use outside::{
     Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
     Pinned, Roots, TlsSpec, Via,

@@ -20,6 +20,10 @@ pub(crate) fn comparisons(earlier: &MatchSpec, later: &MatchSpec) -> usize {
 /// True when every request that `later` matches is matched by `earlier`. Never true by mistake; it may be false
 /// for a pair that only several rules together cover.
 pub(crate) fn covers(earlier: &MatchSpec, later: &MatchSpec) -> bool {
+    earlier.parts().all(|wide| later.parts().any(|narrow| part_covers(wide, narrow)))
+}
+
+fn part_covers(earlier: &MatchSpec, later: &MatchSpec) -> bool {
     let hosts = earlier.hosts.is_empty()
         || (!later.hosts.is_empty()
             && later.hosts.iter().all(|host| earlier.hosts.iter().any(|wide| host_covers(wide, host))));
@@ -44,6 +48,7 @@ pub(crate) fn covers(earlier: &MatchSpec, later: &MatchSpec) -> bool {
             .as_ref()
             .is_none_or(|wide| later.grpc.as_ref().is_some_and(|it| call_covers(wide, it)))
         && sources
+        && (earlier.link.is_none() || earlier.link == later.link)
 }
 
 fn host_covers(wide: &HostMatch, narrow: &HostMatch) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use leno_core::spec::{
-    FieldMatch, GrpcMatch, MatchSpec, PATTERN_BYTES_MAX, PathMatch, Pattern, Template, TextMatch,
+    FieldMatch, GrpcMatch, LinkMatch, MatchSpec, PATTERN_BYTES_MAX, PathMatch, Pattern, Template, TextMatch,
 };
 
 use super::fields::{CALL, Kind, PATH, VALUE};
@@ -43,6 +43,7 @@ pub(crate) fn matching(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Opti
         when.hosts.sort();
         when.hosts.dedup();
     }
+    when.link = link(fields, reader);
     let path_entry = fields.entry("path");
     if let Some(entry) = path_entry
         && let Some((path, any_case)) = path(&entry.value, reader)
@@ -79,6 +80,27 @@ pub(crate) fn matching(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Opti
         }
     }
     (reader.problems.errors() == errors).then_some(when)
+}
+
+/// What its connection must be like.
+fn link(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<Arc<LinkMatch>> {
+    let mut link = LinkMatch::default();
+    if let Some(node) = fields.get("port") {
+        for item in reader.one_or_more(node, "a port, or a list of ports", RULES_MAX) {
+            link.ports.extend(reader.number(item, Kind::Port, value::port));
+        }
+    }
+    if let Some(node) = fields.get("client") {
+        for item in reader.one_or_more(node, "a range of addresses, or a list of them", RULES_MAX) {
+            link.clients.extend(reader.parsed(item, Kind::Range, value::cidr));
+        }
+    }
+    if let Some(node) = fields.get("sni") {
+        for item in reader.one_or_more(node, "a host, or a list of hosts", RULES_MAX) {
+            link.server_names.extend(reader.parsed(item, Kind::Host, value::host));
+        }
+    }
+    (link != LinkMatch::default()).then(|| Arc::new(link))
 }
 
 /// The one of these forms that is given, or a report.

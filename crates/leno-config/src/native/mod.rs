@@ -18,6 +18,7 @@ mod file;
 mod hedge;
 mod instance;
 mod listener;
+mod lists;
 mod matching;
 mod model;
 mod outside;

@@ -7,6 +7,7 @@ use leno_core::name::{Label, ServiceId};
 use leno_core::spec::Labels;
 
 use super::fields::{Field, Kind, SHAPES, Shape, Without};
+use super::lists::Shared;
 use super::value::{self, Wrong};
 use crate::diagnostic::{Problem, Problems};
 use crate::source::Span;
@@ -30,6 +31,10 @@ pub(crate) struct Reader<'a> {
     pub(crate) tagged: BTreeMap<ServiceId, Vec<(Option<Label>, Labels)>>,
     /// Bytes of instances that the file may still make, see [`INSTANCE_BYTES_MAX`].
     pub(crate) instance_bytes_left: usize,
+    /// The lists of routes that may be used.
+    pub(crate) lists: BTreeMap<String, Shared>,
+    /// Those that are wrong, which is reported.
+    pub(crate) broken_lists: BTreeSet<String>,
     /// Comparisons of routes that may still be made, see [`ROUTE_COMPARISONS_MAX`].
     pub(crate) route_comparisons_left: usize,
 }

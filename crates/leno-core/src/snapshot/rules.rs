@@ -19,11 +19,7 @@ impl Build<'_> {
         outer: Option<&TriesSpec>,
         world: &World,
     ) -> Vec<Rule> {
-        let about_us = |rule: &&RuleSpec| {
-            let sources = &rule.when.sources;
-            sources.is_empty()
-                || self.own.is_some_and(|own| sources.iter().any(|it| it.covers(own, &world.own.labels)))
-        };
+        let about_us = |rule: &&RuleSpec| rule.when.covers_source(self.own, &world.own.labels);
         let ours: Vec<&RuleSpec> = rules.iter().filter(about_us).collect();
         ours.into_iter().map(|rule| self.rule(owner, rule, outer, world)).collect()
     }

@@ -168,7 +168,9 @@ fn an_address_leads_where_its_name_does() {
     }
     let snapshot = Snapshot::build(&world, None);
     let backends_at = |address: IpAddr| {
-        let then = snapshot.decide_connection(Entry::Address(SocketAddr::new(address, 5432)), b"").then;
+        let then = snapshot
+            .decide_connection(Entry::Address(SocketAddr::new(address, 5432)), b"", Link::UNKNOWN)
+            .then;
         let Then::Split(split) = then else { panic!("{address}: {then:?}") };
         let [(backend, _)] = snapshot.splits[split.0 as usize].targets[..] else { panic!() };
         snapshot.backend(backend).unwrap()
@@ -192,9 +194,15 @@ fn an_address_leads_where_its_name_does() {
         }
     }
     let nobody = SocketAddr::from(([240, 240, 0, 9], 80));
-    assert_eq!(snapshot.decide_connection(Entry::Address(nobody), b"").then, Then::NoSuchService);
+    assert_eq!(
+        snapshot.decide_connection(Entry::Address(nobody), b"", Link::UNKNOWN).then,
+        Then::NoSuchService
+    );
     let outside = SocketAddr::from(([192, 0, 2, 1], 80));
-    assert_eq!(snapshot.decide_connection(Entry::Address(outside), b"").then, Then::Direct(outside));
+    assert_eq!(
+        snapshot.decide_connection(Entry::Address(outside), b"", Link::UNKNOWN).then,
+        Then::Direct(outside)
+    );
 }
 
 /// What leaves for a place of a known service is declared, by its name and port.
@@ -268,7 +276,10 @@ fn rules_for_other_callers_are_not_in_a_callers_snapshot() {
         let snapshot = Snapshot::build(&world, Some(&app));
         let decision = snapshot.decide(Entry::Forward, &get("product", "/"));
         // Bytes have a caller too.
-        assert_eq!(snapshot.decide_connection(Entry::Forward, b"product").then, Then::Unsupported);
+        assert_eq!(
+            snapshot.decide_connection(Entry::Forward, b"product", Link::UNKNOWN).then,
+            Then::Unsupported
+        );
         snapshot.rule_name(&decision).1.map(str::to_string)
     };
     assert_eq!(decided("cart").as_deref(), Some("of-cart"));

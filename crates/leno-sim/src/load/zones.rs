@@ -56,7 +56,8 @@ const fn second(at: u64) -> Instant {
 
 /// Half of what all can do, from callers in equal numbers; so many instances in each zone.
 fn plan(seconds: u64, hosts: [usize; 3]) -> Plan {
-    let host = HostPlan { servers: SERVERS, mean: MEAN, moods: Vec::new(), tenth: None, admission: Admission::All };
+    let host =
+        HostPlan { servers: SERVERS, mean: MEAN, moods: Vec::new(), tenth: None, admission: Admission::All };
     let each = |counts: [usize; 3]| -> Vec<usize> {
         (0..3).flat_map(|zone| std::iter::repeat_n(zone, counts[zone])).collect()
     };

@@ -6,7 +6,7 @@ use leno_core::name::Label;
 use leno_core::spec;
 
 use super::zones::{sources, sources_of};
-use super::{WireError, bad, check_path, full_name, host, host_text, id, list};
+use super::{WireError, bad, check_path, full_name, host, host_text, id, list, port_number};
 use crate::proto::resource as wire;
 
 impl From<&spec::MatchSpec> for wire::Match {
@@ -31,6 +31,10 @@ impl From<&spec::MatchSpec> for wire::Match {
             }),
             sources,
             labelled_sources,
+            ports: spec.link.iter().flat_map(|link| &link.ports).map(|port| u32::from(*port)).collect(),
+            clients: spec.link.iter().flat_map(|link| &link.clients).map(ToString::to_string).collect(),
+            server_names: spec.link.iter().flat_map(|link| &link.server_names).map(host_text).collect(),
+            also: spec.also.iter().map(Self::from).collect(),
         }
     }
 }
@@ -73,8 +77,30 @@ impl TryFrom<wire::Match> for spec::MatchSpec {
                 })
                 .transpose()?,
             sources: sources(message.sources, message.labelled_sources)?,
+            link: {
+                let link = spec::LinkMatch {
+                    ports: list("when.ports", message.ports, |port| port_number("", port))?,
+                    clients: list("when.clients", message.clients, |text| {
+                        spec::Cidr::parse(&text).map_err(|error| bad("", format!("{text:?}: {error}")))
+                    })?,
+                    server_names: list("when.server_names", message.server_names, host)?,
+                };
+                (link != spec::LinkMatch::default()).then(|| Arc::new(link))
+            },
+            also: also(message.also)?,
         })
     }
+}
+
+/// What must hold too, one level deep.
+fn also(messages: Vec<wire::Match>) -> Result<Vec<spec::MatchSpec>, WireError> {
+    const FIELD: &str = "when.also";
+    if messages.len() > spec::LISTS_DEEP_MAX {
+        return Err(bad(FIELD, format!("are more than {}", spec::LISTS_DEEP_MAX)));
+    }
+    list(FIELD, messages, |message| {
+        if message.also.is_empty() { message.try_into() } else { Err(bad("also", "goes one level deep")) }
+    })
 }
 
 fn path(path: wire::Path) -> Result<spec::PathMatch, WireError> {

@@ -44,6 +44,12 @@ fn full_service() -> spec::ServiceSpec {
                         spec::EgressSource::Namespace(label("ops")).into(),
                         spec::SourceMatch { who: None, labels: labels() },
                     ],
+                    link: Some(Arc::new(spec::LinkMatch {
+                        ports: vec![80, 8080],
+                        clients: vec![spec::Cidr::parse("10.0.0.0/8").unwrap()],
+                        server_names: vec![spec::HostMatch::Suffix(".example".into())],
+                    })),
+                    also: vec![spec::MatchSpec { methods: vec!["GET".into()], ..spec::MatchSpec::default() }],
                 },
                 then: spec::ActionSpec::Split(vec![
                     spec::TargetSpec {
@@ -375,6 +381,14 @@ fn a_wrong_field_is_named() {
         ("rules[0].when.grpc.service", |s| {
             s.rules[0].when.as_mut().unwrap().grpc.as_mut().unwrap().service = Some("a/b".into());
         }),
+        ("rules[0].when.ports[0]", |s| s.rules[0].when.as_mut().unwrap().ports[0] = 0),
+        ("rules[0].when.clients[0]", |s| {
+            s.rules[0].when.as_mut().unwrap().clients[0] = "10.0.0.1/8".into();
+        }),
+        ("rules[0].when.also[0].also", |s| {
+            let also = &mut s.rules[0].when.as_mut().unwrap().also[0].also;
+            also.push(wire::Match::default());
+        }),
         ("rules[0].when.sources[1]", |s| s.rules[0].when.as_mut().unwrap().sources[1] = "A/*".into()),
         ("rules[0].change.host", |s| s.rules[0].change.as_mut().unwrap().host = Some("a b".into())),
         ("rules[0].change.request.set[0].name", |s| {
@@ -508,24 +522,4 @@ fn garbled_bytes_are_refused_or_parsed_never_a_panic() {
             let _ = Known::parse(kind, &bytes);
         }
     }
-}
-
-#[test]
-fn every_way_to_ask_for_health_travels() {
-    for probe in [
-        spec::Probe::Tcp,
-        spec::Probe::Http("/a".into()),
-        spec::Probe::Http2("/a".into()),
-        spec::Probe::Grpc(String::new()),
-        spec::Probe::Grpc("shop.Cart".into()),
-    ] {
-        let spec = spec::HealthSpec { probe, ..leno_core::health::default_spec() };
-        assert_eq!(spec::HealthSpec::try_from(wire::HealthCheck::from(&spec)).unwrap(), spec);
-    }
-    let both = wire::HealthCheck {
-        http_path: Some("/a".into()),
-        grpc_service: Some(String::new()),
-        ..wire::HealthCheck::from(&leno_core::health::default_spec())
-    };
-    assert_eq!(spec::HealthSpec::try_from(both).unwrap_err().field, "grpc_service");
 }

@@ -178,6 +178,18 @@ pub struct Match {
     /// Or one of these.
     #[prost(message, repeated, tag = "70")]
     pub labelled_sources: Vec<super::zones::Source>,
+    /// The port that the client connected to or asks for, one of these; empty: any.
+    #[prost(uint32, repeated, tag = "61")]
+    pub ports: Vec<u32>,
+    /// The client's address, in one of these ranges; empty: any.
+    #[prost(string, repeated, tag = "62")]
+    pub clients: Vec<String>,
+    /// The name asked for when TLS began, as in `hosts`; empty: any, or no TLS.
+    #[prost(string, repeated, tag = "63")]
+    pub server_names: Vec<String>,
+    /// All of this must hold too; has no `also` of its own.
+    #[prost(message, repeated, tag = "60")]
+    pub also: Vec<Match>,
 }
 
 /// `PathMatch`.

@@ -1,3 +1,5 @@
+//! What is about the outside, whole and wrong.
+
 use super::*;
 
 pub(super) fn full_external() -> spec::ExternalSpec {
@@ -86,4 +88,24 @@ fn a_wrong_field_about_the_outside_is_named() {
         spoil(&mut message);
         assert_eq!(spec::EgressSpec::try_from(message).unwrap_err().field, *field);
     }
+}
+
+#[test]
+fn every_way_to_ask_for_health_travels() {
+    for probe in [
+        spec::Probe::Tcp,
+        spec::Probe::Http("/a".into()),
+        spec::Probe::Http2("/a".into()),
+        spec::Probe::Grpc(String::new()),
+        spec::Probe::Grpc("shop.Cart".into()),
+    ] {
+        let spec = spec::HealthSpec { probe, ..leno_core::health::default_spec() };
+        assert_eq!(spec::HealthSpec::try_from(wire::HealthCheck::from(&spec)).unwrap(), spec);
+    }
+    let both = wire::HealthCheck {
+        http_path: Some("/a".into()),
+        grpc_service: Some(String::new()),
+        ..wire::HealthCheck::from(&leno_core::health::default_spec())
+    };
+    assert_eq!(spec::HealthSpec::try_from(both).unwrap_err().field, "grpc_service");
 }
