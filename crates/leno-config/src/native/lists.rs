@@ -99,11 +99,12 @@ pub(crate) fn unused(reader: &mut Reader<'_>) {
 }
 
 /// Fields that say what becomes of requests: the list's own routes say that.
-const DOES: [&str; 10] = [
+const DOES: [&str; 11] = [
     "rewrite",
     "request_headers",
     "response_headers",
     "mirror",
+    "priority",
     "fault",
     "cors",
     "rate_limits",

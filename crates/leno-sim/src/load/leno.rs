@@ -127,6 +127,9 @@ impl Leno {
             (Heed::Take | Heed::Over, _) => {}
         }
         self.racing.remove(&number);
+        if let (Some(Hedged::Won), Some(backend)) = (exchange.record().hedged, exchange.backend()) {
+            self.backends.hedge_won(snapshot, backend);
+        }
         self.go_on(number, now, rng)
     }
 

@@ -169,6 +169,7 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_REQUEST_HEADERS,
         ROUTE_RESPONSE_HEADERS,
         ROUTE_MIRROR,
+        ROUTE_PRIORITY,
         fault::ROUTE_FAULT,
         cors::ROUTE_CORS,
         tries::ROUTE_TIMEOUT,
