@@ -71,14 +71,14 @@ fn everything() {
             ("canary", &split(&[("prod/user", Some("v2"), 1)])),
             ("/pay", &split(&[("prod/user", Some("v1"), 1)])),
             ("/half", &split(&[("prod/user", Some("v1"), 1), ("prod/user", Some("v2"), 1)])),
-            ("route-3", &rules_by_labels()),
+            ("route-4", &rules_by_labels()),
             ("/mirror", &split(&[("prod/user", Some("v1"), 9), ("prod/worker", None, 1)])),
             ("/listed/route-1", &split(&[("prod/user", None, 1)])),
             ("split", &split(&[("prod/user", Some("v1"), 90), ("prod/user", Some("v2"), 10)])),
         ]
     );
 
-    let sources = &user.spec.rules[2].when.sources;
+    let sources = &user.spec.rules[3].when.sources;
     let service = EgressSource::Service(id("prod/worker"));
     let namespace = EgressSource::Namespace(Label::parse("ops").unwrap());
     assert_eq!(
