@@ -19,8 +19,8 @@ use crate::route::{
     Then, TriesId, Unfit, decide, decide_connection, trail,
 };
 use crate::spec::{
-    ActionSpec, Concurrency, EgressSpec, KnownService, ListenerSpec, Protocol, ServiceSpec, TargetSpec,
-    TriesSpec, World,
+    ActionSpec, Concurrency, EgressSpec, KnownService, Labels, ListenerSpec, Protocol, ServiceSpec,
+    TargetSpec, TriesSpec, World, Zone,
 };
 use crate::vip::{Vips, is_virtual};
 
@@ -32,6 +32,7 @@ mod rates;
 mod rules;
 mod single;
 mod tries;
+mod zones;
 
 use addresses::Addresses;
 pub use addresses::{Instance, Published, Target};
@@ -41,6 +42,7 @@ use hosts::{host_names, service_of_host};
 use places::Places;
 use rates::{counting, rates_of};
 use tries::budget;
+pub use zones::{Level, ZonePlan};
 
 /// Longest host name looked up (RFC 1035 §2.3.4); a longer one is no service's.
 const HOST_BYTES_MAX: usize = 255;
@@ -150,6 +152,7 @@ impl Snapshot {
             tries: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             own: local.map(|app| &app.service).or(world.gateway.as_ref().map(|gateway| &gateway.id)),
+            zone: world.own.zone.clone().or_else(|| world.gateway.as_ref()?.zone.clone()),
         };
         build.snapshot.generation = world.generation;
         build.snapshot.absent = world.absent.clone();
@@ -416,7 +419,7 @@ struct Build<'l> {
     /// What is in use of services with limits.
     ledgers: &'l mut Ledgers,
     /// Backends made so far, so that two rules with one target share its live state.
-    backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
+    backends: BTreeMap<(ServiceId, Option<Label>, Labels), BackendId>,
     /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
     splits: BTreeMap<Vec<(BackendId, u32)>, SplitId>,
     tries: BTreeMap<TriesSpec, TriesId>,
@@ -424,6 +427,8 @@ struct Build<'l> {
     endpoints: BTreeMap<ServiceId, Endpoints>,
     /// For whom this proxy sends; `None`: nobody says.
     own: Option<&'l ServiceId>,
+    /// Where this proxy is; `None`: nobody says.
+    zone: Option<Zone>,
 }
 
 impl Build<'_> {
@@ -435,7 +440,7 @@ impl Build<'_> {
     fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
         let outer = service.spec.tries.as_deref();
         let mut rules = self.rules(id, &service.spec.rules, outer, world);
-        let everyone = [TargetSpec { service: id.clone(), version: None, weight: 1 }];
+        let everyone = [TargetSpec { service: id.clone(), version: None, labels: Labels::NONE, weight: 1 }];
         let otherwise = self.split(&everyone, world);
         let rates = self.outbound_rates(&everyone, world);
         rules.extend(counting(rates, otherwise, self.tries(outer, None)));
@@ -452,7 +457,12 @@ impl Build<'_> {
         let mut addresses = Addresses::default();
         vips.begin_round();
         for service in world.services.values() {
-            let everyone = [TargetSpec { service: service.spec.id.clone(), version: None, weight: 1 }];
+            let everyone = [TargetSpec {
+                service: service.spec.id.clone(),
+                version: None,
+                labels: Labels::NONE,
+                weight: 1,
+            }];
             let rates = self.outbound_rates(&everyone, world);
             addresses.publish(service, vips, |endpoint| self.instance(&service.spec, endpoint, &rates));
         }

@@ -258,6 +258,7 @@ fn world(storm: &Storm) -> World {
         version: None,
         weight: 1,
         healthy: true,
+        tags: leno_core::spec::Tags::NONE,
     };
     let tries = TriesSpec {
         retry: Some(RetrySpec {

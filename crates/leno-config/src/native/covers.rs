@@ -1,6 +1,8 @@
 //! Whether one match takes every request that another one takes: a later rule of which that is true never matches.
 
-use leno_core::spec::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
+use leno_core::spec::{
+    EgressSource, FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch,
+};
 
 /// How much work [`covers`] is, in comparisons.
 pub(crate) fn comparisons(earlier: &MatchSpec, later: &MatchSpec) -> usize {
@@ -122,10 +124,13 @@ fn call_covers(wide: &GrpcMatch, narrow: &GrpcMatch) -> bool {
 }
 
 fn source_covers(wide: &SourceMatch, narrow: &SourceMatch) -> bool {
-    match narrow {
-        SourceMatch::Service(service) => wide.covers(service),
-        SourceMatch::Namespace(_) => wide == narrow,
-    }
+    let who = match (&wide.who, &narrow.who) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(wide), Some(EgressSource::Service(service))) => wide.covers(service),
+        (wide, narrow) => wide == narrow,
+    };
+    who && narrow.labels.have(None, &wide.labels)
 }
 
 #[cfg(test)]

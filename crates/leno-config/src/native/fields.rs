@@ -12,6 +12,7 @@ mod outside;
 mod rate;
 mod service;
 mod tries;
+mod zones;
 
 pub(crate) use care::{
     BALANCE, CONCURRENCY, FAILURES_MAX, KEY, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE,
@@ -35,6 +36,7 @@ pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
 pub(crate) use rate::{RATE_KEY, RATE_LIMIT, RATE_WORDS};
 pub(crate) use service::{HEALTH, HEALTH_WORDS, LISTED_ROUTE, SERVICE, SERVICE_ROUTE, TARGET};
 pub(crate) use tries::{ATTEMPTS_MAX, CONDITIONS, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
+pub(crate) use zones::{CALLER, DISTRIBUTION, ENDPOINTS_MIN_MAX, LOCALITY, PREFER};
 
 /// A kind of map, with the fields it may have.
 #[derive(Debug)]
@@ -102,6 +104,8 @@ pub(crate) enum Kind {
     Place,
     /// A service of this file, or `namespace/*`.
     Caller,
+    /// Where something is: `region/zone/subzone`.
+    Zone,
     /// `IP/BITS`, or an address.
     Range,
     /// A point in time (RFC 3339).
@@ -177,6 +181,7 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &PATH,
     &VALUE,
     &CALL,
+    &CALLER,
     &TARGET,
     &REWRITE,
     &REPLACING,
@@ -200,6 +205,8 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &KEY,
     &OUTLIERS,
     &LIMITS,
+    &LOCALITY,
+    &DISTRIBUTION,
     &CONCURRENCY,
     &RATE_LIMIT,
     &RATE_KEY,

@@ -28,6 +28,7 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
         folder,
         services: BTreeMap::new(),
         versions: BTreeMap::new(),
+        tagged: BTreeMap::new(),
         instance_bytes_left: INSTANCE_BYTES_MAX,
         lists: BTreeMap::new(),
         broken_lists: BTreeSet::new(),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leno_core::name::ServiceId;
-use leno_core::spec::{ActionSpec, LISTS_DEEP_MAX, MatchSpec, RuleSpec, TargetSpec};
+use leno_core::spec::{ActionSpec, LISTS_DEEP_MAX, Labels, MatchSpec, RuleSpec, TargetSpec};
 
 use super::fields::Kind;
 use super::read::{Fields, Reader};
@@ -149,9 +149,12 @@ pub(crate) fn used(
             also.push(when.clone());
         }
         let then = match (rule.then, own) {
-            (ActionSpec::Service(service), Some(_)) => {
-                ActionSpec::Split(vec![TargetSpec { service, version: None, weight: 1 }])
-            }
+            (ActionSpec::Service(service), Some(_)) => ActionSpec::Split(vec![TargetSpec {
+                service,
+                version: None,
+                labels: Labels::NONE,
+                weight: 1,
+            }]),
             (then, _) => then,
         };
         let name: Arc<str> = format!("{name}/{}", rule.name).into();

@@ -7,11 +7,10 @@ use leno_core::spec::{
     FieldMatch, GrpcMatch, LinkMatch, MatchSpec, PATTERN_BYTES_MAX, PathMatch, Pattern, Template, TextMatch,
 };
 
-use super::egress::caller;
 use super::fields::{CALL, Kind, PATH, VALUE};
 use super::read::{Fields, Reader, a};
 use super::rules::RULES_MAX;
-use super::value;
+use super::{value, zones};
 use crate::diagnostic::Problem;
 use crate::source::Span;
 use crate::yaml::{Entry, Node, Value, short};
@@ -21,8 +20,12 @@ pub(crate) fn of_service(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Op
     let errors = reader.problems.errors();
     let mut sources = Vec::new();
     if let Some(node) = fields.get("from") {
-        for item in reader.one_or_more(node, "a caller, or a list of callers", RULES_MAX) {
-            sources.extend(caller(item, reader));
+        let items = match &node.value {
+            Value::Map(_) => std::slice::from_ref(node),
+            _ => reader.one_or_more(node, "a caller, or a list of callers", RULES_MAX),
+        };
+        for item in items {
+            sources.extend(zones::source(item, reader));
         }
     }
     let when = matching(fields, reader)?;

@@ -29,6 +29,7 @@ mod schema;
 mod service;
 mod tries;
 mod value;
+mod zones;
 
 use std::path::Path;
 

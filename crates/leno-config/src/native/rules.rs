@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{ActionSpec, GrpcMatch, MatchSpec, Protocol, RuleSpec, TargetSpec};
+use leno_core::spec::{ActionSpec, GrpcMatch, Labels, MatchSpec, Protocol, RuleSpec, TargetSpec};
 
 use super::fields::{GATEWAY_ROUTE, Kind, LISTED_ROUTE, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
 use super::matching::{matching, of_service as matching_of_service};
 use super::read::{Fields, Reader};
 use super::tries::{self, Said};
 use super::value;
-use super::{change, covers, lists};
+use super::{change, covers, lists, zones};
 use crate::diagnostic::Problem;
 use crate::source::Span;
 use crate::yaml::{Entry, Node, Value, short};
@@ -335,13 +335,13 @@ fn targets(to: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Optio
     }
     let mut seen = BTreeSet::new();
     for (target, item) in targets.iter().zip(items) {
-        if !seen.insert((&target.service, &target.version)) {
+        if !seen.insert((&target.service, &target.version, &target.labels)) {
             reader.error(Problem::error(item.span, "this target is given twice").hint("add the weights up"));
             return None;
         }
     }
     match &targets[..] {
-        [TargetSpec { service, version: None, .. }] if own.is_none() => {
+        [TargetSpec { service, version: None, labels, .. }] if own.is_none() && labels.is_empty() => {
             Some(ActionSpec::Service(service.clone()))
         }
         _ => Some(ActionSpec::Split(targets)),
@@ -361,7 +361,7 @@ fn target(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
             return None;
         }
         let service = reader.service(node)?;
-        return Some(TargetSpec { service, version: None, weight: 1 });
+        return Some(TargetSpec { service, version: None, labels: Labels::NONE, weight: 1 });
     }
     let mut fields = reader.fields(node, &TARGET)?;
     let service_node = fields.get("service");
@@ -380,13 +380,22 @@ fn target(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
         let text = reader.text(node, Kind::Version)?;
         reader.version_of(service.as_ref()?, text, node.span)
     });
+    let labels = fields.get("labels").map(|node| {
+        let version = version.as_ref().and_then(Option::as_ref);
+        zones::of_target(node, service.as_ref()?, version, reader)
+    });
     let weight = fields.get("weight").map_or(Some(1), |node| weight(node, reader));
     fields.finish();
     let version = match version {
         Some(version) => Some(version?),
         None => None,
     };
-    Some(TargetSpec { service: service?, version, weight: weight? })
+    Some(TargetSpec {
+        service: service?,
+        version,
+        labels: labels.unwrap_or(Some(Labels::NONE))?,
+        weight: weight?,
+    })
 }
 
 fn is_version(own: &ServiceId, text: &str, reader: &Reader<'_>) -> bool {
@@ -402,7 +411,8 @@ fn versions(split: &Node, own: &ServiceId, reader: &mut Reader<'_>) -> Option<Ac
         let version: Option<Label> = reader.version_of(own, &entry.key, entry.key_span);
         let weight = weight(&entry.value, reader);
         let (Some(version), Some(weight)) = (version, weight) else { continue };
-        targets.push(TargetSpec { service: own.clone(), version: Some(version), weight });
+        let labels = Labels::NONE;
+        targets.push(TargetSpec { service: own.clone(), version: Some(version), labels, weight });
     }
     if reader.problems.errors() > errors {
         return None;

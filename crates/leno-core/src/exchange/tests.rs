@@ -28,6 +28,7 @@ impl Scene {
             version: None,
             weight: 1,
             healthy: true,
+            tags: crate::spec::Tags::NONE,
         });
         let spec = ServiceSpec {
             id: id.clone(),

@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 use super::cidr::Cidr;
 use super::outside::EgressSource;
 use super::pattern::Pattern;
+use super::tags::Labels;
 use super::template::Template;
+use crate::name::ServiceId;
 
 /// How deep lists that are shared can use others.
 pub const LISTS_DEEP_MAX: usize = 4;
@@ -113,7 +115,13 @@ pub struct GrpcMatch {
 }
 
 /// Who sends a request.
-pub type SourceMatch = EgressSource;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceMatch {
+    /// An instance of which service; `None`: of any, and any gateway.
+    pub who: Option<EgressSource>,
+    /// Its proxy has all of these labels.
+    pub labels: Labels,
+}
 
 impl MatchSpec {
     /// True when it asks for something that only a request has: a connection of bytes has none of it.
@@ -144,10 +152,11 @@ impl MatchSpec {
         core::iter::once(self).chain(&self.also)
     }
 
-    /// True for what a service sends.
-    pub fn covers_source(&self, source: Option<&crate::name::ServiceId>) -> bool {
+    /// True for what a service sends whose proxy has these labels.
+    pub fn covers_source(&self, source: Option<&ServiceId>, labels: &Labels) -> bool {
         self.parts().all(|it| {
-            it.sources.is_empty() || source.is_some_and(|own| it.sources.iter().any(|of| of.covers(own)))
+            it.sources.is_empty()
+                || source.is_some_and(|own| it.sources.iter().any(|of| of.covers(own, labels)))
         })
     }
 
@@ -178,8 +187,21 @@ impl FieldMatch {
 }
 
 impl SourceMatch {
+    /// True when an instance of `service` whose proxy has these labels is one of these callers.
+    pub fn covers(&self, service: &ServiceId, labels: &Labels) -> bool {
+        self.who.as_ref().is_none_or(|who| who.covers(service)) && labels.have(None, &self.labels)
+    }
+}
+
+impl From<EgressSource> for SourceMatch {
+    fn from(who: EgressSource) -> Self {
+        Self { who: Some(who), labels: Labels::NONE }
+    }
+}
+
+impl EgressSource {
     /// True when `service` is one of these callers.
-    pub fn covers(&self, service: &crate::name::ServiceId) -> bool {
+    pub fn covers(&self, service: &ServiceId) -> bool {
         match self {
             Self::Service(wanted) => wanted == service,
             Self::Namespace(wanted) => *wanted == service.namespace,

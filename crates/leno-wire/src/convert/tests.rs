@@ -5,6 +5,7 @@ mod outside;
 mod rates;
 mod rules;
 
+use outside::{full_egress, full_external};
 use rules::{answering, every_field_match, full_change, full_direct, full_redirect};
 
 fn label(text: &str) -> Label {
@@ -39,8 +40,9 @@ fn full_service() -> spec::ServiceSpec {
                     queries: every_field_match(),
                     grpc: Some(spec::GrpcMatch { service: Some("a.B".into()), method: None }),
                     sources: vec![
-                        spec::SourceMatch::Service(service("shop/cart")),
-                        spec::SourceMatch::Namespace(label("ops")),
+                        spec::EgressSource::Service(service("shop/cart")).into(),
+                        spec::EgressSource::Namespace(label("ops")).into(),
+                        spec::SourceMatch { who: None, labels: labels() },
                     ],
                     link: Some(Arc::new(spec::LinkMatch {
                         ports: vec![80, 8080],
@@ -50,8 +52,18 @@ fn full_service() -> spec::ServiceSpec {
                     also: vec![spec::MatchSpec { methods: vec!["GET".into()], ..spec::MatchSpec::default() }],
                 },
                 then: spec::ActionSpec::Split(vec![
-                    spec::TargetSpec { service: service("product"), version: Some(label("v1")), weight: 90 },
-                    spec::TargetSpec { service: service("product"), version: None, weight: 0 },
+                    spec::TargetSpec {
+                        service: service("product"),
+                        version: Some(label("v1")),
+                        labels: labels(),
+                        weight: 90,
+                    },
+                    spec::TargetSpec {
+                        service: service("product"),
+                        version: None,
+                        labels: spec::Labels::NONE,
+                        weight: 0,
+                    },
                 ]),
                 timeout: Some(Duration::from_millis(1500)),
                 change: Some(Arc::new(full_change())),
@@ -169,6 +181,7 @@ fn full_care() -> spec::Care {
         affinity,
         slow_start,
         backup: Some(service("other/spare")),
+        locality: Some(Arc::new(spec::Locality { endpoints_min: 2, ..spec::Locality::new() })),
         rates: rates::full(true),
         concurrency: Some(spec::Concurrency {
             limit: spec::ConcurrencyLimit::Auto { min: 5, max: 50 },
@@ -212,55 +225,12 @@ fn what_is_unset_of_the_care_is_the_default_and_off_is_off() {
     assert_eq!(parse(proto::care::Care::from(&none)), Ok(none));
 }
 
-fn full_external() -> spec::ExternalSpec {
-    let named = |name: &str, version| spec::NamedEndpoint {
-        name: name.into(),
-        host: "api.pay.example".into(),
-        port: 443,
-        version,
-        weight: 3,
-    };
-    let tls = spec::TlsSpec {
-        sni: Some("pay.example".into()),
-        roots: Some(spec::Roots::File("/etc/ca.pem".into())),
-        pinned: vec![spec::Pinned::Key([7; 32]), spec::Pinned::File("pin.pem".into())],
-        names: vec!["pay.example".into(), "192.0.2.1".into()],
-        spiffe: Some("spiffe://other.mesh/pay".into()),
-        identity: Some(spec::ClientIdentity::Files { cert: "a.pem".into(), key: "a.key".into() }),
-        alpn: vec![spec::Alpn::Http11, spec::Alpn::H2],
-    };
-    spec::ExternalSpec {
-        names: vec![named("pay-1", Some(label("v1"))), named("pay-2", None)],
-        tls: Some(Arc::new(tls)),
-    }
+fn labels() -> spec::Labels {
+    spec::Labels::parse([("track", "canary"), ("example.com/disk", "")]).unwrap()
 }
 
-fn full_egress() -> spec::EgressSpec {
-    let rule = spec::EgressRule {
-        name: "pay".into(),
-        from: vec![
-            spec::EgressSource::Service(service("shop/cart")),
-            spec::EgressSource::Namespace(label("ops")),
-        ],
-        hosts: vec![
-            spec::HostMatch::Exact("pay.example".into()),
-            spec::HostMatch::Suffix(".pay.example".into()),
-        ],
-        cidrs: vec![spec::Cidr::parse("10.0.0.0/8").unwrap(), spec::Cidr::parse("fd00::/8").unwrap()],
-        ports: vec![443, 65535],
-        allow: true,
-    };
-    let deny = spec::EgressRule {
-        name: "rest".into(),
-        from: vec![],
-        hosts: vec![],
-        cidrs: vec![],
-        ports: vec![],
-        allow: false,
-    };
-    let identity = SpiffeId::parse("spiffe://shop.mesh/ns/default/sa/out").unwrap();
-    let via = spec::Via { identity, address: "10.0.0.9:15443".parse().unwrap() };
-    spec::EgressSpec { mode: spec::EgressMode::RegistryOnly, rules: vec![rule, deny], via: Some(via) }
+fn tags() -> spec::Tags {
+    spec::Tags { zone: spec::Zone::parse("eu-west/a/1").ok(), labels: labels() }
 }
 
 fn full_gateway() -> spec::GatewaySpec {
@@ -300,6 +270,7 @@ fn full_gateway() -> spec::GatewaySpec {
         id: service("public"),
         listeners: serves.into_iter().enumerate().map(listener).collect(),
         rules: full_service().rules,
+        zone: tags().zone,
     }
 }
 
@@ -322,6 +293,7 @@ fn endpoint(name: &str, transport: spec::Transport) -> spec::EndpointSpec {
         version: Some(label("v2")),
         weight: 7,
         healthy: false,
+        tags: tags(),
     }
 }
 

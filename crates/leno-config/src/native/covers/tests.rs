@@ -67,9 +67,11 @@ fn spec(rng: &mut Rng) -> MatchSpec {
         spec.queries.push(field(rng, "q", value));
     }
     if rng.one_in(5) {
-        let sources =
-            [SourceMatch::Service(service("cart")), SourceMatch::Namespace(Label::parse("default").unwrap())];
-        spec.sources.push(sources[rng.below(2) as usize].clone());
+        let sources = [
+            EgressSource::Service(service("cart")),
+            EgressSource::Namespace(Label::parse("default").unwrap()),
+        ];
+        spec.sources.push(sources[rng.below(2) as usize].clone().into());
     }
     if rng.one_in(5) {
         let ports = (0..=rng.below(2)).map(|_| one(rng, &[80, 81])).collect();
@@ -136,6 +138,7 @@ impl Request {
             path: self.path.as_bytes(),
             fields: Fields::new(self.buffer.as_bytes(), self.field.as_slice()),
         };
-        spec.covers_source(Some(&service(self.source))) && matches(spec, &Subject::new(&head))
+        let own = service(self.source);
+        spec.covers_source(Some(&own), &leno_core::spec::Labels::NONE) && matches(spec, &Subject::new(&head))
     }
 }

@@ -40,7 +40,7 @@ pub(super) const ROUTE_GRPC: Field = field(
 );
 pub(super) const ROUTE_FROM: Field = field(
     "from",
-    Kind::OneOrMore(&Kind::Caller),
+    super::zones::CALLERS,
     Without::Means("any caller"),
     "Who sends the request: one of these services, or of all services (and gateways) of a namespace.",
 );

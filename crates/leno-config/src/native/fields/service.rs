@@ -12,7 +12,7 @@ use super::matching::{
 use super::outside::TLS;
 use super::{
     CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, ROUTE_USE, Shape, Without, care, cors, fault, field, gateway,
-    hedge, rate, tries,
+    hedge, rate, tries, zones,
 };
 
 /// A service.
@@ -38,6 +38,8 @@ pub(crate) static SERVICE: Shape = Shape {
         care::CONCURRENCY_FIELD,
         rate::RATE_LIMITS,
         care::BACKUP_FIELD,
+        zones::LOCALITY_FIELD,
+        zones::SERVICE_ZONE,
         field(
             "health",
             Kind::Either(&[Kind::Choice(HEALTH_WORDS), Kind::Path, Kind::Object(&HEALTH)]),
@@ -230,6 +232,7 @@ pub(crate) static TARGET: Shape = Shape {
             "The service; a gateway's target needs it.",
         ),
         field("version", Kind::Version, Without::Means("any version"), "Only instances of this version."),
+        zones::TARGET_LABELS,
         field("weight", Kind::Weight, Without::Value("1"), "Its share beside the other targets."),
     ],
 };

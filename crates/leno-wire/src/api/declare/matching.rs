@@ -36,6 +36,9 @@ pub struct Match {
     /// Who sends it: one of these services, `NAMESPACE/NAME`, or all of a namespace, `NAMESPACE/*`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<String>,
+    /// Or one of these, whose proxy has labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from_labels: Vec<crate::proto::zones::Source>,
     /// The port that the client connected to or asks for, one of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<u16>,
@@ -148,6 +151,7 @@ impl From<Match> for wire::Match {
             queries: when.query.into_iter().map(field).collect(),
             grpc: when.grpc.map(|call| wire::Call { service: call.service, method: call.method }),
             sources: when.from,
+            labelled_sources: when.from_labels,
             ports: when.ports.into_iter().map(u32::from).collect(),
             clients: when.clients,
             server_names: hosts(when.server_names),
@@ -210,11 +214,14 @@ impl From<&spec::MatchSpec> for Match {
             from: spec
                 .sources
                 .iter()
-                .map(|source| match source {
-                    spec::SourceMatch::Service(id) => id.to_string(),
-                    spec::SourceMatch::Namespace(namespace) => format!("{namespace}/*"),
+                .filter(|source| source.labels.is_empty())
+                .filter_map(|source| source.who.as_ref())
+                .map(|who| match who {
+                    spec::EgressSource::Service(id) => id.to_string(),
+                    spec::EgressSource::Namespace(namespace) => format!("{namespace}/*"),
                 })
                 .collect(),
+            from_labels: wire::Match::from(spec).labelled_sources,
         }
     }
 }

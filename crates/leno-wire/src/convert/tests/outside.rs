@@ -1,7 +1,58 @@
-//! Wrong fields of what is about the outside.
+//! What is about the outside, whole and wrong.
 
 use super::*;
 
+pub(super) fn full_external() -> spec::ExternalSpec {
+    let named = |name: &str, version| spec::NamedEndpoint {
+        name: name.into(),
+        host: "api.pay.example".into(),
+        port: 443,
+        version,
+        tags: tags(),
+        weight: 3,
+    };
+    let tls = spec::TlsSpec {
+        sni: Some("pay.example".into()),
+        roots: Some(spec::Roots::File("/etc/ca.pem".into())),
+        pinned: vec![spec::Pinned::Key([7; 32]), spec::Pinned::File("pin.pem".into())],
+        names: vec!["pay.example".into(), "192.0.2.1".into()],
+        spiffe: Some("spiffe://other.mesh/pay".into()),
+        identity: Some(spec::ClientIdentity::Files { cert: "a.pem".into(), key: "a.key".into() }),
+        alpn: vec![spec::Alpn::Http11, spec::Alpn::H2],
+    };
+    spec::ExternalSpec {
+        names: vec![named("pay-1", Some(label("v1"))), named("pay-2", None)],
+        tls: Some(Arc::new(tls)),
+    }
+}
+
+pub(super) fn full_egress() -> spec::EgressSpec {
+    let rule = spec::EgressRule {
+        name: "pay".into(),
+        from: vec![
+            spec::EgressSource::Service(service("shop/cart")),
+            spec::EgressSource::Namespace(label("ops")),
+        ],
+        hosts: vec![
+            spec::HostMatch::Exact("pay.example".into()),
+            spec::HostMatch::Suffix(".pay.example".into()),
+        ],
+        cidrs: vec![spec::Cidr::parse("10.0.0.0/8").unwrap(), spec::Cidr::parse("fd00::/8").unwrap()],
+        ports: vec![443, 65535],
+        allow: true,
+    };
+    let deny = spec::EgressRule {
+        name: "rest".into(),
+        from: vec![],
+        hosts: vec![],
+        cidrs: vec![],
+        ports: vec![],
+        allow: false,
+    };
+    let identity = SpiffeId::parse("spiffe://shop.mesh/ns/default/sa/out").unwrap();
+    let via = spec::Via { identity, address: "10.0.0.9:15443".parse().unwrap() };
+    spec::EgressSpec { mode: spec::EgressMode::RegistryOnly, rules: vec![rule, deny], via: Some(via) }
+}
 #[test]
 fn a_wrong_field_about_the_outside_is_named() {
     type Service = (&'static str, fn(&mut proto::outside::External));
