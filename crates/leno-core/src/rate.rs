@@ -8,7 +8,7 @@
 //! In any time `t` no more than `burst + t × requests / per` requests pass. The interval is rounded up to whole
 //! nanoseconds: what passes in the long run is less than that by at most one nanosecond for each request.
 //!
-//! What is counted by keys has a bucket for each, in a table of fixed size ([`keys`]). A limit that holds mesh-wide has the
+//! What is counted by keys has a bucket for each, in a table of fixed size (`keys`). A limit that holds mesh-wide has the
 //! same buckets; only its interval is that of the proxy's present share ([`Rate::set_share`], [`crate::quota`]).
 
 use alloc::boxed::Box;

@@ -59,7 +59,7 @@ pub struct Changed {
     pub made_by: Option<(ListId, u32)>,
     /// Who gets a copy.
     pub mirrors: Vec<Mirror>,
-    /// What is broken on purpose by the rules on its way, with the rule of each as in [`Self::by`].
+    /// What is broken on purpose by the rules on its way, with the rule of each as in `by`.
     pub experiments: Vec<((ListId, u32), Arc<Experiment>)>,
     /// What of that has hit this request; thrown by the shell.
     pub injected: Injected,
