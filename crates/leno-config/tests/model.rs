@@ -8,8 +8,9 @@ use leno_config::native::{self, MeshFile, Role};
 use leno_core::admission::Class;
 use leno_core::name::{Label, ServiceId};
 use leno_core::spec::{
-    ActionSpec, Answer, Balance, Change, Concurrency, ConcurrencyLimit, FieldMatch, Format, HostMatch,
-    PathChange, PathMatch, Probe, Redirect, Scope, TargetSpec, Transport,
+    ActionSpec, Answer, Balance, Change, Concurrency, ConcurrencyLimit, Distribution, EgressSource,
+    FieldMatch, Format, HostMatch, Labels, Locality, PathChange, PathMatch, Prefer, Probe, Redirect, Scope,
+    SourceMatch, Tags, TargetSpec, Transport, Zone,
 };
 
 #[test]
@@ -70,9 +71,44 @@ fn everything() {
             ("canary", &split(&[("prod/user", Some("v2"), 1)])),
             ("/pay", &split(&[("prod/user", Some("v1"), 1)])),
             ("/half", &split(&[("prod/user", Some("v1"), 1), ("prod/user", Some("v2"), 1)])),
+            ("route-4", &rules_by_labels()),
             ("/mirror", &split(&[("prod/user", Some("v1"), 9), ("prod/worker", None, 1)])),
+            ("/listed/route-1", &split(&[("prod/user", None, 1)])),
             ("split", &split(&[("prod/user", Some("v1"), 90), ("prod/user", Some("v2"), 10)])),
         ]
+    );
+
+    let sources = &user.spec.rules[3].when.sources;
+    let service = EgressSource::Service(id("prod/worker"));
+    let namespace = EgressSource::Namespace(Label::parse("ops").unwrap());
+    assert_eq!(
+        *sources,
+        [
+            SourceMatch { who: Some(service), labels: Labels::NONE },
+            SourceMatch { who: Some(namespace), labels: labels(&[("track", "canary")]) },
+            SourceMatch { who: None, labels: labels(&[("version", "v2")]) },
+        ]
+    );
+    assert_eq!(user.instances[0].tags, Tags::NONE);
+    let tags = &user.instances[1].tags;
+    assert_eq!(tags.zone.as_ref().map(Zone::as_str), Some("eu/b/1"));
+    assert_eq!(tags.labels, labels(&[("example.com/disk", "ssd"), ("track", "canary")]));
+    let worker = mesh.service(&id("prod/worker")).unwrap();
+    assert_eq!(worker.instances[1].tags.zone, Zone::parse("eu/a").ok(), "that of the service");
+    let place = |text| Zone::parse(text).unwrap();
+    assert_eq!(
+        worker.spec.care.as_ref().unwrap().locality.as_deref(),
+        Some(&Locality {
+            prefer: Prefer::Subzone,
+            failover: vec![place("eu/b"), place("us")],
+            distribute: vec![Distribution {
+                from: place("eu/a"),
+                to: vec![(place("eu/a"), 80), (place("eu"), 20)],
+            }],
+            overprovision_percent: 200,
+            endpoints_min: 3,
+            overflow_percent: None,
+        })
     );
 
     let names: Vec<&str> = user.instances.iter().map(|instance| instance.name.as_str()).collect();
@@ -264,9 +300,27 @@ fn split(targets: &[(&str, Option<&str>, u32)]) -> ActionSpec {
     let target = |(service, version, weight): &(&str, Option<&str>, u32)| TargetSpec {
         service: id(service),
         version: version.map(|version| Label::parse(version).unwrap()),
+        labels: leno_core::spec::Labels::NONE,
         weight: *weight,
     };
     ActionSpec::Split(targets.iter().map(target).collect())
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::parse(pairs.iter().copied()).unwrap()
+}
+
+fn rules_by_labels() -> ActionSpec {
+    let target = |version: Option<&str>, pairs, weight| TargetSpec {
+        service: id("prod/user"),
+        version: version.map(|version| Label::parse(version).unwrap()),
+        labels: labels(pairs),
+        weight,
+    };
+    ActionSpec::Split(vec![
+        target(None, &[("track", "canary")], 3),
+        target(Some("v1"), &[("version", "v1")], 1),
+    ])
 }
 
 const SECOND: Duration = Duration::from_secs(1);

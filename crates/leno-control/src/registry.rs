@@ -314,6 +314,7 @@ impl Registry {
                 version: reach.version.clone(),
                 weight: reach.weight,
                 healthy: member.health.is_healthy(),
+                tags: reach.tags.clone(),
             });
         }
         let (version, content) = encode(&Known::Endpoints(id.clone(), endpoints.into_values().collect()));

@@ -12,7 +12,7 @@ mod record;
 
 pub(crate) use record::{
     AuthorityRecord, MemberRecord, Reach, RoleRecord, StoredToken, decode_authority, decode_member,
-    decode_token,
+    decode_token, owned,
 };
 
 use std::fs::OpenOptions;

@@ -18,7 +18,9 @@ use core::net::SocketAddr;
 use crate::rng::Rng;
 use crate::route::{BackendId, SplitId};
 use crate::snapshot::{BackendSpec, Snapshot};
-use crate::spec::{Affinity, Balance, Care, EndpointSpec, PENDING_MAX, PENDING_TIMEOUT, Transport};
+use crate::spec::{
+    Affinity, Balance, Care, EndpointSpec, Near, PENDING_MAX, PENDING_TIMEOUT, Tags, Transport,
+};
 use crate::time::{Duration, Instant};
 
 mod budget;
@@ -35,6 +37,7 @@ mod times;
 mod turns;
 mod warming;
 mod weighted;
+mod zones;
 
 pub use budget::{Budget, RETRIES_PER_REQUEST, RETRIES_PER_SECOND_MIN};
 use endpoint::Live;
@@ -53,6 +56,7 @@ use special::Special;
 pub use times::SAMPLES_MIN as HEDGE_SAMPLES_MIN;
 use turns::Turns;
 use warming::Warm;
+use zones::Zones;
 
 /// Every backend of the current snapshot with its live state, in the snapshot's order.
 #[derive(Debug, Default)]
@@ -68,6 +72,8 @@ pub struct Backends {
     next_key: u64,
     /// What happened to endpoints since somebody asked.
     events: Vec<Event>,
+    /// Picks by how near the endpoint was, where that is known.
+    near: [u64; Near::ALL.len()],
 }
 
 /// What happened to endpoints that nobody has asked for yet; more is forgotten.
@@ -150,6 +156,7 @@ impl Backends {
         self.next_key = old.next_key;
         self.direct = core::mem::take(&mut old.direct);
         self.events = core::mem::take(&mut old.events);
+        self.near = old.near;
         for spec in &snapshot.backends {
             let before = old.named(&spec.name).and_then(|at| old.backends.get(at));
             self.backends.push(Backend::build(spec, before, &mut self.next_key));
@@ -240,6 +247,11 @@ impl Backends {
         self.events.drain(..)
     }
 
+    /// Picks so far by how near the endpoint was, where that is known: in the order of [`Near::ALL`].
+    pub const fn near(&self) -> [u64; Near::ALL.len()] {
+        self.near
+    }
+
     /// True when there is something to ask [`Self::events`] for.
     pub fn has_events(&self) -> bool {
         !self.events.is_empty()
@@ -283,6 +295,7 @@ impl Backends {
                 version: None,
                 weight: 1,
                 healthy: true,
+                tags: Tags::NONE,
             };
             Rc::new(Endpoint {
                 spec: Arc::new(spec),
@@ -290,6 +303,8 @@ impl Backends {
                 live: Rc::default(),
                 group: None,
                 counter: None,
+                level: 0,
+                near: Near::Elsewhere,
             })
         });
         if avoid.contains(&endpoint.key) {
@@ -340,6 +355,7 @@ impl Backend {
         // Both lists are sorted by name, so that one walk over both finds what is still there.
         let mut rest = known.iter().peekable();
         let limited = spec.limited.as_ref();
+        let zones = spec.zones.as_deref();
         // Among those who all come at a time nobody has to wait for the others.
         let comes_late = care.slow_start.is_some() && before.is_some_and(|before| before.shares.len() > 0);
         let endpoints: Vec<Rc<Endpoint>> = spec
@@ -367,7 +383,16 @@ impl Backend {
                     live.acquit();
                 }
                 let counter = limited.and_then(|limited| limited.endpoints.get(at)).cloned();
-                Rc::new(Endpoint { spec: spec.clone(), key, live, group: group.clone(), counter })
+                let (level, near) = zones.and_then(|zones| zones.of.get(at)).copied().unwrap_or_default();
+                Rc::new(Endpoint {
+                    spec: spec.clone(),
+                    key,
+                    live,
+                    group: group.clone(),
+                    counter,
+                    level,
+                    near,
+                })
             })
             .collect();
         let shares = Shares::new(endpoints.iter().map(|endpoint| takes(&endpoint.spec)));
@@ -376,18 +401,18 @@ impl Backend {
             name.map_or(0, |name| endpoints.partition_point(|endpoint| endpoint.spec.name < *name))
         };
         let turns = Turns::following(&shares, before.map(|backend| (&backend.shares, &backend.turns)), moved);
+        let loads = group.as_ref().and_then(|group| group.loads.as_ref());
+        let zones = |before: Option<&Special>| {
+            Zones::new(spec, loads, before.and_then(|before| before.zones.as_ref()), &moved)
+        };
+        let before_special = before.and_then(|before| before.special.as_deref());
+        let special = Special::new(spec, care, before_special, comes_late, zones(before_special));
         Self {
             name: spec.name.clone(),
             balance: spec.balance,
             shares,
             turns,
-            special: Special::new(
-                spec,
-                care,
-                before.and_then(|before| before.special.as_deref()),
-                comes_late,
-            )
-            .map(Box::new),
+            special: special.map(Box::new),
             endpoints,
             choices: care.choices,
             default_rtt: care.ewma.default_rtt.map_or(0, |rtt| rtt.as_micros() as u64),

@@ -50,6 +50,7 @@ fn settle(service: &mut KnownService, external: &ExternalSpec, addresses: &Addre
             version: named.version.clone(),
             weight: named.weight,
             healthy: true,
+            tags: named.tags.clone(),
         }));
     }
     service.endpoints.sort_by(|a, b| a.name.cmp(&b.name));
@@ -80,6 +81,7 @@ mod tests {
             host: host.into(),
             port: 443,
             version: None,
+            tags: crate::spec::Tags::NONE,
             weight,
         };
         let external = ExternalSpec {
@@ -108,6 +110,7 @@ mod tests {
             version: None,
             weight: 1,
             healthy: true,
+            tags: crate::spec::Tags::NONE,
         };
         let service = KnownService { spec, endpoints: vec![endpoint] };
         World { services: [(id, service)].into(), ..World::default() }

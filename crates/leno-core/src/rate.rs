@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::head::RequestHead;
 use crate::name::ServiceId;
 use crate::route::{Subject, matches};
-use crate::spec::{RateScope, RateSpec, SourceMatch};
+use crate::spec::{EgressSource, RateScope, RateSpec};
 use crate::time::{Duration, Instant};
 
 mod charge;
@@ -281,13 +281,15 @@ struct Taken {
 }
 
 impl Source {
-    fn new(source: &SourceMatch) -> Self {
+    fn new(source: &EgressSource) -> Self {
         match source {
-            SourceMatch::Service(id) => Self::Service(alloc::format!("{id}").into()),
-            SourceMatch::Namespace(namespace) if namespace.as_str() == crate::name::DEFAULT_NAMESPACE => {
+            EgressSource::Service(id) => Self::Service(alloc::format!("{id}").into()),
+            EgressSource::Namespace(namespace) if namespace.as_str() == crate::name::DEFAULT_NAMESPACE => {
                 Self::Namespace(None)
             }
-            SourceMatch::Namespace(namespace) => Self::Namespace(Some(alloc::format!("{namespace}/").into())),
+            EgressSource::Namespace(namespace) => {
+                Self::Namespace(Some(alloc::format!("{namespace}/").into()))
+            }
         }
     }
 
@@ -357,7 +359,8 @@ impl RateBook {
             name: name.clone(),
             label: label.clone(),
             proxies,
-            sources: spec.when.sources.iter().map(Source::new).collect(),
+            // Whose labels are asked for is refused where such a limit is read: only a caller's own proxy knows them.
+            sources: spec.when.sources.iter().filter_map(|it| it.who.as_ref()).map(Source::new).collect(),
             buckets,
             tally: before.map(|before| before.tally.clone()).unwrap_or_default(),
         };

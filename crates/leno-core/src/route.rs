@@ -20,11 +20,14 @@ mod change;
 mod cors;
 mod index;
 mod matching;
+mod trail;
 
 pub use change::{Changed, Facts, Made, Unfit};
 use index::RuleIndex;
+use matching::link_matches;
 use matching::without_last_slashes;
-pub use matching::{Subject, matches};
+pub use matching::{Link, Subject, matches};
+pub use trail::{LOST_MAX, Passed, trail};
 
 /// How many lists one request may be handed through; deeper is refused when the snapshot is built.
 pub const DELEGATION_MAX: usize = 4;
@@ -188,8 +191,8 @@ pub const fn speak(kind: Kind, protocol: Protocol) -> Speak {
 }
 
 /// Decides where a request goes, beginning in `lists[first]`. Never answers [`Then::List`].
-pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>) -> Decision {
-    decide_within(lists, Decision::nowhere(first), head, DELEGATION_MAX)
+pub fn decide(lists: &[RuleList], first: ListId, head: &RequestHead<'_>, link: Link<'_>) -> Decision {
+    decide_within(lists, Decision::nowhere(first), head, link, DELEGATION_MAX)
 }
 
 /// The same, through at most so many lists, from the list of `decision` on.
@@ -197,9 +200,10 @@ fn decide_within(
     lists: &[RuleList],
     mut decision: Decision,
     head: &RequestHead<'_>,
+    link: Link<'_>,
     lists_max: usize,
 ) -> Decision {
-    let subject = Subject::new(head);
+    let subject = Subject::on(head, link);
     for left in (0..lists_max).rev() {
         let Some(list) = lists.get(decision.list.0 as usize) else { break };
         let matched = list.rules.first_match(&subject);
@@ -216,7 +220,8 @@ fn decide_within(
             if let Then::List(next) = decision.then
                 && change.rewrites()
             {
-                return change::decide_further(lists, Decision { list: next, ..decision }, rule, head, left);
+                let decision = Decision { list: next, ..decision };
+                return change::decide_further(lists, decision, rule, head, link, left);
             }
         }
         match decision.then {
@@ -229,7 +234,7 @@ fn decide_within(
 
 /// Decides where a connection goes that carries no requests: the first rule of `lists[first]` that asks for nothing, such as
 /// a split by version, else what holds when no rule matches. Where requests are looked at, such a connection has no way.
-pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
+pub fn decide_connection(lists: &[RuleList], first: ListId, link: Link<'_>, authority: &[u8]) -> Decision {
     let mut decision = Decision::nowhere(first);
     for _ in 0..DELEGATION_MAX {
         let Some(list) = lists.get(decision.list.0 as usize) else { break };
@@ -239,7 +244,9 @@ pub fn decide_connection(lists: &[RuleList], first: ListId) -> Decision {
         // Bytes have no head that could be looked at, changed or answered; but connections can be counted.
         let matched = list.rules.iter().position(|rule| {
             let counts_only = |change: &Arc<Change>| change.changes_nothing() && rule.answer.is_none();
-            !rule.when.looks_at_requests() && rule.change.as_ref().is_none_or(counts_only)
+            !rule.when.looks_at_requests()
+                && rule.when.parts().all(|part| link_matches(part, link, authority))
+                && rule.change.as_ref().is_none_or(counts_only)
         });
         decision.rule = matched.map(|at| at as u32);
         let rule = matched.and_then(|at| list.rules.get(at));

@@ -15,12 +15,12 @@ use crate::head::{RequestHead, host_of};
 use crate::name::{Label, ServiceId};
 use crate::rate::Rate;
 use crate::route::{
-    BackendId, Changed, Decision, Expected, Facts, ListId, RuleList, Rules, Split, SplitId, Then, TriesId,
-    Unfit, decide, decide_connection,
+    BackendId, Changed, Decision, Expected, Facts, Link, ListId, Passed, RuleList, Rules, Split, SplitId,
+    Then, TriesId, Unfit, decide, decide_connection, trail,
 };
 use crate::spec::{
-    ActionSpec, Concurrency, EgressSpec, KnownService, ListenerSpec, Protocol, ServiceSpec, TargetSpec,
-    TriesSpec, World,
+    ActionSpec, Concurrency, EgressSpec, KnownService, Labels, ListenerSpec, Protocol, ServiceSpec,
+    TargetSpec, TriesSpec, World, Zone,
 };
 use crate::vip::{Vips, is_virtual};
 
@@ -32,6 +32,7 @@ mod rates;
 mod rules;
 mod single;
 mod tries;
+mod zones;
 
 use addresses::Addresses;
 pub use addresses::{Instance, Published, Target};
@@ -41,6 +42,7 @@ use hosts::{host_names, service_of_host};
 use places::Places;
 use rates::{counting, rates_of};
 use tries::budget;
+pub use zones::{Level, ZonePlan};
 
 /// Longest host name looked up (RFC 1035 §2.3.4); a longer one is no service's.
 const HOST_BYTES_MAX: usize = 255;
@@ -150,6 +152,7 @@ impl Snapshot {
             tries: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             own: local.map(|app| &app.service).or(world.gateway.as_ref().map(|gateway| &gateway.id)),
+            zone: world.own.zone.clone().or_else(|| world.gateway.as_ref()?.zone.clone()),
         };
         build.snapshot.generation = world.generation;
         build.snapshot.absent = world.absent.clone();
@@ -203,12 +206,17 @@ impl Snapshot {
 
     /// Decides where a request goes.
     pub fn decide(&self, entry: Entry<'_>, head: &RequestHead<'_>) -> Decision {
+        self.decide_on(entry, head, Link::UNKNOWN)
+    }
+
+    /// The same for a request that came over `link`.
+    pub fn decide_on(&self, entry: Entry<'_>, head: &RequestHead<'_>, link: Link<'_>) -> Decision {
         // A tunnel through a forward proxy or gateway carries bytes, not requests: that is not served yet.
         if head.method == b"CONNECT" && entry != Entry::Inbound {
             return Decision { then: Then::Unsupported, ..Decision::nowhere(ListId(u32::MAX)) };
         }
         match self.list(entry, head.authority) {
-            Some(list) => decide(&self.lists, list, head),
+            Some(list) => decide(&self.lists, list, head, link),
             None => Self::undecided(entry),
         }
     }
@@ -231,11 +239,16 @@ impl Snapshot {
         }
     }
 
+    /// Which rules had a say about a request, and which lost.
+    pub fn trail(&self, entry: Entry<'_>, head: &RequestHead<'_>, link: Link<'_>) -> Vec<Passed> {
+        self.list(entry, head.authority).map_or(Vec::new(), |list| trail(&self.lists, list, head, link))
+    }
+
     /// Decides where a connection goes that carries no requests; `authority` is the `host:port` that a tunnel through the
     /// forward proxy asks for.
-    pub fn decide_connection(&self, entry: Entry<'_>, authority: &[u8]) -> Decision {
+    pub fn decide_connection(&self, entry: Entry<'_>, authority: &[u8], link: Link<'_>) -> Decision {
         match self.list(entry, authority) {
-            Some(list) => decide_connection(&self.lists, list),
+            Some(list) => decide_connection(&self.lists, list, link, authority),
             None => Self::undecided(entry),
         }
     }
@@ -406,7 +419,7 @@ struct Build<'l> {
     /// What is in use of services with limits.
     ledgers: &'l mut Ledgers,
     /// Backends made so far, so that two rules with one target share its live state.
-    backends: BTreeMap<(ServiceId, Option<Label>), BackendId>,
+    backends: BTreeMap<(ServiceId, Option<Label>, Labels), BackendId>,
     /// Splits made so far: the same choice made by two rules is one choice, its shares hold over both.
     splits: BTreeMap<Vec<(BackendId, u32)>, SplitId>,
     tries: BTreeMap<TriesSpec, TriesId>,
@@ -414,6 +427,8 @@ struct Build<'l> {
     endpoints: BTreeMap<ServiceId, Endpoints>,
     /// For whom this proxy sends; `None`: nobody says.
     own: Option<&'l ServiceId>,
+    /// Where this proxy is; `None`: nobody says.
+    zone: Option<Zone>,
 }
 
 impl Build<'_> {
@@ -425,7 +440,7 @@ impl Build<'_> {
     fn service(&mut self, id: &ServiceId, service: &KnownService, world: &World) {
         let outer = service.spec.tries.as_deref();
         let mut rules = self.rules(id, &service.spec.rules, outer, world);
-        let everyone = [TargetSpec { service: id.clone(), version: None, weight: 1 }];
+        let everyone = [TargetSpec { service: id.clone(), version: None, labels: Labels::NONE, weight: 1 }];
         let otherwise = self.split(&everyone, world);
         let rates = self.outbound_rates(&everyone, world);
         rules.extend(counting(rates, otherwise, self.tries(outer, None)));
@@ -442,7 +457,12 @@ impl Build<'_> {
         let mut addresses = Addresses::default();
         vips.begin_round();
         for service in world.services.values() {
-            let everyone = [TargetSpec { service: service.spec.id.clone(), version: None, weight: 1 }];
+            let everyone = [TargetSpec {
+                service: service.spec.id.clone(),
+                version: None,
+                labels: Labels::NONE,
+                weight: 1,
+            }];
             let rates = self.outbound_rates(&everyone, world);
             addresses.publish(service, vips, |endpoint| self.instance(&service.spec, endpoint, &rates));
         }

@@ -24,8 +24,10 @@ mod matching;
 mod outside;
 mod pattern;
 mod rate;
+mod tags;
 mod template;
 mod tries;
+mod zone;
 
 pub use answer::{ANSWER_BODY_BYTES_MAX, Answer, Direct, REDIRECT_STATUSES, Redirect, Scheme};
 pub use care::{
@@ -55,7 +57,9 @@ pub use hedge::{
     HEDGE_BODY_BYTES_MAX, HEDGE_PERCENT, HEDGE_PERCENT_MAX, HEDGE_QUANTILE_MAX, HEDGE_QUANTILE_MIN,
     HedgeAfter, HedgeSpec,
 };
-pub use matching::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
+pub use matching::{
+    FieldMatch, GrpcMatch, HostMatch, LISTS_DEEP_MAX, LinkMatch, MatchSpec, PathMatch, SourceMatch, TextMatch,
+};
 pub use outside::{
     Alpn, ClientIdentity, EgressMode, EgressRule, EgressSource, EgressSpec, ExternalSpec, NamedEndpoint,
     Pinned, Roots, TlsSpec, Via,
@@ -65,10 +69,15 @@ pub use rate::{
     RATE_KEYS_MAX, RATE_PER, RATE_PER_MAX, RATE_PER_MIN, RATE_REQUESTS_MAX, RATES_MAX, RateKey, RateScope,
     RateSpec,
 };
+pub use tags::{LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, Labels, LabelsError, Tags};
 pub use template::{Template, TemplateError};
 pub use tries::{
     AnswerHeader, BODY_BYTES_MAX, BUDGET_PER_SECOND_MAX, BUDGET_PERCENT_MAX, BudgetSpec, RetryMethods,
     RetryOn, RetrySpec, StatusRange, TriesSpec,
+};
+pub use zone::{
+    Distribution, Locality, Near, OVERFLOW_PERCENT, OVERPROVISION_PERCENT, PLACES_MAX, Prefer,
+    ZONE_PART_BYTES_MAX, ZONE_PARTS_MAX, Zone, ZoneError,
 };
 
 /// A service as its owner declares it.
@@ -198,6 +207,8 @@ pub struct TargetSpec {
     pub service: ServiceId,
     /// Only endpoints of this version.
     pub version: Option<Label>,
+    /// Only endpoints with all of these labels.
+    pub labels: Labels,
     /// Its share of the requests is this over the sum.
     pub weight: u32,
 }
@@ -245,6 +256,8 @@ pub struct EndpointSpec {
     pub weight: u32,
     /// What its own sidecar's checks say.
     pub healthy: bool,
+    /// Where it is, and its labels.
+    pub tags: Tags,
 }
 
 /// How a proxy reaches an endpoint.
@@ -272,6 +285,8 @@ pub struct World {
     pub gateway: Option<GatewaySpec>,
     /// What may leave the mesh.
     pub egress: EgressSpec,
+    /// Where this proxy is, and its labels.
+    pub own: Tags,
 }
 
 /// A service with the endpoints that can answer for it.

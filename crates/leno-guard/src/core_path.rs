@@ -260,6 +260,7 @@ fn world(id: &ServiceId) -> World {
         version: None,
         weight: 1,
         healthy: true,
+        tags: leno_core::spec::Tags::NONE,
     };
     let spec = ServiceSpec {
         id: id.clone(),

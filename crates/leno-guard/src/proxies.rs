@@ -168,6 +168,7 @@ impl Proxies {
 fn start(plan: &Plan, role: &str) -> Result<Bound, String> {
     let mesh = native::load(&plan.file()).map_err(|diagnostics| diagnostics.to_string())?;
     let config = ProxyConfig {
+        own: leno_core::spec::Tags::NONE,
         dns_listen: None,
         capture: CaptureConfig::default(),
         dns_upstream: Vec::new(),

@@ -14,7 +14,7 @@ use leno_core::exchange::Record;
 use leno_core::head::RequestHead;
 use leno_core::mux::Kind;
 use leno_core::rate::Charge;
-use leno_core::route::{Changed, Decision};
+use leno_core::route::{Changed, Decision, Link};
 use leno_core::snapshot::Snapshot;
 
 use crate::caller::Caller;
@@ -98,6 +98,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) own_name: &'a str,
     pub(crate) peer: SocketAddr,
+    pub(crate) link: Link<'a>,
     pub(crate) kind: Kind,
     pub(crate) head: &'a RequestHead<'a>,
     pub(crate) request_id: &'a [u8],
@@ -141,6 +142,9 @@ impl Entry<'_> {
         ] {
             let _ = write!(out, ",\"{key}\":");
             json_string(&mut out, value);
+        }
+        if self.kind != Kind::Tcp {
+            self.write_way(&mut out);
         }
         if let Some(changed) = self.changed {
             self.write_changes(changed, &mut out);
@@ -209,6 +213,33 @@ impl Entry<'_> {
         }
         out.push_str("]}");
         out
+    }
+
+    /// Which rules had a say, and what those asked for in vain that come before them; nothing where there is one rule, or none.
+    fn write_way(&self, out: &mut String) {
+        let way = self.snapshot.trail(self.caller.entry(), self.head, self.link);
+        if way.len() < 2 && way.iter().all(|passed| passed.lost.is_empty()) {
+            return;
+        }
+        out.push_str(",\"way\":[");
+        for (at, passed) in way.iter().enumerate() {
+            let named = |rule| self.snapshot.rule_name(&Decision { rule, ..Decision::nowhere(passed.list) });
+            let (list, rule) = named(passed.rule);
+            out.push_str(if at == 0 { "{\"list\":" } else { ",{\"list\":" });
+            json_string(out, list.as_bytes());
+            out.push_str(",\"rule\":");
+            json_string(out, rule.unwrap_or("").as_bytes());
+            if passed.more > 0 {
+                let _ = write!(out, ",\"lost_before\":{}", passed.more);
+            }
+            out.push_str(",\"lost\":[");
+            for (at, (rule, why)) in passed.lost.iter().enumerate() {
+                out.push_str(if at == 0 { "" } else { "," });
+                json_string(out, format!("{}: {why}", named(Some(*rule)).1.unwrap_or("")).as_bytes());
+            }
+            out.push_str("]}");
+        }
+        out.push(']');
     }
 
     /// What was sent instead of what came, and which rules wanted it so.

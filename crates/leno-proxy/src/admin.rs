@@ -184,9 +184,18 @@ impl Admin {
                 let version = endpoint.version.as_ref().map_or("", |version| version.as_str());
                 let _ = write!(
                     out,
-                    ",\"address\":\"{}\",\"transport\":\"{identity}\",\"version\":\"{version}\",\"weight\":{},\"healthy\":{}}}",
+                    ",\"address\":\"{}\",\"transport\":\"{identity}\",\"version\":\"{version}\",\"weight\":{},\"healthy\":{}",
                     endpoint.address, endpoint.weight, endpoint.healthy
                 );
+                if let Some(zone) = &endpoint.tags.zone {
+                    let _ = write!(out, ",\"zone\":\"{zone}\"");
+                }
+                // Neither keys nor values have characters that JSON escapes.
+                for (at, (key, value)) in endpoint.tags.labels.iter().enumerate() {
+                    let open = if at > 0 { "," } else { ",\"labels\":{" };
+                    let _ = write!(out, "{open}\"{key}\":\"{value}\"");
+                }
+                out.push_str(if endpoint.tags.labels.is_empty() { "}" } else { "}}" });
             }
             out.push_str("]}");
         }

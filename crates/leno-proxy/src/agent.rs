@@ -26,7 +26,7 @@ use leno_core::knowledge::Knowledge;
 use leno_core::name::ServiceId;
 use leno_core::renewal::Renewal;
 use leno_core::rng::Rng;
-use leno_core::spec::{HealthSpec, World};
+use leno_core::spec::{HealthSpec, Tags, World};
 use leno_identity::credential::Credential;
 use leno_identity::token::{JoinToken, TokenError};
 use leno_wire::grpc::Client;
@@ -52,6 +52,8 @@ pub struct AgentConfig {
     pub mesh_advertise: Option<SocketAddr>,
     /// Makes the connections to the control plane, and to the application that is checked.
     pub dialer: Dialer,
+    /// Where this proxy is, and its labels.
+    pub own: Tags,
 }
 
 /// What the agent knows, for the rest of the proxy; cheap to clone, for any thread.
@@ -369,7 +371,13 @@ impl Agent {
 
     /// Makes the world follow from what is known.
     fn publish(&mut self) {
-        let world = self.knowledge.world();
+        let version = match &self.config.workload {
+            Workload::Sidecar { version, .. } => version.as_ref(),
+            Workload::Gateway { .. } => None,
+        };
+        let Tags { zone, labels } = &self.config.own;
+        let own = Tags { zone: zone.clone(), labels: labels.with_version(version) };
+        let world = World { own, ..self.knowledge.world() };
         if let Some(spec) = self.what_to_check(&world) {
             self.checks.send_if_modified(|known| {
                 let changed = known.as_deref() != Some(&spec);

@@ -165,7 +165,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
     };
     let (feed, mut own) = match &config.source {
         Source::File { mesh, role, identity } => {
-            let (feed, own, from_file) = source::file::open(mesh, role, identity)?;
+            let (feed, own, from_file) = source::file::open(mesh, role, identity, &config.own)?;
             listens.mesh = listens.mesh.or(from_file.mesh);
             listens.forward = listens.forward.or(from_file.forward);
             listens.admin = listens.admin.or(from_file.admin);
@@ -191,7 +191,7 @@ async fn start_up(config: ProxyConfig, on_ready: impl FnOnce(&Bound)) -> Result<
                 None => None,
             };
             let workload = capture::placed(workload, namespace.as_ref());
-            source::control::open(address, token, &workload, mesh, dialer.clone())?
+            source::control::open(address, token, &workload, mesh, dialer.clone(), &config.own)?
         }
     };
     if let Some(app) = own.app.as_mut().filter(|_| namespace.is_some()) {

@@ -10,7 +10,7 @@ use leno_core::gateway::https_url;
 use leno_core::head::{FieldId, RequestHead};
 use leno_core::name::{Label, ServiceId};
 use leno_core::rng::Rng;
-use leno_core::route::Then;
+use leno_core::route::{Link, Then};
 use leno_core::snapshot::Entry;
 
 use crate::body::Request;
@@ -70,6 +70,16 @@ impl Caller {
             Self::Inbound { .. } => Entry::Inbound,
             Self::Mirror { target } => Entry::Mirror(target),
         }
+    }
+
+    /// What rules may ask of the connection.
+    pub(crate) fn link<'a>(&'a self, client: &Remote) -> Link<'a> {
+        let (port, server_name) = match self {
+            Self::Gateway(gate) => gate.entered_by(),
+            Self::Captured { destination, .. } => (Some(destination.port()), None),
+            _ => (None, None),
+        };
+        Link { client: Some(client.address.ip()), port, server_name }
     }
 
     /// What a connection of this caller leads to, as far as its protocol may depend on it; `None` where that is fixed.

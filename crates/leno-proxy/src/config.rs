@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use leno_config::native::MeshFile;
 use leno_core::name::{Label, ServiceId};
+use leno_core::spec::Tags;
 
 /// How long a stopping proxy waits for requests under way.
 pub const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
@@ -52,6 +53,8 @@ pub struct ProxyConfig {
     pub drain: Duration,
     /// What is intercepted, and how to let our own connections through.
     pub capture: CaptureConfig,
+    /// Where this proxy and the application beside it are, and its labels; from a mesh file, what it says where this says nothing.
+    pub own: Tags,
 }
 
 /// Interception of the connections of a workload that knows nothing of its sidecar. By default there is none.

@@ -71,9 +71,10 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     let _under_way = worker.begin();
     let head = caller.head(request);
     let mut snapshot = worker.snapshot();
+    let link = caller.link(client);
     let decide = |snapshot: &Snapshot| match request.kind {
-        Kind::Tcp => snapshot.decide_connection(caller.entry(), head.authority),
-        Kind::Http | Kind::Http2 => snapshot.decide(caller.entry(), &head),
+        Kind::Tcp => snapshot.decide_connection(caller.entry(), head.authority, link),
+        Kind::Http | Kind::Http2 => snapshot.decide_on(caller.entry(), &head, link),
     };
     let mut decision = match caller.turn_away(&head) {
         Some(then) => snapshot.turned_away(then),

@@ -75,6 +75,12 @@ impl Gate {
         turn_away(self.http(), self.shown.as_deref(), head)
     }
 
+    /// The listener's port, and the name that the client asked for when TLS began.
+    pub(crate) fn entered_by(&self) -> (Option<u16>, Option<&str>) {
+        let server_name = self.shown.as_deref().and_then(|shown| shown.server_name.as_deref());
+        (Some(self.listener.listen.port()), server_name)
+    }
+
     /// The port of HTTPS that requests are sent to.
     pub(crate) fn redirect(&self) -> Option<u16> {
         self.http().redirect

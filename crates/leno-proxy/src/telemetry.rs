@@ -8,6 +8,7 @@ use std::sync::Arc;
 use leno_core::exchange::Record;
 use leno_core::grpc::Status;
 use leno_core::reason::Reason;
+use leno_core::spec::Near;
 
 /// Pairs of source and destination that one proxy keeps apart; further ones are counted as `other`.
 pub(crate) const PAIRS_MAX: usize = 2_000;
@@ -70,6 +71,8 @@ pub(crate) struct Telemetry {
     pub(crate) hedges: BTreeMap<(Arc<str>, &'static str), u64>,
     /// Endpoints put out, kept although they should be, and taken back: by backend, what and why.
     pub(crate) outliers: BTreeMap<(Arc<str>, &'static str, &'static str), u64>,
+    /// Attempts by how near the endpoint was, where that is known, in the order of [`Near::ALL`].
+    pub(crate) near: [u64; Near::ALL.len()],
     /// Access log lines that were dropped because the log could not keep up.
     pub(crate) log_lines_dropped: u64,
 }
@@ -178,6 +181,7 @@ impl Telemetry {
         sum(&mut self.outliers, &other.outliers);
         sum(&mut self.hedges, &other.hedges);
         sum(&mut self.service_limits, &other.service_limits);
+        self.near.iter_mut().zip(other.near).for_each(|(mine, theirs)| *mine += theirs);
         self.log_lines_dropped += other.log_lines_dropped;
     }
 
@@ -309,6 +313,11 @@ impl Telemetry {
             let backend = escaped(backend);
             let labels = format!("service=\"{backend}\",event=\"{event}\",detector=\"{detector}\"");
             line(&mut out, name, &labels, count);
+        }
+        let name = "leno_zone_attempts_total";
+        family(&mut out, name, "counter", "Attempts by how near the instance is, where that is known.");
+        for (near, count) in Near::ALL.iter().zip(self.near) {
+            line(&mut out, name, &format!("relation=\"{}\"", near.word()), count);
         }
         family(
             &mut out,

@@ -18,11 +18,14 @@ pub mod leno;
 pub mod peers;
 pub mod suite;
 pub mod tail;
+pub mod zones;
 
 use host::{Host, HostPlan, Later, Served};
 
 /// From a caller to an instance, or back.
 const HOP: Duration = Duration::from_micros(100);
+/// The same between two zones.
+const FAR_HOP: Duration = Duration::from_micros(500);
 
 /// How long a connection attempt takes that nobody answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,6 +51,23 @@ pub struct Plan {
     pub timeout: Duration,
     /// Of a hundred requests so many are of each class; the rest is of [`Class::Normal`].
     pub classes: Vec<(Class, u64)>,
+    /// Where the instances and the callers are; empty: all in one place.
+    pub zones: Places,
+}
+
+/// The zones of instances and callers, by their numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Of each instance.
+    pub hosts: Vec<usize>,
+    /// Of each caller.
+    pub callers: Vec<usize>,
+}
+
+impl Places {
+    fn hop(&self, caller: usize, host: usize) -> Duration {
+        if self.hosts.get(host) == self.callers.get(caller) || self.hosts.is_empty() { HOP } else { FAR_HOP }
+    }
 }
 
 /// What came of it.
@@ -75,6 +95,8 @@ pub struct Figures {
     pub by_host: Vec<u64>,
     /// Instances that were put out because of their answers, each time.
     pub ejected: Vec<usize>,
+    /// Requests that reached an instance in another zone than their caller's.
+    pub crossed: u64,
 }
 
 /// How a caller's request ended, or what it waits for.
@@ -252,6 +274,8 @@ impl Run<'_> {
                 self.figures.reached += 1;
                 self.figures.asked += u64::from(self.requests[number].arrived >= self.plan.measured_from);
                 self.figures.by_host[host] += 1;
+                let far = self.hop(number) != HOP;
+                self.figures.crossed += u64::from(far);
                 let Request { class, arrived, .. } = self.requests[number];
                 let deadline = arrived.after(self.plan.timeout);
                 let (agenda, rng) = (&mut self.agenda, &mut self.rng);
@@ -262,7 +286,11 @@ impl Run<'_> {
                 let agenda = &mut self.agenda;
                 let answer = self.hosts[host].done(served, now, &mut self.rng, |it| plan(agenda, host, it));
                 if let Some((number, attempt, back)) = answer {
-                    agenda.plan(HOP, Event::Back(number, attempt, back));
+                    let zones = &self.plan.zones;
+                    agenda.plan(
+                        zones.hop(self.requests[number].caller, host),
+                        Event::Back(number, attempt, back),
+                    );
                 }
             }
             Event::GiveUp(host, ticket) => {
@@ -318,6 +346,12 @@ impl Run<'_> {
         self.step(number, 0, step);
     }
 
+    /// From a request's caller to the instance that it is sent to.
+    fn hop(&self, number: usize) -> Duration {
+        let request = &self.requests[number];
+        self.plan.zones.hop(request.caller, request.host)
+    }
+
     fn class(&mut self) -> Class {
         if self.plan.classes.is_empty() {
             return Class::Normal;
@@ -355,7 +389,8 @@ impl Run<'_> {
             Step::Dial(host) => {
                 let before = request.second.take().map_or(request.attempt, |(_, second)| second);
                 (request.host, request.attempt) = (host, before + 1);
-                let wait = if self.hosts[host].is_silent(now) { CONNECT_TIMEOUT } else { HOP };
+                let hop = self.plan.zones.hop(request.caller, host);
+                let wait = if self.hosts[host].is_silent(now) { CONNECT_TIMEOUT } else { hop };
                 self.agenda.plan(wait, Event::Dialed(number, request.attempt));
                 if let Some(at) = self.callers[request.caller].hedge_at(number) {
                     self.agenda.plan_at(at, Event::Hedge(number));
@@ -363,7 +398,8 @@ impl Run<'_> {
             }
             Step::Send(host) => {
                 debug_assert_eq!(host, request.host_of(attempt));
-                self.agenda.plan(HOP, Event::Reaches(number, attempt));
+                let hop = self.plan.zones.hop(request.caller, host);
+                self.agenda.plan(hop, Event::Reaches(number, attempt));
             }
             Step::GoOn => {}
             Step::Wait(wait) => self.agenda.plan(wait, Event::Look(number)),
@@ -413,6 +449,11 @@ impl Figures {
         self.failed as f64 * 100.0 / (self.requests.max(1)) as f64
     }
 
+    /// The share of the requests that left their caller's zone, in percent.
+    pub fn crossed_percent(&self) -> f64 {
+        self.crossed as f64 * 100.0 / (self.reached.max(1)) as f64
+    }
+
     /// The latency that this share of the good answers did not pass, in thousandths.
     pub fn quantile(&self, thousandths: usize) -> Duration {
         let at = (self.latencies.len() * thousandths / 1000).min(self.latencies.len().saturating_sub(1));
@@ -431,6 +472,7 @@ impl Figures {
         self.by_host.resize(other.by_host.len(), 0);
         self.by_host.iter_mut().zip(&other.by_host).for_each(|(mine, theirs)| *mine += theirs);
         self.ejected.extend(&other.ejected);
+        self.crossed += other.crossed;
         for (mine, theirs) in self.by_class.iter_mut().zip(other.by_class) {
             *mine = (mine.0 + theirs.0, mine.1 + theirs.1);
         }

@@ -197,6 +197,7 @@ impl Make {
         let target = |version: &str, weight: u32| TargetSpec {
             service: id.clone(),
             version: Label::parse(version).ok(),
+            labels: leno_core::spec::Labels::NONE,
             weight,
         };
         let prefix = PathMatch::Prefix(Arc::from("/v2"));
@@ -224,6 +225,7 @@ impl Make {
             version: Label::parse(if at.is_multiple_of(2) { "v1" } else { "v2" }).ok(),
             weight: if self.rng.one_in(4) { 1 + self.rng.below(4) as u32 } else { 1 },
             healthy: true,
+            tags: leno_core::spec::Tags::NONE,
         }
     }
 

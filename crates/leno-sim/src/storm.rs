@@ -31,6 +31,8 @@ pub struct Storm {
     pub fails_of_thousand: u64,
     /// Half of the failures are closed connections and not answers.
     pub closes: bool,
+    /// All of them are refusals by the last sidecar, whose application has too much to do.
+    pub sheds: bool,
     /// Requests that clients send.
     pub requests: u32,
     /// Between two of them.
@@ -62,6 +64,9 @@ impl Damage {
         self.load * 100 / if self.requests == 0 { 1 } else { self.requests }
     }
 }
+
+/// What stands for a refusal before the application has seen the request.
+const SHED: u16 = 1;
 
 /// One service's sidecar, as far as its calls to the next one go.
 struct Tier {
@@ -152,6 +157,10 @@ impl Run<'_> {
                     let (status, deeper) = self.serve(tier + 1)?;
                     last = (status, deeper);
                     match status {
+                        SHED => Input::UpstreamEnded(Ending::Early {
+                            app_saw: AppSaw::Nothing,
+                            reason: Reason::ServiceOverloaded,
+                        }),
                         0 => Input::UpstreamEnded(Ending::Early {
                             app_saw: AppSaw::Maybe,
                             reason: Reason::UpstreamClosed,
@@ -221,6 +230,8 @@ impl Run<'_> {
             return Ok((
                 if !fails {
                     200
+                } else if self.storm.sheds {
+                    SHED
                 } else if closes {
                     0
                 } else {
@@ -247,6 +258,7 @@ fn world(storm: &Storm) -> World {
         version: None,
         weight: 1,
         healthy: true,
+        tags: leno_core::spec::Tags::NONE,
     };
     let tries = TriesSpec {
         retry: Some(RetrySpec {

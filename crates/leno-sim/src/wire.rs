@@ -111,6 +111,7 @@ impl Wires {
             version: None,
             weight: 1,
             healthy: true,
+            tags: leno_core::spec::Tags::NONE,
         });
         let spec = ServiceSpec {
             id: id.clone(),

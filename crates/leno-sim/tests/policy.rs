@@ -325,6 +325,7 @@ fn world(tries: &TriesSpec, endpoints: usize) -> World {
         version: None,
         weight: 1,
         healthy: true,
+        tags: leno_core::spec::Tags::NONE,
     };
     let spec = ServiceSpec {
         id: id.clone(),

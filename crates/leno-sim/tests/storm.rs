@@ -14,6 +14,7 @@ fn storm(fails_of_thousand: u64) -> Storm {
         tiers: 5,
         fails_of_thousand,
         closes: true,
+        sheds: false,
         requests: 4_000,
         interval: Duration::from_millis(1),
         before: 1_500,
@@ -43,6 +44,17 @@ fn a_storm_over_five_tiers_amplifies_at_most_by_a_fifth() {
         }
         Ok(())
     });
+}
+
+/// The same when the last sidecar refuses because its application has too much to do: nothing of that reaches the application, and
+/// the sidecar is not asked much more often either.
+#[test]
+fn refusals_are_not_multiplied() {
+    for share in [100, 500, 900, 1_000] {
+        let damage = run(&Storm { sheds: true, ..storm(share) }, 1).unwrap();
+        let saved = if share < 300 { SAVED } else { 5 };
+        assert!((damage.load - saved) * 5 <= damage.requests * 6, "{share}: {damage:?}");
+    }
 }
 
 /// What the two things are worth that hold it down, and what it is without them. The figures are in docs/tasks/retries.md.

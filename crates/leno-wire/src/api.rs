@@ -8,6 +8,8 @@ mod declare;
 pub(crate) mod match_json;
 mod tries;
 
+use std::collections::BTreeMap;
+
 pub use declare::{
     Action, Balance, Call, FieldMatch, FieldTest, HealthCheck, Host, Match, Path, Protocol, Rule,
     ServiceDeclaration, Target, TextTest,
@@ -84,6 +86,9 @@ pub struct ProxyView {
     /// Its own version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Where it is, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// Resources that it refused, with reasons; at most a few.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<Rejection>,
@@ -151,6 +156,12 @@ pub struct InstanceView {
     pub version: Option<String>,
     /// Its share beside the others.
     pub weight: u32,
+    /// Where it is: `region/zone/subzone`, as much of it as is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// How it is.
     pub health: HealthState,
     /// Why it is not healthy, if it is not.
@@ -203,6 +214,12 @@ pub struct InstanceRegistration {
     /// Its share beside the others; 0 takes no new requests. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// Where it is: `region/zone/subzone`, one to three parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Its labels, at most 32.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// `POST /v1/tokens`: what the token may become, how often and until when.

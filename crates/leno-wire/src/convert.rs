@@ -19,6 +19,10 @@ mod cors;
 mod fault;
 mod outside;
 mod tries;
+mod zones;
+
+pub(crate) use zones::labels_of;
+pub use zones::tags;
 
 /// A resource of a kind that Leno knows, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,6 +253,8 @@ impl From<(&ServiceId, &[spec::EndpointSpec])> for wire::Endpoints {
             version: spec.version.as_ref().map(String::from).unwrap_or_default(),
             weight: spec.weight,
             unhealthy: !spec.healthy,
+            zone: zones::zone_of(spec.tags.zone.as_ref()),
+            labels: zones::labels_of(&spec.tags.labels),
         };
         Self { name: full_name(id), endpoints: endpoints.iter().map(endpoint).collect() }
     }
@@ -278,6 +284,7 @@ impl TryFrom<wire::Endpoints> for (ServiceId, Vec<spec::EndpointSpec>) {
                     version: optional_label("version", &endpoint.version)?,
                     weight: endpoint.weight,
                     healthy: !endpoint.unhealthy,
+                    tags: tags(&endpoint.zone, &endpoint.labels)?,
                 })
             };
         let mut endpoints = list("endpoints", message.endpoints, endpoint)
@@ -304,6 +311,7 @@ impl From<&spec::RuleSpec> for wire::Rule {
                             service: full_name(&target.service),
                             version: target.version.as_ref().map(String::from).unwrap_or_default(),
                             weight: target.weight,
+                            labels: zones::labels_of(&target.labels),
                         })
                         .collect(),
                 }),
@@ -431,6 +439,7 @@ fn rule(message: wire::Rule) -> Result<spec::RuleSpec, WireError> {
                     Ok(spec::TargetSpec {
                         service: id("service", &target.service)?,
                         version: optional_label("version", &target.version)?,
+                        labels: zones::labels("labels", &target.labels)?,
                         weight: target.weight,
                     })
                 })?;

@@ -9,4 +9,4 @@ pub mod grpc;
 pub mod proto;
 pub mod stream;
 
-pub use convert::{Known, WireError, full_name};
+pub use convert::{Known, WireError, full_name, tags};

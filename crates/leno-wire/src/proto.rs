@@ -13,6 +13,7 @@ pub mod rate;
 pub mod resource;
 pub mod tries;
 pub mod xds;
+pub mod zones;
 
 use leno_core::index::Kind;
 

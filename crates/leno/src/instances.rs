@@ -28,13 +28,34 @@ impl InstancesArgs {
             Output::Json => output::json(&answer)?,
             Output::Text => {
                 let instances: Vec<InstanceView> = client::known(Value::Array(answer))?;
-                let rows: Vec<Vec<String>> = instances.iter().map(row).collect();
-                let heading =
-                    ["instance", "service", "version", "weight", "health", "address", "over", "why"];
+                let mut rows: Vec<Vec<String>> = instances.iter().map(row).collect();
+                let mut heading =
+                    vec!["instance", "service", "version", "weight", "health", "address", "over", "why"];
+                // Most meshes have neither.
+                let labels = |it: &InstanceView| {
+                    let labels = it.labels.iter().map(|(key, value)| format!("{key}={value}"));
+                    Some(labels.collect::<Vec<_>>().join(",")).filter(|labels| !labels.is_empty())
+                };
+                add(&mut heading, "labels", &mut rows, instances.iter().map(labels));
+                add(&mut heading, "zone", &mut rows, instances.iter().map(|it| it.zone.clone()));
                 output::line(&output::table(&heading, &rows))?;
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Adds a column behind the version if anybody has something in it.
+fn add(
+    heading: &mut Vec<&'static str>,
+    name: &'static str,
+    rows: &mut [Vec<String>],
+    cells: impl Iterator<Item = Option<String>>,
+) {
+    let cells: Vec<Option<String>> = cells.collect();
+    if cells.iter().any(Option::is_some) {
+        heading.insert(3, name);
+        rows.iter_mut().zip(&cells).for_each(|(row, cell)| row.insert(3, output::cell(cell.as_ref())));
     }
 }
 

@@ -18,6 +18,7 @@ mod proxy;
 mod run;
 mod services;
 mod status;
+mod tags;
 mod token;
 mod up;
 

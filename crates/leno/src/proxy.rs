@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::capture::flags::CaptureFlags;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::tags::TagFlags;
 
 /// What was typed.
 #[derive(clap::Args, Debug)]
@@ -96,6 +97,8 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600))]
     drain_seconds: Option<u64>,
     #[command(flatten)]
+    tags: TagFlags,
+    #[command(flatten)]
     capture: CaptureFlags,
     /// End when stdin does.
     #[arg(long, hide = true)]
@@ -143,6 +146,7 @@ impl ProxyArgs {
             dns_upstream: self.dns_upstream,
             workers: self.workers.and_then(|workers| NonZeroUsize::new(workers.into())),
             access_log,
+            own: self.tags.resolve()?,
             capture: self.capture.resolve(),
             drain: self.drain_seconds.map_or(DRAIN_DEFAULT, Duration::from_secs),
         })

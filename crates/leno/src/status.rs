@@ -48,8 +48,14 @@ fn page(status: &Status) -> String {
         return page.trim_end().to_owned();
     }
     page.push('\n');
-    let rows: Vec<Vec<String>> = proxies.iter().map(row).collect();
-    page.push_str(&output::table(&["proxy", "kind", "service", "connected", "generation", "current"], &rows));
+    let mut rows: Vec<Vec<String>> = proxies.iter().map(row).collect();
+    let mut heading = vec!["proxy", "kind", "service", "connected", "generation", "current"];
+    if proxies.iter().any(|proxy| proxy.zone.is_some()) {
+        heading.insert(3, "zone");
+        let zones = proxies.iter().map(|proxy| output::cell(proxy.zone.as_ref()));
+        rows.iter_mut().zip(zones).for_each(|(row, zone)| row.insert(3, zone));
+    }
+    page.push_str(&output::table(&heading, &rows));
     for proxy in proxies {
         for rejection in &proxy.rejected {
             page.push_str(&format!("\n{} refuses {}: {}", proxy.name, rejection.resource, rejection.reason));

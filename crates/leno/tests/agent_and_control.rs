@@ -78,6 +78,7 @@ impl Running {
     /// A sidecar of `service`, beside an application at `app`.
     fn sidecar(&self, service: &str, instance: &str, app: SocketAddr, token: String) -> AgentHandle {
         let config = AgentConfig {
+            own: leno_core::spec::Tags::NONE,
             control: self.bound.mesh.to_string(),
             token,
             workload: Workload::Sidecar {

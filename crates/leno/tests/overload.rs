@@ -231,14 +231,25 @@ fn who_finds_no_place_in_time_is_refused_before_the_application_sees_it() {
     let _alone = alone();
     let app = App::start();
     let pair = Pair::start(&app, "    concurrency: {limit: 1, queue: none}\n");
+    let mut called = Vec::new();
     let answers = {
         let load = Load::start(&pair.url, 400, CLIENTS, None);
-        thread::sleep(Duration::from_secs(2));
+        let (agent, end) = (common::agent(), Instant::now() + Duration::from_secs(2));
+        while Instant::now() < end {
+            let call = agent.post(&pair.url).header("content-type", "application/grpc").send("");
+            called.push(call.unwrap().headers().clone());
+        }
         load.stop()
     };
+    let refusal = called.iter().find(|head| head.contains_key("grpc-status")).unwrap();
+    assert_eq!(refusal["grpc-status"], "14", "UNAVAILABLE");
+    assert_eq!(refusal["leno-reason"], "service_overloaded");
+    let wait: u64 = refusal["grpc-retry-pushback-ms"].to_str().unwrap().parse().unwrap();
+    assert!((1_000..=3_000).contains(&wait), "{wait}");
+    let passed = called.iter().filter(|head| !head.contains_key("grpc-status")).count();
     assert_eq!(app.state.most.load(Ordering::SeqCst), 1);
     let (good, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|(_, answer)| answer.status == 200);
-    assert_eq!(app.state.served.load(Ordering::SeqCst), good.len(), "nothing else reached it");
+    assert_eq!(app.state.served.load(Ordering::SeqCst), good.len() + passed, "nothing else reached it");
     assert!(good.len() > 20 && refused.len() > 100, "{} and {}", good.len(), refused.len());
     let mut waits = [0; 4];
     for (_, answer) in refused {

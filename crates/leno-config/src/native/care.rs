@@ -12,7 +12,7 @@ use leno_core::spec::{
 use super::fields::{BALANCE, FAILURES_MAX, KEY, Kind, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE};
 use super::rate;
 use super::read::{Fields, Reader};
-use super::value;
+use super::{value, zones};
 use crate::diagnostic::Problem;
 use crate::yaml::{Node, Value};
 
@@ -43,6 +43,7 @@ pub(crate) fn read(
             reader.error(problem.hint("name another service"));
         }
     }
+    care.locality = fields.get("locality").and_then(|node| zones::locality(node, reader));
     if let Some(node) = fields.get("rate_limits") {
         care.rates = rate::limits(node, true, reader);
     }

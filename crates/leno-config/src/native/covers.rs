@@ -1,6 +1,8 @@
 //! Whether one match takes every request that another one takes: a later rule of which that is true never matches.
 
-use leno_core::spec::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch};
+use leno_core::spec::{
+    EgressSource, FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, SourceMatch, TextMatch,
+};
 
 /// How much work [`covers`] is, in comparisons.
 pub(crate) fn comparisons(earlier: &MatchSpec, later: &MatchSpec) -> usize {
@@ -18,6 +20,10 @@ pub(crate) fn comparisons(earlier: &MatchSpec, later: &MatchSpec) -> usize {
 /// True when every request that `later` matches is matched by `earlier`. Never true by mistake; it may be false
 /// for a pair that only several rules together cover.
 pub(crate) fn covers(earlier: &MatchSpec, later: &MatchSpec) -> bool {
+    earlier.parts().all(|wide| later.parts().any(|narrow| part_covers(wide, narrow)))
+}
+
+fn part_covers(earlier: &MatchSpec, later: &MatchSpec) -> bool {
     let hosts = earlier.hosts.is_empty()
         || (!later.hosts.is_empty()
             && later.hosts.iter().all(|host| earlier.hosts.iter().any(|wide| host_covers(wide, host))));
@@ -42,6 +48,7 @@ pub(crate) fn covers(earlier: &MatchSpec, later: &MatchSpec) -> bool {
             .as_ref()
             .is_none_or(|wide| later.grpc.as_ref().is_some_and(|it| call_covers(wide, it)))
         && sources
+        && (earlier.link.is_none() || earlier.link == later.link)
 }
 
 fn host_covers(wide: &HostMatch, narrow: &HostMatch) -> bool {
@@ -117,10 +124,13 @@ fn call_covers(wide: &GrpcMatch, narrow: &GrpcMatch) -> bool {
 }
 
 fn source_covers(wide: &SourceMatch, narrow: &SourceMatch) -> bool {
-    match narrow {
-        SourceMatch::Service(service) => wide.covers(service),
-        SourceMatch::Namespace(_) => wide == narrow,
-    }
+    let who = match (&wide.who, &narrow.who) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(wide), Some(EgressSource::Service(service))) => wide.covers(service),
+        (wide, narrow) => wide == narrow,
+    };
+    who && narrow.labels.have(None, &wide.labels)
 }
 
 #[cfg(test)]

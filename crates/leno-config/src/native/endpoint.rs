@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{EndpointSpec, NamedEndpoint, Transport};
+use leno_core::spec::{EndpointSpec, NamedEndpoint, Tags, Transport, Zone};
 
 use super::fields::{ENDPOINT, Kind};
 use super::instance::{numbered, version};
 use super::read::Reader;
 use super::rules::{no_weight, weight};
 use super::value::{self, Place};
+use super::zones;
 use crate::diagnostic::Problem;
 use crate::source::Span;
 use crate::yaml::{Node, Value};
@@ -28,15 +29,20 @@ pub(crate) struct Places {
 }
 
 /// The endpoints in the list `node`.
-pub(crate) fn listed(node: &Node, service: &ServiceId, reader: &mut Reader<'_>) -> Places {
+pub(crate) fn listed(
+    node: &Node,
+    service: &ServiceId,
+    zone: Option<&Zone>,
+    reader: &mut Reader<'_>,
+) -> Places {
     let mut places = Places::default();
     let mut taken: BTreeMap<Place, Span> = BTreeMap::new();
     let mut names: BTreeMap<Label, Span> = BTreeMap::new();
     let errors = reader.problems.errors();
     let mut weights = 0;
     for (index, item) in reader.list(node, "a list of addresses", ENDPOINTS_MAX).iter().enumerate() {
-        let Some(endpoint) = endpoint(item, service, index, reader) else { continue };
-        let Endpoint { place, name, version, weight, span } = endpoint;
+        let Some(endpoint) = endpoint(item, service, zone, index, reader) else { continue };
+        let Endpoint { place, name, version, tags, weight, span } = endpoint;
         if let Some(before) = taken.get(&place) {
             let what = if matches!(place, Place::Address(_)) { "address" } else { "place" };
             let problem = Problem::error(span, format!("the {what} {place} is given twice"));
@@ -61,9 +67,10 @@ pub(crate) fn listed(node: &Node, service: &ServiceId, reader: &mut Reader<'_>) 
                 version,
                 weight,
                 healthy: true,
+                tags,
             }),
             Place::Name(host, port) => {
-                places.names.push(NamedEndpoint { name, host, port, version, weight });
+                places.names.push(NamedEndpoint { name, host, port, version, weight, tags });
             }
         }
     }
@@ -84,13 +91,21 @@ struct Endpoint {
     place: Place,
     name: Label,
     version: Option<Label>,
+    tags: Tags,
     weight: u32,
     /// Where its place stands.
     span: Span,
 }
 
-fn endpoint(node: &Node, service: &ServiceId, index: usize, reader: &mut Reader<'_>) -> Option<Endpoint> {
-    let (place, name, version, weight, span) = if let Value::Map(_) = &node.value {
+fn endpoint(
+    node: &Node,
+    service: &ServiceId,
+    zone: Option<&Zone>,
+    index: usize,
+    reader: &mut Reader<'_>,
+) -> Option<Endpoint> {
+    let here = Tags { zone: zone.cloned(), ..Tags::NONE };
+    let (place, name, version, tags, weight, span) = if let Value::Map(_) = &node.value {
         let mut fields = reader.fields(node, &ENDPOINT)?;
         let place_node = fields.get("address");
         let place = place_node.and_then(|node| reader.number(node, Kind::Place, value::place));
@@ -98,15 +113,16 @@ fn endpoint(node: &Node, service: &ServiceId, index: usize, reader: &mut Reader<
             .get("name")
             .map(|node| reader.parsed(node, Kind::Name, |text| value::label(text, "an endpoint's name")));
         let version = version(&mut fields, reader);
+        let tags = zones::tags(&mut fields, zone, reader);
         let weight = fields.get("weight").and_then(|node| weight(node, reader)).unwrap_or(1);
         fields.finish();
-        (place, name, version, weight, place_node.map_or(node.span, |node| node.span))
+        (place, name, version, tags, weight, place_node.map_or(node.span, |node| node.span))
     } else {
-        (reader.number(node, Kind::Place, value::place), None, None, 1, node.span)
+        (reader.number(node, Kind::Place, value::place), None, None, here, 1, node.span)
     };
     let name = match name {
         Some(name) => name?,
         None => numbered(service.name.as_str(), index + 1, node.span, reader)?,
     };
-    Some(Endpoint { place: place?, name, version, weight, span })
+    Some(Endpoint { place: place?, name, version, tags, weight, span })
 }

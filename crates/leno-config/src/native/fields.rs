@@ -12,6 +12,7 @@ mod outside;
 mod rate;
 mod service;
 mod tries;
+mod zones;
 
 pub(crate) use care::{
     BALANCE, CONCURRENCY, FAILURES_MAX, KEY, LIMIT_MAX, LIMITS, OUTLIERS, POLICIES, SOURCE,
@@ -27,11 +28,15 @@ pub(crate) use gateway::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, LISTENER, SNI
 pub(crate) use hedge::{HEDGE, HEDGE_WORDS};
 pub(crate) use instance::{ENDPOINT, INSTANCE};
 pub(crate) use matching::{CALL, PATH, VALUE};
-use matching::{ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY};
+use matching::{
+    ROUTE_CLIENT, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_PORT, ROUTE_QUERY,
+    ROUTE_SNI,
+};
 pub(crate) use outside::{EGRESS, EGRESS_RULE, TLS, VIA};
 pub(crate) use rate::{RATE_KEY, RATE_LIMIT, RATE_WORDS};
-pub(crate) use service::{HEALTH, HEALTH_WORDS, SERVICE, SERVICE_ROUTE, TARGET};
+pub(crate) use service::{HEALTH, HEALTH_WORDS, LISTED_ROUTE, SERVICE, SERVICE_ROUTE, TARGET};
 pub(crate) use tries::{ATTEMPTS_MAX, CONDITIONS, RETRY, RETRY_BUDGET_SHAPE, RETRY_METHODS, TIMEOUT};
+pub(crate) use zones::{CALLER, DISTRIBUTION, ENDPOINTS_MIN_MAX, LOCALITY, PREFER};
 
 /// A kind of map, with the fields it may have.
 #[derive(Debug)]
@@ -99,6 +104,8 @@ pub(crate) enum Kind {
     Place,
     /// A service of this file, or `namespace/*`.
     Caller,
+    /// Where something is: `region/zone/subzone`.
+    Zone,
     /// `IP/BITS`, or an address.
     Range,
     /// A point in time (RFC 3339).
@@ -168,11 +175,13 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &CERTIFICATE,
     &SNI_ROUTE,
     &GATEWAY_ROUTE,
+    &LISTED_ROUTE,
     &SERVICE,
     &SERVICE_ROUTE,
     &PATH,
     &VALUE,
     &CALL,
+    &CALLER,
     &TARGET,
     &REWRITE,
     &REPLACING,
@@ -196,6 +205,8 @@ pub(crate) const SHAPES: &[&Shape] = &[
     &KEY,
     &OUTLIERS,
     &LIMITS,
+    &LOCALITY,
+    &DISTRIBUTION,
     &CONCURRENCY,
     &RATE_LIMIT,
     &RATE_KEY,
@@ -245,6 +256,12 @@ pub(crate) static FILE: Shape = Shape {
             "What may leave the mesh, for all of its services.",
         ),
         field(
+            "route_lists",
+            Kind::Map("the list's name", &Kind::List(&Kind::Object(&LISTED_ROUTE))),
+            Without::Means("no lists"),
+            "Routes that several gateways and services share; their routes hand requests to a list by `use`.",
+        ),
+        field(
             "services",
             Kind::Map("the service's name: `name` or `namespace/name`", &Kind::Object(&SERVICE)),
             Without::Required,
@@ -259,6 +276,13 @@ const ROUTE_NAME: Field = field(
     Without::Means("its host and path, or `route-N`"),
     "What logs and metrics call this route; unique in its list.",
 );
+const ROUTE_USE: Field = field(
+    "use",
+    Kind::Text,
+    Without::Means("the request stays in this list"),
+    "A list of `route_lists`: its routes decide about what this route matches. What none of them takes goes on behind this route.",
+);
+
 /// A route of a gateway.
 pub(crate) static GATEWAY_ROUTE: Shape = Shape {
     name: "gateway route",
@@ -271,6 +295,9 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_HEADERS,
         ROUTE_QUERY,
         ROUTE_GRPC,
+        ROUTE_PORT,
+        ROUTE_CLIENT,
+        ROUTE_SNI,
         field(
             "to",
             Kind::Either(&[
@@ -281,6 +308,7 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
             Without::Means("`redirect` or `answer`"),
             "The service that takes the request, by its own routes; or a target; or several targets with weights.",
         ),
+        ROUTE_USE,
         ROUTE_REDIRECT,
         ROUTE_ANSWER,
         ROUTE_REWRITE,

@@ -1,6 +1,6 @@
 //! The file as a whole: names first, then services, then what refers to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use leno_core::name::{DEFAULT_NAMESPACE, Label, ServiceId, TrustDomain};
@@ -10,6 +10,7 @@ use super::check::{self, Claims};
 use super::egress;
 use super::fields::{FILE, Kind};
 use super::listener;
+use super::lists;
 use super::model::MeshFile;
 use super::read::{INSTANCE_BYTES_MAX, ROUTE_COMPARISONS_MAX, Reader, service_id};
 use super::service::Draft;
@@ -27,7 +28,10 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
         folder,
         services: BTreeMap::new(),
         versions: BTreeMap::new(),
+        tagged: BTreeMap::new(),
         instance_bytes_left: INSTANCE_BYTES_MAX,
+        lists: BTreeMap::new(),
+        broken_lists: BTreeSet::new(),
         route_comparisons_left: ROUTE_COMPARISONS_MAX,
     };
     let reader = &mut reader;
@@ -45,6 +49,7 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
     }
     let (gateway, gateways) = (fields.entry("gateway"), fields.entry("gateways"));
     let (egress, services) = (fields.get("egress"), fields.get("services"));
+    let lists = fields.get("route_lists");
     fields.finish();
 
     let entries = services.map_or(&[][..], |node| reader.map(node, "a map from names to services"));
@@ -55,6 +60,9 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
         ids.into_iter().filter_map(|(entry, id)| Draft::read(entry, id, &mut claims, reader)).collect();
     let after = drafts.iter().map(|draft| (draft.entry.spec.id.clone(), draft.start_after.clone())).collect();
     check::cycles(&after, reader);
+    if let Some(node) = lists {
+        lists::read(node, reader);
+    }
     let services = drafts.into_iter().map(|draft| draft.finish(reader)).collect();
     let gateways: Vec<GatewaySpec> = gateways
         .into_iter()
@@ -62,6 +70,7 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
         .collect();
     let gateway_ids: Vec<ServiceId> = gateways.iter().map(|gateway| gateway.id.clone()).collect();
     let egress = egress.and_then(|node| egress::Draft::read(node, &gateway_ids, &mut claims, reader));
+    lists::unused(reader);
     claims.finish(reader);
 
     let name = name?;

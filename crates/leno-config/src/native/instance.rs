@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use leno_core::name::{Label, ServiceId};
+use leno_core::spec::{Tags, Zone};
 
 use super::check::Claims;
 use super::fields::{INSTANCE, Kind, REPLICAS_MAX};
 use super::model::{InstanceEntry, Run};
 use super::read::{Fields, INSTANCE_BYTES_MAX, Reader};
 use super::rules::{no_weight, weight};
-use super::value;
+use super::{value, zones};
 use crate::diagnostic::Problem;
 use crate::source::Span;
 use crate::yaml::{Entry, Node, Value, short};
@@ -36,6 +37,8 @@ pub(crate) struct Owner<'a> {
     pub(crate) id: &'a ServiceId,
     pub(crate) calls: &'a [ServiceId],
     pub(crate) common: &'a Common,
+    /// Where instances are that say nothing.
+    pub(crate) zone: Option<&'a Zone>,
 }
 
 impl Common {
@@ -75,6 +78,7 @@ pub(crate) fn replicated(
     let model = InstanceEntry {
         name: owner.id.name.clone(),
         version: None,
+        tags: Tags { zone: owner.zone.cloned(), ..Tags::NONE },
         weight: 1,
         run: owner.common.run(None, None, Vec::new()),
         app: None,
@@ -126,6 +130,7 @@ fn instance(
     let label = |text: &str| value::label(text, "an instance's name");
     let name = name_node.map(|node| reader.parsed(node, Kind::Name, label));
     let version = version(&mut fields, reader);
+    let tags = zones::tags(&mut fields, owner.zone, reader);
     let weight = fields.get("weight").and_then(|node| weight(node, reader)).unwrap_or(1);
     let replicas_entry = fields.entry("replicas");
     let replicas = replicas_entry.and_then(|entry| replicas(&entry.value, reader)).unwrap_or(1);
@@ -152,6 +157,7 @@ fn instance(
     let model = InstanceEntry {
         name: owner.id.name.clone(),
         version,
+        tags,
         weight,
         run,
         app: places.app.map(|(_, address)| address),

@@ -15,6 +15,7 @@ use super::fields::{CERTIFICATE, FORWARDED_HOPS_MAX, GATEWAY, Kind, LISTENER, SN
 use super::read::{Fields, Reader};
 use super::rules::{self, RULES_MAX};
 use super::value;
+use super::zones;
 use crate::diagnostic::Problem;
 use crate::source::Span;
 use crate::yaml::{Entry, Node, Value};
@@ -57,8 +58,9 @@ pub(crate) fn gateway(
         let problem = Problem::error(routes.span, "no listener of this gateway serves HTTP");
         reader.error(problem.hint("remove `routes`, or add a listener with `protocol: http` or `https`"));
     }
+    let zone = fields.get("zone").and_then(|node| zones::zone(node, reader));
     fields.finish();
-    Some(GatewaySpec { id, listeners: listeners?, rules })
+    Some(GatewaySpec { id, listeners: listeners?, rules, zone })
 }
 
 /// Redirects lead to HTTPS, not to a service: a listener that does nothing else needs no routes.

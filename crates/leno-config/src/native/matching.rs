@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use leno_core::spec::{
-    FieldMatch, GrpcMatch, MatchSpec, PATTERN_BYTES_MAX, PathMatch, Pattern, Template, TextMatch,
+    FieldMatch, GrpcMatch, LinkMatch, MatchSpec, PATTERN_BYTES_MAX, PathMatch, Pattern, Template, TextMatch,
 };
 
-use super::egress::caller;
 use super::fields::{CALL, Kind, PATH, VALUE};
 use super::read::{Fields, Reader, a};
 use super::rules::RULES_MAX;
-use super::value;
+use super::{value, zones};
 use crate::diagnostic::Problem;
 use crate::source::Span;
 use crate::yaml::{Entry, Node, Value, short};
@@ -21,8 +20,12 @@ pub(crate) fn of_service(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Op
     let errors = reader.problems.errors();
     let mut sources = Vec::new();
     if let Some(node) = fields.get("from") {
-        for item in reader.one_or_more(node, "a caller, or a list of callers", RULES_MAX) {
-            sources.extend(caller(item, reader));
+        let items = match &node.value {
+            Value::Map(_) => std::slice::from_ref(node),
+            _ => reader.one_or_more(node, "a caller, or a list of callers", RULES_MAX),
+        };
+        for item in items {
+            sources.extend(zones::source(item, reader));
         }
     }
     let when = matching(fields, reader)?;
@@ -40,6 +43,7 @@ pub(crate) fn matching(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Opti
         when.hosts.sort();
         when.hosts.dedup();
     }
+    when.link = link(fields, reader);
     let path_entry = fields.entry("path");
     if let Some(entry) = path_entry
         && let Some((path, any_case)) = path(&entry.value, reader)
@@ -76,6 +80,27 @@ pub(crate) fn matching(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Opti
         }
     }
     (reader.problems.errors() == errors).then_some(when)
+}
+
+/// What its connection must be like.
+fn link(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<Arc<LinkMatch>> {
+    let mut link = LinkMatch::default();
+    if let Some(node) = fields.get("port") {
+        for item in reader.one_or_more(node, "a port, or a list of ports", RULES_MAX) {
+            link.ports.extend(reader.number(item, Kind::Port, value::port));
+        }
+    }
+    if let Some(node) = fields.get("client") {
+        for item in reader.one_or_more(node, "a range of addresses, or a list of them", RULES_MAX) {
+            link.clients.extend(reader.parsed(item, Kind::Range, value::cidr));
+        }
+    }
+    if let Some(node) = fields.get("sni") {
+        for item in reader.one_or_more(node, "a host, or a list of hosts", RULES_MAX) {
+            link.server_names.extend(reader.parsed(item, Kind::Host, value::host));
+        }
+    }
+    (link != LinkMatch::default()).then(|| Arc::new(link))
 }
 
 /// The one of these forms that is given, or a report.

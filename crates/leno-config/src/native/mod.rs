@@ -18,6 +18,7 @@ mod file;
 mod hedge;
 mod instance;
 mod listener;
+mod lists;
 mod matching;
 mod model;
 mod outside;
@@ -28,6 +29,7 @@ mod schema;
 mod service;
 mod tries;
 mod value;
+mod zones;
 
 use std::path::Path;
 

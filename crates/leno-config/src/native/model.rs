@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use leno_core::name::{Label, ServiceId, TrustDomain};
-use leno_core::spec::{EgressSpec, EndpointSpec, GatewaySpec, ServiceSpec};
+use leno_core::spec::{EgressSpec, EndpointSpec, GatewaySpec, ServiceSpec, Tags};
 
 use crate::diagnostic::Diagnostic;
 
@@ -49,6 +49,8 @@ pub struct InstanceEntry {
     pub name: Label,
     /// Its version.
     pub version: Option<Label>,
+    /// Where it is, and its labels.
+    pub tags: Tags,
     /// Its share beside the service's other instances. Default 1; 0 takes no new requests.
     pub weight: u32,
     /// The command that `leno up` starts; `None`: it runs already, at `app`.

@@ -63,6 +63,12 @@ fn limit(node: &Node, number: usize, callers: bool, reader: &mut Reader<'_>) -> 
     let from = fields.key("from");
     let when = matching::of_service(&mut fields, reader);
     fields.finish();
+    let by_labels =
+        when.iter().flat_map(|when| when.parts().flat_map(|it| &it.sources)).any(|it| !it.labels.is_empty());
+    if let Some(span) = from.filter(|_| by_labels && callers) {
+        let problem = Problem::error(span, "a limit does not know the labels of callers");
+        reader.error(problem.hint("only their own proxies do; name services or namespaces"));
+    }
     if let Some(span) = from.filter(|_| !callers) {
         let problem = Problem::error(span, "clients of a gateway have no identity");
         reader.error(problem.hint("count them by `client` or by a header"));

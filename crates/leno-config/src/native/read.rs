@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use leno_core::name::{Label, ServiceId};
+use leno_core::spec::Labels;
 
 use super::fields::{Field, Kind, SHAPES, Shape, Without};
+use super::lists::Shared;
 use super::value::{self, Wrong};
 use crate::diagnostic::{Problem, Problems};
 use crate::source::Span;
@@ -25,8 +27,14 @@ pub(crate) struct Reader<'a> {
     pub(crate) services: BTreeMap<ServiceId, Span>,
     /// The versions that a service has; no entry: its instances register themselves, so nobody knows.
     pub(crate) versions: BTreeMap<ServiceId, BTreeSet<Label>>,
+    /// The version and the labels of each of its instances; no entry: nobody knows.
+    pub(crate) tagged: BTreeMap<ServiceId, Vec<(Option<Label>, Labels)>>,
     /// Bytes of instances that the file may still make, see [`INSTANCE_BYTES_MAX`].
     pub(crate) instance_bytes_left: usize,
+    /// The lists of routes that may be used.
+    pub(crate) lists: BTreeMap<String, Shared>,
+    /// Those that are wrong, which is reported.
+    pub(crate) broken_lists: BTreeSet<String>,
     /// Comparisons of routes that may still be made, see [`ROUTE_COMPARISONS_MAX`].
     pub(crate) route_comparisons_left: usize,
 }
@@ -466,6 +474,7 @@ impl Kind {
             Self::Address => "an address such as 127.0.0.1:8080, or a port".into(),
             Self::Place => "a place such as api.example.com:443 or 10.0.0.5:8080".into(),
             Self::Caller => "a service, or `NAMESPACE/*`".into(),
+            Self::Zone => "a zone such as eu-west/a".into(),
             Self::Range => "a range of addresses such as 10.0.0.0/8".into(),
             Self::Moment => "a time such as 2026-12-24T18:00:00Z".into(),
             Self::Origin => "an origin such as https://shop.example".into(),

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leno_core::name::{Label, ServiceId};
-use leno_core::spec::{ActionSpec, GrpcMatch, MatchSpec, Protocol, RuleSpec, TargetSpec};
+use leno_core::spec::{ActionSpec, GrpcMatch, Labels, MatchSpec, Protocol, RuleSpec, TargetSpec};
 
-use super::fields::{GATEWAY_ROUTE, Kind, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
+use super::fields::{GATEWAY_ROUTE, Kind, LISTED_ROUTE, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
 use super::matching::{matching, of_service as matching_of_service};
 use super::read::{Fields, Reader};
 use super::tries::{self, Said};
 use super::value;
-use super::{change, covers};
+use super::{change, covers, lists, zones};
 use crate::diagnostic::Problem;
 use crate::source::Span;
 use crate::yaml::{Entry, Node, Value, short};
@@ -31,6 +31,8 @@ struct Placed {
     /// What its name stands at, or the rule.
     name: Span,
     span: Span,
+    /// It comes from a list that is used.
+    listed: bool,
 }
 
 /// The rules of a gateway.
@@ -39,11 +41,39 @@ pub(crate) fn of_gateway(routes: &Node, reader: &mut Reader<'_>) -> Vec<RuleSpec
     for (index, node) in reader.list(routes, "a list of routes", ROUTES_MAX).iter().enumerate() {
         let Some(mut fields) = reader.fields(node, &GATEWAY_ROUTE) else { continue };
         let matching = matching(&mut fields, reader);
-        let then = match action(&mut fields, &["to", "redirect", "answer"], reader) {
+        let then = match action(&mut fields, &["to", "use", "redirect", "answer"], reader) {
+            Given::One("use", entry) => {
+                rules.extend(used(fields, entry, index, matching, None, reader));
+                continue;
+            }
             Given::One("to", to) => targets(&to.value, None, reader),
             Given::One(kind, entry) => own_answer(kind, entry, matching.as_ref(), &mut fields, reader),
             Given::Nothing if fields.complete => {
                 reader.missing(fields.span, &GATEWAY_ROUTE, "to");
+                None
+            }
+            Given::Nothing | Given::Several => None,
+        };
+        rules.extend(placed(fields, index, matching, then, None, reader));
+    }
+    finished(rules, reader)
+}
+
+/// The rules of a list that others use.
+pub(crate) fn of_list(routes: &Node, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
+    let mut rules = Vec::new();
+    for (index, node) in reader.list(routes, "a list of routes", ROUTES_MAX).iter().enumerate() {
+        let Some(mut fields) = reader.fields(node, &LISTED_ROUTE) else { continue };
+        let matching = matching_of_service(&mut fields, reader);
+        let then = match action(&mut fields, &["to", "use", "redirect", "answer"], reader) {
+            Given::One("use", entry) => {
+                rules.extend(used(fields, entry, index, matching, None, reader));
+                continue;
+            }
+            Given::One("to", to) => targets(&to.value, None, reader),
+            Given::One(kind, entry) => own_answer(kind, entry, matching.as_ref(), &mut fields, reader),
+            Given::Nothing if fields.complete => {
+                reader.missing(fields.span, &LISTED_ROUTE, "to");
                 None
             }
             Given::Nothing | Given::Several => None,
@@ -66,7 +96,11 @@ pub(crate) fn of_service(
     for (index, node) in items.iter().enumerate() {
         let Some(mut fields) = reader.fields(node, &SERVICE_ROUTE) else { continue };
         let matching = matching_of_service(&mut fields, reader);
-        let then = match action(&mut fields, &["to", "split", "redirect", "answer"], reader) {
+        let then = match action(&mut fields, &["to", "split", "use", "redirect", "answer"], reader) {
+            Given::One("use", entry) => {
+                rules.extend(used(fields, entry, index, matching, Some(own), reader));
+                continue;
+            }
             Given::One("to", to) => targets(&to.value, Some(own), reader),
             Given::One("split", split) => versions(&split.value, own, reader),
             Given::One(kind, entry) => own_answer(kind, entry, matching.as_ref(), &mut fields, reader),
@@ -96,7 +130,7 @@ pub(crate) fn of_service(
             tries: None,
             change: None,
         };
-        rules.push(Placed { rule, name: split.span, span: split.span });
+        rules.push(Placed { rule, name: split.span, span: split.span, listed: false });
     }
     finished(rules, reader)
 }
@@ -147,6 +181,43 @@ fn own_answer(
     }
 }
 
+/// The rules of the route in `fields`, which uses a list.
+fn used(
+    mut fields: Fields<'_>,
+    entry: &Entry,
+    index: usize,
+    when: Option<MatchSpec>,
+    own: Option<&ServiceId>,
+    reader: &mut Reader<'_>,
+) -> Vec<Placed> {
+    let name = match name(&mut fields, reader) {
+        Some(name) => name,
+        None => Some(when.as_ref().map_or_else(|| "".into(), |when| made_name(when, index))),
+    };
+    let unknown = MatchSpec::default();
+    let rules = lists::used(
+        entry,
+        &mut fields,
+        name.as_deref().unwrap_or_default(),
+        when.as_ref().unwrap_or(&unknown),
+        own,
+        reader,
+    );
+    let span = fields.span;
+    fields.finish();
+    if when.is_none() || name.is_none() {
+        return Vec::new();
+    }
+    rules.into_iter().flatten().map(|rule| Placed { rule, name: span, span, listed: true }).collect()
+}
+
+/// The name that a route gives itself; the inner `None`: it is wrong, which is reported.
+fn name(fields: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<Option<Arc<str>>> {
+    let node = fields.get("name")?;
+    let name = reader.parsed(node, Kind::Name, |text| value::label(text, "a route's name"));
+    Some(name.map(|name| name.as_str().into()))
+}
+
 /// The rule of the route in `fields`; nothing when a part of it is wrong.
 fn placed(
     mut fields: Fields<'_>,
@@ -156,9 +227,8 @@ fn placed(
     own: Option<&ServiceId>,
     reader: &mut Reader<'_>,
 ) -> Option<Placed> {
-    let name_node = fields.get("name");
-    let name =
-        name_node.map(|node| reader.parsed(node, Kind::Name, |text| value::label(text, "a route's name")));
+    let name_span = fields.key("name");
+    let name = name(&mut fields, reader);
     let Said { timeout, tries } = tries::read(&mut fields, Protocol::Auto, false, reader);
     let errors = reader.problems.errors();
     let change = change::change(&mut fields, when.as_ref(), own, reader);
@@ -169,13 +239,14 @@ fn placed(
     }
     let (when, then) = (when?, then?);
     let name: Arc<str> = match name {
-        Some(name) => name?.as_str().into(),
+        Some(name) => name?,
         None => made_name(&when, index),
     };
     Some(Placed {
         rule: RuleSpec { name, when, then, timeout, tries, change },
-        name: name_node.map_or(span, |node| node.span),
+        name: name_span.unwrap_or(span),
         span,
+        listed: false,
     })
 }
 
@@ -204,6 +275,12 @@ fn made_name(when: &MatchSpec, index: usize) -> Arc<str> {
 
 /// The rules with unique names, after a look for rules that can never match.
 fn finished(mut rules: Vec<Placed>, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
+    if let Some(placed) = rules.get(ROUTES_MAX) {
+        let message = format!("with those of the lists that are used, there are {} routes", rules.len());
+        reader
+            .error(Problem::error(placed.span, message).hint(format!("at most {ROUTES_MAX} are supported")));
+        rules.truncate(ROUTES_MAX);
+    }
     let mut first: BTreeMap<Arc<str>, Span> = BTreeMap::new();
     for (index, placed) in rules.iter_mut().enumerate() {
         let given = placed.name != placed.span;
@@ -222,7 +299,8 @@ fn finished(mut rules: Vec<Placed>, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
         }
         first.entry(placed.rule.name.clone()).or_insert(placed.name);
     }
-    for (index, placed) in rules.iter().enumerate() {
+    // A list serves whom it serves: not all of its routes need to match everywhere.
+    for (index, placed) in rules.iter().enumerate().filter(|(_, placed)| !placed.listed) {
         let earlier = rules[..index].iter().find(|earlier| {
             let work = covers::comparisons(&earlier.rule.when, &placed.rule.when);
             reader.route_comparisons_left = reader.route_comparisons_left.saturating_sub(work);
@@ -257,13 +335,13 @@ fn targets(to: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Optio
     }
     let mut seen = BTreeSet::new();
     for (target, item) in targets.iter().zip(items) {
-        if !seen.insert((&target.service, &target.version)) {
+        if !seen.insert((&target.service, &target.version, &target.labels)) {
             reader.error(Problem::error(item.span, "this target is given twice").hint("add the weights up"));
             return None;
         }
     }
     match &targets[..] {
-        [TargetSpec { service, version: None, .. }] if own.is_none() => {
+        [TargetSpec { service, version: None, labels, .. }] if own.is_none() && labels.is_empty() => {
             Some(ActionSpec::Service(service.clone()))
         }
         _ => Some(ActionSpec::Split(targets)),
@@ -283,7 +361,7 @@ fn target(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
             return None;
         }
         let service = reader.service(node)?;
-        return Some(TargetSpec { service, version: None, weight: 1 });
+        return Some(TargetSpec { service, version: None, labels: Labels::NONE, weight: 1 });
     }
     let mut fields = reader.fields(node, &TARGET)?;
     let service_node = fields.get("service");
@@ -302,13 +380,22 @@ fn target(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
         let text = reader.text(node, Kind::Version)?;
         reader.version_of(service.as_ref()?, text, node.span)
     });
+    let labels = fields.get("labels").map(|node| {
+        let version = version.as_ref().and_then(Option::as_ref);
+        zones::of_target(node, service.as_ref()?, version, reader)
+    });
     let weight = fields.get("weight").map_or(Some(1), |node| weight(node, reader));
     fields.finish();
     let version = match version {
         Some(version) => Some(version?),
         None => None,
     };
-    Some(TargetSpec { service: service?, version, weight: weight? })
+    Some(TargetSpec {
+        service: service?,
+        version,
+        labels: labels.unwrap_or(Some(Labels::NONE))?,
+        weight: weight?,
+    })
 }
 
 fn is_version(own: &ServiceId, text: &str, reader: &Reader<'_>) -> bool {
@@ -324,7 +411,8 @@ fn versions(split: &Node, own: &ServiceId, reader: &mut Reader<'_>) -> Option<Ac
         let version: Option<Label> = reader.version_of(own, &entry.key, entry.key_span);
         let weight = weight(&entry.value, reader);
         let (Some(version), Some(weight)) = (version, weight) else { continue };
-        targets.push(TargetSpec { service: own.clone(), version: Some(version), weight });
+        let labels = Labels::NONE;
+        targets.push(TargetSpec { service: own.clone(), version: Some(version), labels, weight });
     }
     if reader.problems.errors() > errors {
         return None;

@@ -121,6 +121,10 @@ fn kind_schema(kind: &Kind) -> Value {
             "maximum": 65535,
         }),
         Kind::Caller => json!({"type": ["string", "number"], "pattern": "^([a-z0-9-]+/)?([a-z0-9-]+|\\*)$"}),
+        Kind::Zone => json!({
+            "type": ["string", "number"],
+            "pattern": "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}$",
+        }),
         Kind::Range => json!({"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+)?$"}),
         Kind::Moment => {
             json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.*(Z|[+-][0-9:]+)$"})
@@ -190,6 +194,7 @@ fn written(kind: &Kind) -> String {
         Kind::Address => "address".into(),
         Kind::Place => "address or host:port".into(),
         Kind::Caller => "service or namespace/*".into(),
+        Kind::Zone => "zone".into(),
         Kind::Range => "range of addresses".into(),
         Kind::Moment => "time".into(),
         Kind::Origin => "origin".into(),

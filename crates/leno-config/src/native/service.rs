@@ -17,7 +17,7 @@ use super::outside;
 use super::read::{Fields, Reader};
 use super::rules;
 use super::tries;
-use super::value;
+use super::{value, zones};
 use crate::diagnostic::Problem;
 use crate::source::Span;
 use crate::yaml::{Entry, Node, Value};
@@ -109,8 +109,9 @@ impl<'n> Draft<'n> {
         spec.calls = calls.into_iter().map(|(id, _)| id).collect();
         let start_after = fields.get("start_after").map(|node| references(node, reader)).unwrap_or_default();
         let (routes, split) = (fields.get("routes"), fields.get("split"));
+        let zone = fields.get("zone").and_then(|node| zones::zone(node, reader));
         let common = Common::read(&mut fields, reader);
-        let owner = Owner { id: &id, calls: &spec.calls, common: &common };
+        let owner = Owner { id: &id, calls: &spec.calls, common: &common, zone: zone.as_ref() };
         let (instances, places) = places(&mut fields, &owner, claims, reader);
         let Places { endpoints, names } = places;
         let tls = fields.entry("tls");
@@ -136,7 +137,12 @@ impl<'n> Draft<'n> {
                 .map(|instance| &instance.version)
                 .chain(endpoints.iter().map(|endpoint| &endpoint.version))
                 .chain(names.iter().map(|named| &named.version));
-            reader.versions.insert(id, versions.flatten().cloned().collect());
+            reader.versions.insert(id.clone(), versions.flatten().cloned().collect());
+            let tagged = (instances.iter().map(|it| (&it.version, &it.tags)))
+                .chain(endpoints.iter().map(|it| (&it.version, &it.tags)))
+                .chain(names.iter().map(|it| (&it.version, &it.tags)));
+            let tagged = tagged.map(|(version, tags)| (version.clone(), tags.labels.clone()));
+            reader.tagged.insert(id, tagged.collect());
         }
         fields.finish();
         let ids = start_after.iter().map(|(id, _)| id.clone()).collect();
@@ -195,7 +201,7 @@ fn places(
                 );
             }
         }
-        return (Vec::new(), endpoint::listed(&endpoints.value, owner.id, reader));
+        return (Vec::new(), endpoint::listed(&endpoints.value, owner.id, owner.zone, reader));
     }
     if let (Some((replicas, _)), Some(instances)) = (replicas, instances) {
         let problem = Problem::error(replicas.key_span, "`replicas` does not go with a list of `instances`");

@@ -105,6 +105,8 @@ pub(super) async fn register(
         address,
         version: asked.version.as_deref().map(|version| label("version", version)).transpose()?,
         weight: asked.weight.unwrap_or(1),
+        tags: leno_wire::tags(asked.zone.as_deref().unwrap_or_default(), &asked.labels)
+            .map_err(|error| invalid(error.to_string()))?,
     };
     let registered = key.clone();
     let kept = api

@@ -40,6 +40,7 @@ fn arrival(name: &str) -> Arrival {
             address: "127.0.0.1:1".parse().unwrap(),
             version: None,
             weight: 1,
+            tags: leno_core::spec::Tags::NONE,
         }),
         health: Health::Healthy,
         proxy_version: String::new(),
@@ -210,7 +211,7 @@ fn only_who_applies_a_mesh_wide_limit_gets_a_share_of_it() {
         tries: None,
         change: Some(Arc::new(Change { rates: limits(), ..Change::default() })),
     };
-    let gateway = GatewaySpec { id: id("edge"), listeners: vec![], rules: vec![rule] };
+    let gateway = GatewaySpec { id: id("edge"), listeners: vec![], rules: vec![rule], zone: None };
     registry.set_file(services.into(), vec![gateway], &EgressSpec::default(), at(0), &mut effects);
     let arrival = arrival("user-1");
     let arrival = Arrival { key: MemberKey { service: id("user"), ..arrival.key.clone() }, ..arrival };

@@ -8,7 +8,7 @@ use leno_wire::api;
 
 use super::member::{Expired, Health, Member, MemberKey, reach};
 use super::{Registry, StreamView};
-use crate::store::RoleRecord;
+use crate::store::{RoleRecord, owned};
 
 impl Registry {
     /// How many of each there are.
@@ -50,6 +50,7 @@ impl Registry {
                     },
                     up_to_date,
                     version: Some(member.proxy_version.clone()).filter(|version| !version.is_empty()),
+                    zone: self.zone_of(key, member),
                     rejected: stream
                         .into_iter()
                         .flat_map(|(_, view)| &view.rejected)
@@ -61,6 +62,15 @@ impl Registry {
                 }
             })
             .collect()
+    }
+
+    /// Where a proxy is, as it says itself, or as the file says of its gateway.
+    fn zone_of(&self, key: &MemberKey, member: &Member) -> Option<String> {
+        let zone = match reach(&member.role) {
+            Some(reach) => reach.tags.zone.as_ref(),
+            None => self.gateways.get(&key.service).and_then(|gateway| gateway.zone.as_ref()),
+        };
+        zone.map(ToString::to_string)
     }
 
     /// Every declared service.
@@ -91,6 +101,8 @@ impl Registry {
                 address: format!("{}:{}", named.host, named.port),
                 version: named.version.as_ref().map(String::from),
                 weight: named.weight,
+                zone: named.tags.zone.as_ref().map(ToString::to_string),
+                labels: owned(&named.tags.labels),
                 health: api::HealthState::Healthy,
                 reason: None,
                 lease_remaining_ms: None,
@@ -104,6 +116,8 @@ impl Registry {
                 address: endpoint.address.to_string(),
                 version: endpoint.version.as_ref().map(String::from),
                 weight: endpoint.weight,
+                zone: endpoint.tags.zone.as_ref().map(ToString::to_string),
+                labels: owned(&endpoint.tags.labels),
                 health: if endpoint.healthy {
                     api::HealthState::Healthy
                 } else {
@@ -176,6 +190,8 @@ fn instance_view(
         address: reach.address.to_string(),
         version: reach.version.as_ref().map(String::from),
         weight: reach.weight,
+        zone: reach.tags.zone.as_ref().map(ToString::to_string),
+        labels: owned(&reach.tags.labels),
         health,
         reason,
         lease_remaining_ms: lease.map(|ends| u64::try_from(ends.since(now).as_millis()).unwrap_or(u64::MAX)),

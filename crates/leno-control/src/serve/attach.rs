@@ -158,6 +158,8 @@ fn parse_hello(id: &SpiffeId, hello: &Hello) -> Result<Arrival, Status> {
             address,
             version: if version.is_empty() { None } else { Some(label("version", version)?) },
             weight: hello.weight.unwrap_or(1),
+            tags: leno_wire::tags(&hello.zone, &hello.labels)
+                .map_err(|error| Status::invalid_argument(format!("hello: {error}")))?,
         })
     };
     Ok(Arrival {

@@ -1,8 +1,10 @@
 //! The records as they are kept: protobuf, so that fields can be added.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use leno_core::name::{Label, ServiceId};
+use leno_core::spec::{Labels, Tags};
 use leno_core::time::UnixTime;
 use leno_identity::token::{Grant, TokenRecord};
 use leno_wire::full_name;
@@ -64,6 +66,8 @@ pub(crate) struct Reach {
     pub(crate) version: Option<Label>,
     /// Its share beside the others.
     pub(crate) weight: u32,
+    /// Where it is, and its labels.
+    pub(crate) tags: Tags,
 }
 
 /// [`StoredToken`] on disk.
@@ -105,6 +109,10 @@ struct MemberOnDisk {
     unhealthy: Option<String>,
     #[prost(string, tag = "8")]
     proxy_version: String,
+    #[prost(string, tag = "70")]
+    zone: String,
+    #[prost(btree_map = "string, string", tag = "71")]
+    labels: BTreeMap<String, String>,
 }
 
 /// Parses an [`AuthorityRecord`].
@@ -162,6 +170,7 @@ pub(crate) fn decode_member(bytes: &[u8]) -> Result<MemberRecord, String> {
             address: disk.address.parse().map_err(|_| "address: it is not IP:PORT".to_owned())?,
             version: if disk.version.is_empty() { None } else { Some(label("version", &disk.version)?) },
             weight: disk.weight,
+            tags: leno_wire::tags(&disk.zone, &disk.labels).map_err(|error| error.to_string())?,
         })
     };
     Ok(MemberRecord {
@@ -186,6 +195,7 @@ impl MemberRecord {
             RoleRecord::Plain(reach) => (ROLE_PLAIN, Some(reach)),
             RoleRecord::Gateway => (ROLE_GATEWAY, None),
         };
+        let tags = reach.map(|reach| &reach.tags);
         MemberOnDisk {
             service: full_name(&self.service),
             name: self.name.to_string(),
@@ -195,9 +205,16 @@ impl MemberRecord {
             weight: reach.map_or(0, |reach| reach.weight),
             unhealthy: self.unhealthy.clone(),
             proxy_version: self.proxy_version.clone(),
+            zone: tags.and_then(|tags| tags.zone.as_ref()).map(ToString::to_string).unwrap_or_default(),
+            labels: tags.map(|tags| owned(&tags.labels)).unwrap_or_default(),
         }
         .encode_to_vec()
     }
+}
+
+/// Labels as they are kept and shown.
+pub(crate) fn owned(labels: &Labels) -> BTreeMap<String, String> {
+    labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 const ROLE_SIDECAR: u32 = 1;

@@ -22,7 +22,12 @@ fn records_are_read_back() {
         recent: vec![[1; 32], [2; 32]],
     };
     assert_eq!(decode_token(&token.encode()), Ok(token));
-    let reach = Reach { address: "[::1]:1".parse().unwrap(), version: None, weight: 0 };
+    let reach = Reach {
+        address: "[::1]:1".parse().unwrap(),
+        version: None,
+        weight: 0,
+        tags: leno_core::spec::Tags::NONE,
+    };
     for role in [RoleRecord::Sidecar(reach.clone()), RoleRecord::Plain(reach), RoleRecord::Gateway] {
         let member = MemberRecord {
             service: ServiceId::parse("cart").unwrap(),

@@ -149,6 +149,31 @@ fn a_stream_holds_no_place() {
     assert_eq!((gate.taken(), gate.standing(next)), (1, Standing::Waiting));
 }
 
+/// A limit that was found to be much too high: what is inside leaves, and nobody enters meanwhile but who is critical.
+#[test]
+fn a_cut_of_the_limit_is_not_at_the_cost_of_who_is_critical() {
+    let auto = |max| Concurrency::new(ConcurrencyLimit::Auto { min: 1, max });
+    let mut gate = Gate::new(&auto(3), at(0));
+    let inside: Vec<Ticket> = (0..3).map(|_| admitted(&mut gate, Class::Low, 0)).collect();
+    gate.configure(&auto(1), at(0));
+    let low = waiting(&mut gate, Class::Low, 0);
+    let critical = waiting(&mut gate, Class::Critical, 0);
+    gate.leave(inside[0], Left::Answered, at(1));
+    assert_eq!((rung(&mut gate), gate.taken()), (vec![critical], 3));
+    gate.leave(inside[1], Left::Answered, at(2));
+    assert_eq!((rung(&mut gate), gate.taken()), (vec![], 2), "the others wait until there are few enough");
+    gate.leave(inside[2], Left::Answered, at(3));
+    gate.leave(critical, Left::Answered, at(4));
+    assert_eq!((rung(&mut gate), gate.taken()), (vec![low], 1));
+    // One that somebody has set is kept to by all.
+    gate.configure(&Concurrency::new(ConcurrencyLimit::Fixed(3)), at(5));
+    let more: Vec<Ticket> = (0..2).map(|_| admitted(&mut gate, Class::Low, 5)).collect();
+    gate.configure(&Concurrency::new(ConcurrencyLimit::Fixed(1)), at(5));
+    waiting(&mut gate, Class::Critical, 5);
+    gate.leave(more[0], Left::Answered, at(6));
+    assert_eq!((rung(&mut gate), gate.taken()), (vec![], 2));
+}
+
 #[test]
 fn more_places_are_handed_out_at_once() {
     let mut gate = gate(1);

@@ -31,6 +31,7 @@ pub(super) fn service(weights: &[u32], balance: Balance, care: Care) -> KnownSer
         version: None,
         weight: *weight,
         healthy: true,
+        tags: crate::spec::Tags::NONE,
     });
     let spec = ServiceSpec {
         id: ServiceId::parse("shop").unwrap(),

@@ -10,7 +10,7 @@ use super::limit::{Counter, Held};
 use super::outlier::{News, Tally, ejection};
 use super::warming::Warm;
 use crate::route::BackendId;
-use crate::spec::{EndpointSpec, Outliers};
+use crate::spec::{EndpointSpec, Near, Outliers};
 use crate::time::{Duration, Instant};
 
 /// How long an endpoint that could not be reached gets no requests while others can take them. Doubles with each
@@ -38,6 +38,10 @@ pub struct Endpoint {
     pub(super) group: Option<Rc<Group>>,
     /// Its requests under way over all workers, where they have a limit.
     pub(super) counter: Option<Arc<Counter>>,
+    /// How far down it is in the order of preference; the nearest are 0.
+    pub(super) level: u8,
+    /// How near it is, where that is known.
+    pub(super) near: Near,
 }
 
 /// What one worker knows of an endpoint; survives swaps.
@@ -86,6 +90,8 @@ pub enum Chosen {
     Panic,
     /// It is put out, and there is no other.
     LastResort,
+    /// Those who are nearer cannot take it, or not all; this one is so near.
+    Farther(Near),
     /// It is of the service that backs up the one asked for.
     Backup,
 }
@@ -99,6 +105,10 @@ impl Chosen {
             Self::Probation => "probation",
             Self::Panic => "panic",
             Self::LastResort => "last_resort",
+            Self::Farther(Near::Subzone) => "same_subzone",
+            Self::Farther(Near::Zone) => "other_subzone",
+            Self::Farther(Near::Region) => "other_zone",
+            Self::Farther(Near::Elsewhere) => "other_region",
             Self::Backup => "backup",
         }
     }
@@ -221,7 +231,7 @@ impl Permit {
             }
         }
         if let Some(group) = &self.endpoint.group {
-            group.learn(live, outcome, now.since(started()), now);
+            group.learn(&self.endpoint, outcome, now.since(started()), now);
         }
     }
 }

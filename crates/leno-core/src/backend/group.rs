@@ -4,10 +4,11 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
 
-use super::endpoint::{Endpoint, Live, Outcome};
+use super::endpoint::{Endpoint, Outcome};
 use super::limit::{Held, Ledger};
 use super::outlier::{Count, Detector, LOOKS_APART, Lesson, News, step};
 use super::shares::Shares;
+use super::zones::Loads;
 use crate::snapshot::BackendSpec;
 use crate::spec::{Balance, Care, Ewma, Limits, Outliers};
 use crate::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub(super) struct Group {
     pub(super) crowd: Option<Rc<Cell<u32>>>,
     /// How latencies are remembered; `None` where nobody goes by them.
     pub(super) ewma: Option<Ewma>,
+    /// What is under way near and far, where near ones are preferred.
+    pub(super) loads: Option<Rc<Loads>>,
     /// When the endpoints are compared next. A failure brings it forward.
     due: Cell<Instant>,
     /// When they were compared last, and when the current step of the window began.
@@ -90,12 +93,18 @@ impl Group {
         let hashes = matches!(spec.balance, Balance::RingHash | Balance::Maglev);
         let bound = care.affinity.as_ref().filter(|_| hashes).and_then(|affinity| affinity.bound_percent);
         let crowd = bound.map(|_| before.and_then(|before| before.crowd.clone()).unwrap_or_default());
-        (outliers.is_some() || ewma.is_some() || bounds.is_some() || crowd.is_some()).then(|| {
+        let loads = spec
+            .zones
+            .as_ref()
+            .map(|zones| Loads::new(zones.levels.len(), before.and_then(|before| before.loads.as_ref())));
+        let counts = ewma.is_some() || bounds.is_some() || crowd.is_some() || loads.is_some();
+        (outliers.is_some() || counts).then(|| {
             Rc::new(Self {
                 outliers,
                 bounds,
                 crowd,
                 ewma,
+                loads,
                 due: Cell::default(),
                 looked: Cell::default(),
                 stepped: Cell::new(None),
@@ -113,6 +122,9 @@ impl Group {
         if let Some(crowd) = self.crowd.as_ref().filter(|_| held.is_in_crowd()) {
             crowd.set(crowd.get().saturating_sub(1));
         }
+        if let Some(loads) = self.loads.as_ref().filter(|_| held.is_on_level()) {
+            loads.leave(endpoint);
+        }
     }
 
     /// True when it is time to compare the endpoints.
@@ -121,7 +133,11 @@ impl Group {
     }
 
     /// One of the endpoints had this outcome.
-    pub(super) fn learn(&self, live: &Live, outcome: Outcome, took: Duration, now: Instant) {
+    pub(super) fn learn(&self, endpoint: &Endpoint, outcome: Outcome, took: Duration, now: Instant) {
+        let live = &*endpoint.live;
+        if let Some(loads) = &self.loads {
+            loads.learn(endpoint.level, outcome, took);
+        }
         if let Some(ewma) = &self.ewma {
             live.hear(outcome, took, ewma, now);
         }

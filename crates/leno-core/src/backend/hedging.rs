@@ -10,30 +10,56 @@ use crate::snapshot::Snapshot;
 use crate::spec::{HedgeAfter, HedgeSpec};
 use crate::time::Duration;
 
-/// What one second attempt takes from what was saved: each request saves its percentage.
-const HEDGE: u32 = 100;
+/// All of something, in its thousandths.
+const WHOLE: u32 = 1_000;
+/// What one second attempt takes from what was saved: each request saves its percentage, in thousandths.
+const HEDGE: u32 = 100 * WHOLE;
 /// Second attempts that can be saved up, so that a quiet hour does not pay for a bad minute.
 pub const HEDGES_SAVED_MAX: u32 = 10;
 
+/// When fewer of the second attempts than this are answered first, in thousandths, there are fewer of them. Against a long tail it is
+/// one of three or more; where everything is slow it is hardly any, since the second one is as slow as the first.
+const WORTH: u32 = 100;
+/// The least share of the budget that is left then, in thousandths, so that it is seen when they are worth it again.
+const LEFT_MIN: u32 = 100;
+/// So many second attempts back are remembered, more or less.
+const REMEMBERED: u32 = 8;
+
 /// What is known of a backend whose requests may have second attempts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Hedging {
-    /// Hundredths of a second attempt. Nothing at first: there are never more than the share of the requests so far.
+    /// Parts of a second attempt. Nothing at first: there are never more than the share of the requests so far.
     saved: u32,
+    /// How many of the second attempts are answered first, in thousandths. All, as long as nothing is known.
+    won: u32,
     /// How long its answers take.
     times: Times,
+}
+
+impl Default for Hedging {
+    fn default() -> Self {
+        Self { saved: 0, won: WHOLE, times: Times::default() }
+    }
 }
 
 impl Hedging {
     /// A request that may have a second attempt was sent.
     fn deposit(&mut self, percent: u32) {
-        self.saved = (self.saved + percent).min(HEDGES_SAVED_MAX * HEDGE);
+        let left = (self.won * WHOLE / WORTH).clamp(LEFT_MIN, WHOLE);
+        self.saved = (self.saved + percent * left).min(HEDGES_SAVED_MAX * HEDGE);
+    }
+
+    /// A second attempt was answered first.
+    fn won(&mut self) {
+        self.won = (self.won + WHOLE / REMEMBERED).min(WHOLE);
     }
 
     fn withdraw(&mut self) -> bool {
         match self.saved.checked_sub(HEDGE) {
             Some(rest) => {
                 self.saved = rest;
+                // It counts as lost until it has won: what is slow is not waited for to learn that it is.
+                self.won -= self.won / REMEMBERED;
                 true
             }
             None => false,
@@ -58,6 +84,13 @@ impl Backends {
     pub fn hedge_learns(&mut self, snapshot: &Snapshot, id: BackendId, took: Duration) {
         if let Some(hedging) = self.hedging(snapshot, id) {
             hedging.times.add(took);
+        }
+    }
+
+    /// A second attempt was answered first.
+    pub fn hedge_won(&mut self, snapshot: &Snapshot, id: BackendId) {
+        if let Some(hedging) = self.hedging(snapshot, id) {
+            hedging.won();
         }
     }
 
@@ -101,19 +134,45 @@ mod tests {
                 // Now many are slow, now few.
                 let slow = 1 + rng.below(4);
                 if rng.below(1 + slow) == 0 {
-                    hedges += u64::from(hedging.withdraw());
+                    let made = hedging.withdraw();
+                    hedges += u64::from(made);
+                    if made && rng.below(4) >= slow - 1 {
+                        hedging.won();
+                    }
                 } else {
                     hedging.deposit(percent);
                     requests += 1;
                 }
                 assert!(hedges * 100 <= requests * u64::from(percent), "seed {seed}: {hedges} of {requests}");
                 let (then, before) = since;
-                let lately = (requests - then) * u64::from(percent) + u64::from(HEDGES_SAVED_MAX * HEDGE);
+                let lately = (requests - then) * u64::from(percent) + u64::from(HEDGES_SAVED_MAX * 100);
                 assert!((hedges - before) * 100 <= lately, "seed {seed}");
                 if rng.below(500) == 0 {
                     since = (requests, hedges);
                 }
             }
         }
+    }
+
+    /// Second attempts that are hardly ever answered first become few, and as many as before soon after they are again.
+    #[test]
+    fn what_is_no_use_becomes_rare() {
+        let made = |hedging: &mut Hedging, won: &mut dyn FnMut() -> bool| {
+            (0..10_000).fold(0, |made, _| {
+                hedging.deposit(5);
+                let hedges = hedging.withdraw();
+                if hedges && won() {
+                    hedging.won();
+                }
+                made + u32::from(hedges)
+            })
+        };
+        let mut rng = Rng::new(3);
+        let mut hedging = Hedging::default();
+        // One of three is enough to have all of them.
+        assert!(made(&mut hedging, &mut || rng.below(3) == 0) > 470);
+        assert!(made(&mut hedging, &mut || false) < 90);
+        assert!(made(&mut hedging, &mut || false) <= 60);
+        assert!(made(&mut hedging, &mut || rng.below(3) == 0) > 400);
     }
 }

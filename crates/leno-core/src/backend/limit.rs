@@ -198,6 +198,8 @@ impl Held {
     const ENDPOINT: u8 = 4;
     /// It counts among those under way on all endpoints of its worker.
     const CROWD: u8 = 8;
+    /// It counts among those under way on its endpoint's level.
+    const LEVEL: u8 = 16;
 
     /// Takes a request's places, or says which limit is in the way.
     pub(super) fn enter(ledger: &Ledger, limits: &Limits, retry: bool) -> Result<Self, Limit> {
@@ -234,6 +236,15 @@ impl Held {
 
     pub(super) const fn is_in_crowd(self) -> bool {
         self.0 & Self::CROWD != 0
+    }
+
+    /// It was counted among those on its endpoint's level.
+    pub(super) const fn join_level(&mut self) {
+        self.0 |= Self::LEVEL;
+    }
+
+    pub(super) const fn is_on_level(self) -> bool {
+        self.0 & Self::LEVEL != 0
     }
 
     /// Gives everything back.

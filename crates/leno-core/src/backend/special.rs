@@ -1,4 +1,4 @@
-//! Picks that have more to heed than health and load: limits, keys, endpoints that warm up, backups. A backend that has none of
+//! Picks that have more to heed than health and load: limits, keys, endpoints that warm up, zones, backups. A backend that has none of
 //! them does not come here.
 
 use alloc::rc::Rc;
@@ -9,6 +9,7 @@ use super::group::Bounds;
 use super::hash::Hashing;
 use super::limit::{Held, Limit};
 use super::warming::Luck;
+use super::zones::Zones;
 use super::{Backend, Backends, NoEndpoint};
 use crate::rng::Rng;
 use crate::route::BackendId;
@@ -29,6 +30,8 @@ pub(super) struct Special {
     slow_start: Option<SlowStart>,
     /// Somebody may be warming up.
     warming: bool,
+    /// Who is near, where that is known.
+    pub(super) zones: Option<Zones>,
 }
 
 impl Special {
@@ -37,11 +40,13 @@ impl Special {
         care: &Care,
         before: Option<&Self>,
         comes_late: bool,
+        zones: Option<Zones>,
     ) -> Option<Self> {
         let hashes = matches!(spec.balance, Balance::RingHash | Balance::Maglev);
         let affinity = care.affinity.clone().filter(|_| hashes);
         let slow_start = care.slow_start.clone();
-        if affinity.is_none() && spec.limited.is_none() && slow_start.is_none() && spec.backup.is_none() {
+        let counts = spec.limited.is_some() || spec.backup.is_some() || zones.is_some();
+        if affinity.is_none() && slow_start.is_none() && !counts {
             return None;
         }
         let hashing = affinity.is_some().then(|| {
@@ -49,7 +54,7 @@ impl Special {
             Hashing::new(&spec.endpoints, spec.balance == Balance::Maglev, before)
         });
         let weights = spec.endpoints.iter().filter(|it| it.healthy).map(|it| u64::from(it.weight)).sum();
-        Some(Self { affinity, hashing, weights, key: None, slow_start, warming: comes_late })
+        Some(Self { affinity, hashing, weights, key: None, slow_start, warming: comes_late, zones })
     }
 }
 
@@ -75,7 +80,14 @@ impl Backends {
                 live.look(now, &mut self.events);
             }
             let mut picked = if live.special.is_some() {
-                live.pick_special(id, avoid, now, rng, &mut key)
+                let picked = live.pick_special(id, avoid, now, rng, &mut key);
+                if let (Ok(permit), Some(_)) =
+                    (&picked, live.special.as_ref().and_then(|it| it.zones.as_ref()))
+                    && let Some(count) = self.near.get_mut(permit.endpoint.near as usize)
+                {
+                    *count += 1;
+                }
+                picked
             } else {
                 let picked = live.pick(avoid, now, rng, |_| true, |_| true);
                 picked.map(|(endpoint, chosen)| Permit::new(endpoint, id, chosen, Held::NOTHING))
@@ -152,13 +164,16 @@ impl Backend {
         };
         // Another worker may take the last place between the look and the grasp.
         for _ in 0..=self.endpoints.len() {
-            match self.pick(avoid, now, rng, has_room, is_wanted) {
+            match self.pick_near(avoid, now, rng, has_room, is_wanted) {
                 Ok((endpoint, chosen)) => {
                     let counter = endpoint.counter.clone();
                     if counter.is_none_or(|counter| held.enter_endpoint(&counter, max)) {
                         if let Some(crowd) = crowd {
                             crowd.set(crowd.get() + 1);
                             held.join_crowd();
+                        }
+                        if self.enter_level(&endpoint) {
+                            held.join_level();
                         }
                         let by_key = chosen == Chosen::Balanced && self.hashed().is_some();
                         let chosen = if by_key { Chosen::Affinity } else { chosen };

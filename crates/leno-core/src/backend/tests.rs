@@ -36,6 +36,7 @@ fn endpoint(name: &str, version: &str, weight: u32) -> EndpointSpec {
         version: Some(Label::parse(version).unwrap()),
         weight,
         healthy: true,
+        tags: crate::spec::Tags::NONE,
     }
 }
 
@@ -95,6 +96,7 @@ fn a_split_between_versions_is_exact() {
     let target = |version, weight| TargetSpec {
         service: service.spec.id.clone(),
         version: Some(Label::parse(version).unwrap()),
+        labels: crate::spec::Labels::NONE,
         weight,
     };
     let targets = vec![target("v1", 90), target("v2", 10)];

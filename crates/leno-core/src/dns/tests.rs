@@ -12,6 +12,7 @@ fn service(name: &str, headless: bool, instances: &[(&str, u32, bool)]) -> Known
         version: None,
         weight: *weight,
         healthy: *healthy,
+        tags: crate::spec::Tags::NONE,
     };
     KnownService {
         spec: ServiceSpec {

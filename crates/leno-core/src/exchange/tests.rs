@@ -5,7 +5,7 @@ use super::*;
 use crate::backend::Backends;
 use crate::name::ServiceId;
 use crate::rng::Rng;
-use crate::route::ListId;
+use crate::route::{Link, ListId};
 use crate::snapshot::{Entry, Snapshot};
 use crate::spec::{Balance, EndpointSpec, KnownService, Protocol, ServiceSpec, Transport, World};
 
@@ -28,6 +28,7 @@ impl Scene {
             version: None,
             weight: 1,
             healthy: true,
+            tags: crate::spec::Tags::NONE,
         });
         let spec = ServiceSpec {
             id: id.clone(),
@@ -292,7 +293,7 @@ fn a_tunnel_has_no_deadline_at_all() {
 fn an_address_outside_the_mesh_is_tried_once() {
     let address = "192.0.2.1:443".parse().unwrap();
     let mut scene = Scene::new(1, true, None);
-    let decision = scene.snapshot.decide_connection(Entry::Address(address), b"");
+    let decision = scene.snapshot.decide_connection(Entry::Address(address), b"", Link::UNKNOWN);
     scene.exchange = Exchange::new(decision, true, None, Instant::ZERO);
     assert_eq!(scene.connect(), Some(Action::Send));
     assert_eq!(scene.tried(), ["192.0.2.1:443"]);

@@ -89,7 +89,7 @@ fn id(name: &str) -> ServiceId {
 }
 
 fn rule(name: &str, to: &str) -> RuleSpec {
-    let target = TargetSpec { service: id(to), version: None, weight: 1 };
+    let target = TargetSpec { service: id(to), version: None, labels: crate::spec::Labels::NONE, weight: 1 };
     let then = ActionSpec::Split(vec![target]);
     RuleSpec { name: name.into(), when: MatchSpec::default(), then, timeout: None, tries: None, change: None }
 }
@@ -120,6 +120,7 @@ fn endpoint(n: u16) -> EndpointSpec {
         version: None,
         weight: 1,
         healthy: true,
+        tags: crate::spec::Tags::NONE,
     }
 }
 
@@ -176,6 +177,7 @@ fn a_gateway_learns_its_rules_and_their_services() {
         id: id("edge"),
         listeners: vec![Arc::new(ListenerSpec::http("http", SocketAddr::from(([127, 0, 0, 1], 80))))],
         rules: vec![RuleSpec { then: ActionSpec::Service(id("user")), ..rule("r", "x") }],
+        zone: None,
     };
     pair.put(key(Kind::Gateway, &id("edge")), Ok(Content::Gateway(spec.clone())));
     pair.service("user", &[]);

@@ -224,8 +224,10 @@ fn of_several_limits_the_first_that_refuses_is_named_and_the_others_have_counted
 
 #[test]
 fn only_callers_that_are_meant_are_counted() {
-    let sources =
-        vec![SourceMatch::Service(id("shop")), SourceMatch::Namespace(Label::parse("batch").unwrap())];
+    let sources = vec![
+        EgressSource::Service(id("shop")).into(),
+        EgressSource::Namespace(Label::parse("batch").unwrap()).into(),
+    ];
     let when = MatchSpec { sources, ..MatchSpec::default() };
     let rates = [rate(RateSpec { when, ..spec(1, Duration::from_secs(60), 1) })];
     let ask = |caller| passes(&rates, &from(caller), at(0));
@@ -233,7 +235,7 @@ fn only_callers_that_are_meant_are_counted() {
         ["shop", "other", "other", "batch/a", "batch/b", "batches/a"].map(ask),
         [true, true, true, false, false, true]
     );
-    let everybody = SourceMatch::Namespace(Label::parse("default").unwrap());
+    let everybody = EgressSource::Namespace(Label::parse("default").unwrap());
     let source = Source::new(&everybody);
     assert!(source.covers("shop") && !source.covers("batch/a") && !source.covers(""));
 }

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{
-    DELEGATION_MAX, Decision, ListId, Rule, RuleList, Subject, Then, cors, decide_within,
+    DELEGATION_MAX, Decision, Link, ListId, Rule, RuleList, Subject, Then, cors, decide_within,
     without_last_slashes,
 };
 use crate::admission::PRIORITY_HEADER;
@@ -39,6 +39,8 @@ pub struct Facts<'a> {
     pub service: &'a str,
     /// The request's id.
     pub request_id: &'a [u8],
+    /// The connection that it came over.
+    pub link: Link<'a>,
 }
 
 /// What the rules on its way have made of one request.
@@ -94,7 +96,7 @@ impl Made {
 
 /// What is written instead of a head's own parts.
 #[derive(Debug, Default)]
-struct Rewritten {
+pub(super) struct Rewritten {
     /// Path and query, if they are others.
     path: Option<Vec<u8>>,
     /// Whom the request is for, if it is another.
@@ -102,7 +104,20 @@ struct Rewritten {
 }
 
 impl Rewritten {
-    fn head<'a>(&'a self, head: &RequestHead<'a>) -> RequestHead<'a> {
+    /// What `rule` makes of `head`.
+    pub(super) fn by(rule: &Rule, head: &RequestHead<'_>) -> Result<Self, Unfit> {
+        let change = rule.change.as_deref();
+        let path = change.and_then(|change| change.path.as_ref());
+        let path = path.map(|path| changed_path(path, &rule.when, head.path)).transpose()?;
+        Ok(Self { path, authority: change.and_then(|it| it.host.clone()) })
+    }
+
+    /// The same after another rule.
+    pub(super) fn over(self, before: Self) -> Self {
+        Self { path: self.path.or(before.path), authority: self.authority.or(before.authority) }
+    }
+
+    pub(super) fn head<'a>(&'a self, head: &RequestHead<'a>) -> RequestHead<'a> {
         RequestHead {
             path: self.path.as_deref().unwrap_or(head.path),
             authority: self.authority.as_ref().map_or(head.authority, |authority| authority.as_bytes()),
@@ -152,7 +167,7 @@ impl Changed {
         for _ in 0..DELEGATION_MAX {
             let now = changed.rewritten.head(head);
             let Some(list) = lists.get(at.0 as usize) else { break };
-            let Some(number) = list.rules.first_match(&Subject::new(&now)) else { break };
+            let Some(number) = list.rules.first_match(&Subject::on(&now, facts.link)) else { break };
             let Some(rule) = list.rules.get(number) else { break };
             if !rule.rates.is_empty() {
                 let subject = Subject::new(&now);
@@ -286,16 +301,14 @@ pub(super) fn decide_further(
     decision: Decision,
     rule: &Rule,
     head: &RequestHead<'_>,
+    link: Link<'_>,
     lists_left: usize,
 ) -> Decision {
-    let change = rule.change.as_deref();
-    let path = change.and_then(|change| change.path.as_ref());
-    let Ok(path) = path.map(|path| changed_path(path, &rule.when, head.path)).transpose() else {
+    let Ok(rewritten) = Rewritten::by(rule, head) else {
         // It is refused when it is changed; where it would have gone does not matter.
         return Decision { then: Then::NoRoute, ..decision };
     };
-    let rewritten = Rewritten { path, authority: change.and_then(|it| it.host.clone()) };
-    decide_within(lists, decision, &rewritten.head(head), lists_left)
+    decide_within(lists, decision, &rewritten.head(head), link, lists_left)
 }
 
 /// The path and query that become of `path`.

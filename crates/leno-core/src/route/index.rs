@@ -339,7 +339,13 @@ impl Build<'_> {
         let (mut keyed, mut rest, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         for member in members {
             if let Some(rule) = self.rules.get(*member as usize) {
-                by.keys_of_rule(number, &rule.when, &mut keys);
+                // All of what a rule asks must hold, so that one part of it is enough of a key.
+                for part in rule.when.parts() {
+                    by.keys_of_rule(number, part, &mut keys);
+                    if !keys.is_empty() {
+                        break;
+                    }
+                }
             }
             if keys.is_empty() {
                 rest.push(*member);
@@ -386,7 +392,8 @@ impl Build<'_> {
         let rules = members.iter().filter_map(|member| self.rules.get(*member as usize));
         for rule in rules {
             for of in [FieldOf::Head, FieldOf::Query] {
-                for field in of.asked(&rule.when).iter().filter(|field| exact_value(field).is_some()) {
+                let fields = rule.when.parts().flat_map(|part| of.asked(part));
+                for field in fields.filter(|field| exact_value(field).is_some()) {
                     *wanted.entry((of, &field.name)).or_insert(0) += 1;
                 }
             }

@@ -1,17 +1,20 @@
 //! Whether one request is what one rule asks for.
 
 use alloc::borrow::Cow;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::OnceCell;
+use core::net::IpAddr;
 
 use crate::grpc;
-use crate::head::RequestHead;
-use crate::spec::{FieldMatch, GrpcMatch, HostMatch, MatchSpec, PathMatch, TextMatch};
+use crate::head::{RequestHead, host_of};
+use crate::spec::{FieldMatch, GrpcMatch, HostMatch, LinkMatch, MatchSpec, PathMatch, TextMatch};
 
 /// A request head with the parts that rules look at most, each found once and not once per rule.
 #[derive(Clone, Debug)]
 pub struct Subject<'a> {
     pub(super) head: &'a RequestHead<'a>,
+    link: Link<'a>,
     path: OnceCell<&'a [u8]>,
     host: OnceCell<&'a [u8]>,
 }
@@ -19,7 +22,12 @@ pub struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// What rules look at in `head`.
     pub const fn new(head: &'a RequestHead<'a>) -> Self {
-        Self { head, path: OnceCell::new(), host: OnceCell::new() }
+        Self::on(head, Link::UNKNOWN)
+    }
+
+    /// The same, of a request that came over `link`.
+    pub const fn on(head: &'a RequestHead<'a>, link: Link<'a>) -> Self {
+        Self { head, link, path: OnceCell::new(), host: OnceCell::new() }
     }
 
     /// The path without its query.
@@ -40,6 +48,41 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// What is known of the connection that a request came over, or that is one.
+#[derive(Clone, Copy, Debug)]
+pub struct Link<'a> {
+    /// The client's address.
+    pub client: Option<IpAddr>,
+    /// The port that it connected to, where that says something; else the one that it asks for counts.
+    pub port: Option<u16>,
+    /// The name that it asked for when TLS began.
+    pub server_name: Option<&'a str>,
+}
+
+impl Link<'_> {
+    /// Nothing is.
+    pub const UNKNOWN: Self = Self { client: None, port: None, server_name: None };
+}
+
+/// True when the connection is as `when` asks; `authority` is whom the client asks for.
+pub(super) fn link_matches(when: &MatchSpec, link: Link<'_>, authority: &[u8]) -> bool {
+    let Some(wanted) = &when.link else { return true };
+    let LinkMatch { ports, clients, server_names } = &**wanted;
+    (ports.is_empty() || ports.contains(&link.port.unwrap_or_else(|| port_of(authority))))
+        && (clients.is_empty()
+            || link.client.is_some_and(|client| clients.iter().any(|range| range.contains(client))))
+        && (server_names.is_empty()
+            || link
+                .server_name
+                .is_some_and(|name| server_names.iter().any(|wanted| host_matches(wanted, name.as_bytes()))))
+}
+
+/// The port that an authority says, or HTTP's.
+fn port_of(authority: &[u8]) -> u16 {
+    let behind = authority.get(host_of(authority).len() + 1..);
+    behind.and_then(|port| core::str::from_utf8(port).ok()?.parse().ok()).unwrap_or(80)
+}
+
 /// True when everything that `when` asks for holds, besides who sends the request.
 pub fn matches(when: &MatchSpec, subject: &Subject<'_>) -> bool {
     when.path.as_ref().is_none_or(|wanted| path_matches(wanted, when.path_any_case, subject.path()))
@@ -52,6 +95,42 @@ pub fn matches(when: &MatchSpec, subject: &Subject<'_>) -> bool {
             .all(|header| header.holds(subject.head.fields.get_named(header.name.as_bytes())))
         && when.queries.iter().all(|query| query.holds(subject.parameter(query.name.as_bytes()).as_deref()))
         && when.grpc.as_ref().is_none_or(|wanted| call_matches(wanted, subject))
+        && link_matches(when, subject.link, subject.head.authority)
+        && when.also.iter().all(|also| matches(also, subject))
+}
+
+/// What of `when`, which does not match, is asked in vain: the first thing.
+pub(super) fn why_not(when: &MatchSpec, subject: &Subject<'_>) -> String {
+    let only = |part: MatchSpec| !matches(&part, subject);
+    let none = MatchSpec::default;
+    for part in when.parts() {
+        if only(MatchSpec { path: part.path.clone(), path_any_case: part.path_any_case, ..none() }) {
+            return "path".into();
+        }
+        if only(MatchSpec { methods: part.methods.clone(), ..none() }) {
+            return "method".into();
+        }
+        if only(MatchSpec { hosts: part.hosts.clone(), ..none() }) {
+            return "host".into();
+        }
+        for field in &part.headers {
+            if only(MatchSpec { headers: alloc::vec![field.clone()], ..none() }) {
+                return alloc::format!("header {}", field.name);
+            }
+        }
+        for field in &part.queries {
+            if only(MatchSpec { queries: alloc::vec![field.clone()], ..none() }) {
+                return alloc::format!("query {}", field.name);
+            }
+        }
+        if only(MatchSpec { grpc: part.grpc.clone(), ..none() }) {
+            return "grpc".into();
+        }
+        if !link_matches(part, subject.link, subject.head.authority) {
+            return "connection".into();
+        }
+    }
+    String::new()
 }
 
 fn path_matches(wanted: &PathMatch, any_case: bool, path: &[u8]) -> bool {

@@ -204,7 +204,7 @@ fn the_first_match_wins_and_is_named() {
         ),
         list("a", vec![], Then::Split(SplitId(0))),
     ];
-    let decide = |path| decide(&lists, ListId(0), &head("GET", "h", path, Fields::default()));
+    let decide = |path| decide(&lists, ListId(0), &head("GET", "h", path, Fields::default()), Link::UNKNOWN);
     let a = decide("/a/1");
     assert_eq!((a.list, a.rule, a.then), (ListId(1), None, Then::Split(SplitId(0))));
     let b = decide("/b");
@@ -215,7 +215,7 @@ fn the_first_match_wins_and_is_named() {
 #[test]
 fn a_delegation_loop_ends() {
     let lists = [list("loop", vec![], Then::List(ListId(0)))];
-    let decision = decide(&lists, ListId(0), &head("GET", "h", "/", Fields::default()));
+    let decision = decide(&lists, ListId(0), &head("GET", "h", "/", Fields::default()), Link::UNKNOWN);
     assert_eq!(decision.then, Then::NoRoute);
 }
 
@@ -228,6 +228,6 @@ fn the_callers_rule_decides_the_timeout() {
     service.timeout = Some(second * 9);
     let lists = [list("gateway", vec![gateway], Then::NoRoute), service];
     let head = head("GET", "h", "/", Fields::default());
-    assert_eq!(decide(&lists, ListId(0), &head).timeout, Some(second));
-    assert_eq!(decide(&lists, ListId(1), &head).timeout, Some(second * 9));
+    assert_eq!(decide(&lists, ListId(0), &head, Link::UNKNOWN).timeout, Some(second));
+    assert_eq!(decide(&lists, ListId(1), &head, Link::UNKNOWN).timeout, Some(second * 9));
 }

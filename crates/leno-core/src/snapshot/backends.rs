@@ -7,15 +7,16 @@ use alloc::vec::Vec;
 
 use super::Build;
 use super::tries::budget;
+use super::zones::ZonePlan;
 use crate::backend::Limited;
 use crate::name::{Label, ServiceId};
 use crate::route::BackendId;
-use crate::spec::{Balance, BudgetSpec, Care, EndpointSpec, Protocol, ServiceSpec, World};
+use crate::spec::{Balance, BudgetSpec, Care, EndpointSpec, Labels, Protocol, ServiceSpec, World};
 
 /// A named set of endpoints as configured; its live twin is [`crate::backend::Backend`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSpec {
-    /// `service` or `service@version`; live state is carried over a swap by it.
+    /// `service` or `service@version`, with `[label=value]` where it is of some labels; live state is carried over a swap by it.
     pub name: Arc<str>,
     /// The service.
     pub service: ServiceId,
@@ -35,6 +36,8 @@ pub struct BackendSpec {
     pub send_proxy: Option<crate::proxy_protocol::Version>,
     /// In the order of their names.
     pub endpoints: Vec<Arc<EndpointSpec>>,
+    /// Which of them are preferred, where it is known where they are; `None`: all are alike.
+    pub zones: Option<Arc<ZonePlan>>,
     /// Its places are known by names: when there are no endpoints, no name has an address.
     pub by_names: bool,
 }
@@ -65,21 +68,28 @@ impl Build<'_> {
         &mut self,
         service: &ServiceSpec,
         version: Option<&Label>,
+        labels: &Labels,
         endpoints: &[EndpointSpec],
     ) -> BackendId {
-        let key = (service.id.clone(), version.cloned());
+        let key = (service.id.clone(), version.cloned(), labels.clone());
         if let Some(id) = self.backends.get(&key) {
             return *id;
         }
-        let name = match version {
+        let mut name = match version {
             Some(version) => alloc::format!("{}@{version}", service.id),
             None => service.id.to_string(),
         };
+        if !labels.is_empty() {
+            name = alloc::format!("{name}[{labels}]");
+        }
         let known = self.endpoints.entry(service.id.clone()).or_insert_with(|| Endpoints::new(endpoints));
         let endpoints = match version {
-            Some(version) => known.of_version.get(version).cloned().unwrap_or_default(),
-            None => known.all.clone(),
+            Some(version) => known.of_version.get(version).map_or(&[][..], |known| known),
+            None => &known.all,
         };
+        let endpoints: Vec<_> =
+            endpoints.iter().filter(|endpoint| endpoint.is_of(None, labels)).cloned().collect();
+        let zones = ZonePlan::new(self.zone.as_ref(), service.care.as_deref(), &endpoints).map(Arc::new);
         let limited = self.limited(service, &endpoints);
         self.snapshot.backends.push(BackendSpec {
             name: name.into(),
@@ -92,6 +102,7 @@ impl Build<'_> {
             budget: budget(service),
             send_proxy: service.send_proxy,
             endpoints,
+            zones,
             by_names: service.external.as_ref().is_some_and(|external| !external.names.is_empty()),
         });
         let id = BackendId(self.snapshot.backends.len() as u32 - 1);
@@ -107,7 +118,7 @@ impl Build<'_> {
             if self.snapshot.backend(backend).is_none_or(|spec| spec.backup.is_some()) {
                 return;
             }
-            let backup = self.backend(&known.spec, None, &known.endpoints);
+            let backup = self.backend(&known.spec, None, &Labels::NONE, &known.endpoints);
             let spec = self.snapshot.backends.get_mut(backend.0 as usize);
             let Some(spec) = spec.filter(|_| backup != backend) else { return };
             spec.backup = Some(backup);

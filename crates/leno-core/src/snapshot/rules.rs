@@ -8,7 +8,7 @@ use super::Build;
 use super::rates::counting;
 use crate::name::ServiceId;
 use crate::route::{BackendId, Expected, Rule, RuleList, Split, SplitId, Then};
-use crate::spec::{ActionSpec, Mirror, RuleSpec, TargetSpec, TriesSpec, World};
+use crate::spec::{ActionSpec, Labels, Mirror, RuleSpec, TargetSpec, TriesSpec, World};
 
 impl Build<'_> {
     /// The rules of a list that are about what this proxy sends.
@@ -19,10 +19,7 @@ impl Build<'_> {
         outer: Option<&TriesSpec>,
         world: &World,
     ) -> Vec<Rule> {
-        let about_us = |rule: &&RuleSpec| {
-            let sources = &rule.when.sources;
-            sources.is_empty() || self.own.is_some_and(|own| sources.iter().any(|it| it.covers(own)))
-        };
+        let about_us = |rule: &&RuleSpec| rule.when.covers_source(self.own, &world.own.labels);
         let ours: Vec<&RuleSpec> = rules.iter().filter(about_us).collect();
         ours.into_iter().map(|rule| self.rule(owner, rule, outer, world)).collect()
     }
@@ -37,8 +34,12 @@ impl Build<'_> {
             Some(version) => alloc::format!("{}@{version} (mirror)", mirror.service),
             None => alloc::format!("{} (mirror)", mirror.service),
         };
-        let target =
-            TargetSpec { service: mirror.service.clone(), version: mirror.version.clone(), weight: 1 };
+        let target = TargetSpec {
+            service: mirror.service.clone(),
+            version: mirror.version.clone(),
+            labels: Labels::NONE,
+            weight: 1,
+        };
         let targets = [target];
         let otherwise = self.split(&targets, world);
         let counted = counting(self.outbound_rates(&targets, world), otherwise, None);
@@ -97,7 +98,8 @@ impl Build<'_> {
             let Some(service) = world.services.get(&target.service) else {
                 return Then::NoSuchService;
             };
-            let backend = self.backend(&service.spec, target.version.as_ref(), &service.endpoints);
+            let backend =
+                self.backend(&service.spec, target.version.as_ref(), &target.labels, &service.endpoints);
             self.back_up(backend, &service.spec, world);
             resolved.push((backend, target.weight));
         }

@@ -8,7 +8,7 @@ use super::rates::counting;
 use super::{BackendSpec, Build, LocalApp, budget, expected};
 use crate::rate::Rate;
 use crate::route::{BackendId, Expected, ListId, RuleList, Then};
-use crate::spec::{Balance, EndpointSpec, Protocol, ServiceSpec, Transport, Via, World};
+use crate::spec::{Balance, EndpointSpec, Protocol, ServiceSpec, Tags, Transport, Via, World};
 use crate::time::Duration;
 
 impl Build<'_> {
@@ -35,6 +35,7 @@ impl Build<'_> {
             budget: budget(service),
             send_proxy: service.send_proxy,
             endpoints,
+            zones: None,
             by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);
@@ -69,7 +70,9 @@ impl Build<'_> {
                 version: None,
                 weight: 1,
                 healthy: true,
+                tags: Tags::NONE,
             })],
+            zones: None,
             by_names: false,
             service,
         });
@@ -98,7 +101,9 @@ impl Build<'_> {
                 weight: 1,
                 // A failing check stops others from sending here; what arrives all the same is tried.
                 healthy: true,
+                tags: Tags::NONE,
             })],
+            zones: None,
             by_names: false,
         });
         let backend = BackendId(self.snapshot.backends.len() as u32 - 1);

@@ -4,8 +4,8 @@ use super::*;
 use crate::head::Fields;
 use crate::spec::{Balance, EndpointSpec, Transport};
 use crate::spec::{
-    BudgetSpec, Change, GatewaySpec, ListenerSpec, MatchSpec, Mirror, PathMatch, Protocol, RetrySpec,
-    RuleSpec, SourceMatch, TriesSpec,
+    BudgetSpec, Change, EgressSource, GatewaySpec, ListenerSpec, MatchSpec, Mirror, PathMatch, Protocol,
+    RetrySpec, RuleSpec, TriesSpec,
 };
 
 fn service(name: &str) -> KnownService {
@@ -100,6 +100,7 @@ fn a_gateway_hands_over_to_the_services_rules() {
         id: ServiceId::parse("gateway").unwrap(),
         listeners: vec![Arc::new(ListenerSpec::http("http", ([127, 0, 0, 1], 0).into()))],
         rules: vec![rule("/products", "product"), rule("/cart", "cart")],
+        zone: None,
     });
     let snapshot = Snapshot::build(&world, None);
     let product = snapshot.decide(Entry::Gateway, &get("x", "/products/1"));
@@ -115,7 +116,8 @@ fn two_rules_with_one_target_share_its_backend() {
     let mut world = world(&["product"]);
     let id = ServiceId::parse("product").unwrap();
     let product = world.services.get_mut(&id).unwrap();
-    let target = |weight| TargetSpec { service: id.clone(), version: None, weight };
+    let target =
+        |weight| TargetSpec { service: id.clone(), version: None, labels: crate::spec::Labels::NONE, weight };
     let rule = |name: &str, weight| RuleSpec {
         name: name.into(),
         when: MatchSpec::default(),
@@ -161,11 +163,14 @@ fn an_address_leads_where_its_name_does() {
             version: None,
             weight,
             healthy,
+            tags: crate::spec::Tags::NONE,
         });
     }
     let snapshot = Snapshot::build(&world, None);
     let backends_at = |address: IpAddr| {
-        let then = snapshot.decide_connection(Entry::Address(SocketAddr::new(address, 5432)), b"").then;
+        let then = snapshot
+            .decide_connection(Entry::Address(SocketAddr::new(address, 5432)), b"", Link::UNKNOWN)
+            .then;
         let Then::Split(split) = then else { panic!("{address}: {then:?}") };
         let [(backend, _)] = snapshot.splits[split.0 as usize].targets[..] else { panic!() };
         snapshot.backend(backend).unwrap()
@@ -189,9 +194,15 @@ fn an_address_leads_where_its_name_does() {
         }
     }
     let nobody = SocketAddr::from(([240, 240, 0, 9], 80));
-    assert_eq!(snapshot.decide_connection(Entry::Address(nobody), b"").then, Then::NoSuchService);
+    assert_eq!(
+        snapshot.decide_connection(Entry::Address(nobody), b"", Link::UNKNOWN).then,
+        Then::NoSuchService
+    );
     let outside = SocketAddr::from(([192, 0, 2, 1], 80));
-    assert_eq!(snapshot.decide_connection(Entry::Address(outside), b"").then, Then::Direct(outside));
+    assert_eq!(
+        snapshot.decide_connection(Entry::Address(outside), b"", Link::UNKNOWN).then,
+        Then::Direct(outside)
+    );
 }
 
 /// What leaves for a place of a known service is declared, by its name and port.
@@ -207,6 +218,7 @@ fn the_places_of_known_services_are_declared() {
         host: "pay.example".into(),
         port: 443,
         version: None,
+        tags: crate::spec::Tags::NONE,
         weight: 1,
     };
     payments.spec.external = Some(ExternalSpec { names: alloc::vec![named], tls: None }.into());
@@ -218,6 +230,7 @@ fn the_places_of_known_services_are_declared() {
         version: None,
         weight: 1,
         healthy: true,
+        tags: crate::spec::Tags::NONE,
     });
     let snapshot = Snapshot::build(&world, None);
     let allowed = |authority: &str| {
@@ -237,7 +250,12 @@ fn rules_for_other_callers_are_not_in_a_callers_snapshot() {
     let mut world = world(&["product", "cart"]);
     let id = |name: &str| ServiceId::parse(name).unwrap();
     let to = |service: &str| {
-        ActionSpec::Split(vec![TargetSpec { service: id(service), version: None, weight: 1 }])
+        ActionSpec::Split(vec![TargetSpec {
+            service: id(service),
+            version: None,
+            labels: crate::spec::Labels::NONE,
+            weight: 1,
+        }])
     };
     let rule = |name: &str, sources, then| RuleSpec {
         name: name.into(),
@@ -248,8 +266,8 @@ fn rules_for_other_callers_are_not_in_a_callers_snapshot() {
         tries: None,
     };
     world.services.get_mut(&id("product")).unwrap().spec.rules = vec![
-        rule("of-cart", vec![SourceMatch::Service(id("cart"))], to("cart")),
-        rule("of-ops", vec![SourceMatch::Namespace(Label::parse("ops").unwrap())], to("cart")),
+        rule("of-cart", vec![EgressSource::Service(id("cart")).into()], to("cart")),
+        rule("of-ops", vec![EgressSource::Namespace(Label::parse("ops").unwrap()).into()], to("cart")),
         rule("others", vec![], to("product")),
     ];
     let decided = |service: &str| {
@@ -258,7 +276,10 @@ fn rules_for_other_callers_are_not_in_a_callers_snapshot() {
         let snapshot = Snapshot::build(&world, Some(&app));
         let decision = snapshot.decide(Entry::Forward, &get("product", "/"));
         // Bytes have a caller too.
-        assert_eq!(snapshot.decide_connection(Entry::Forward, b"product").then, Then::Unsupported);
+        assert_eq!(
+            snapshot.decide_connection(Entry::Forward, b"product", Link::UNKNOWN).then,
+            Then::Unsupported
+        );
         snapshot.rule_name(&decision).1.map(str::to_string)
     };
     assert_eq!(decided("cart").as_deref(), Some("of-cart"));
@@ -273,7 +294,12 @@ fn a_copy_goes_to_its_target_by_no_rule() {
     let rule = |to: &str, mirrors| RuleSpec {
         name: "r".into(),
         when: MatchSpec::default(),
-        then: ActionSpec::Split(vec![TargetSpec { service: id(to), version: None, weight: 1 }]),
+        then: ActionSpec::Split(vec![TargetSpec {
+            service: id(to),
+            version: None,
+            labels: crate::spec::Labels::NONE,
+            weight: 1,
+        }]),
         timeout: None,
         tries: None,
         change: Some(Arc::new(Change { mirrors, ..Change::default() })),
@@ -328,7 +354,14 @@ fn what_is_said_about_attempts_is_inherited() {
         tries,
         change: None,
     };
-    let own = || ActionSpec::Split(vec![TargetSpec { service: id.clone(), version: None, weight: 1 }]);
+    let own = || {
+        ActionSpec::Split(vec![TargetSpec {
+            service: id.clone(),
+            version: None,
+            labels: crate::spec::Labels::NONE,
+            weight: 1,
+        }])
+    };
     let product = world.services.get_mut(&id).unwrap();
     product.spec.tries = says(of_service.clone());
     product.spec.rules = vec![rule("/own", own(), says(of_rule.clone())), rule("/none", own(), None)];
@@ -337,6 +370,7 @@ fn what_is_said_about_attempts_is_inherited() {
         id: ServiceId::parse("gateway").unwrap(),
         listeners: vec![Arc::new(ListenerSpec::http("http", ([127, 0, 0, 1], 0).into()))],
         rules: vec![rule("/own/says", to_product(), says(of_gateway.clone())), rule("/", to_product(), None)],
+        zone: None,
     });
     let app = LocalApp { service: id, instance: "product-1".into(), address: ([127, 0, 0, 1], 1).into() };
     let snapshot = Snapshot::build(&world, Some(&app));

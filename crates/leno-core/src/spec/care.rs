@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::Concurrency;
+use super::Locality;
 use super::rate::RateSpec;
 use crate::name::ServiceId;
 use crate::time::Duration;
@@ -27,6 +28,8 @@ pub struct Care {
     pub slow_start: Option<SlowStart>,
     /// The service that takes the requests when no endpoint can: none is there, healthy, reachable and in.
     pub backup: Option<ServiceId>,
+    /// What is made of where endpoints are; `None`: as [`Locality::new`] says.
+    pub locality: Option<Arc<Locality>>,
     /// How many requests each instance works on at a time, by the word of its own sidecar; `None`: all that come.
     pub concurrency: Option<Concurrency>,
     /// How many requests it takes in a time: counted where they arrive, in front of each instance.
@@ -157,6 +160,7 @@ impl Care {
             affinity: None,
             slow_start: None,
             backup: None,
+            locality: None,
             concurrency: None,
             rates: Vec::new(),
         }

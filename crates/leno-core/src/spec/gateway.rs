@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use super::{Cidr, HostMatch, RuleSpec};
+use super::{Cidr, HostMatch, RuleSpec, Zone};
 use crate::name::ServiceId;
 
 /// A gateway.
@@ -18,6 +18,8 @@ pub struct GatewaySpec {
     /// For the requests of every HTTP listener: first match wins; a request that no rule matches is answered 404 with a
     /// reason.
     pub rules: Vec<RuleSpec>,
+    /// Where its proxies are that do not say so themselves.
+    pub zone: Option<Zone>,
 }
 
 /// One address of a gateway, and what is spoken there.

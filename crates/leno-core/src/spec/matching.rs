@@ -3,9 +3,15 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::cidr::Cidr;
 use super::outside::EgressSource;
 use super::pattern::Pattern;
+use super::tags::Labels;
 use super::template::Template;
+use crate::name::ServiceId;
+
+/// How deep lists that are shared can use others.
+pub const LISTS_DEEP_MAX: usize = 4;
 
 /// What a request must look like; an empty one matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +33,22 @@ pub struct MatchSpec {
     /// Who sends it: one of these; empty: anybody. A proxy sends for one workload, so this is decided for all of its
     /// requests when its snapshot is built: a rule for others is not in it.
     pub sources: Vec<SourceMatch>,
+    /// What its connection must be like; `None`: any.
+    pub link: Option<Arc<LinkMatch>>,
+    /// All of this must hold too: what the rules ask that have handed the request to a list which several share. Of these
+    /// none has another `also`.
+    pub also: Vec<MatchSpec>,
+}
+
+/// What a connection must be like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkMatch {
+    /// The port that the client connected to or asks for, one of these; empty: any.
+    pub ports: Vec<u16>,
+    /// The client's address, in one of these ranges; empty: any.
+    pub clients: Vec<Cidr>,
+    /// The name that the client asked for when TLS began (SNI), one of these; empty: any, or no TLS.
+    pub server_names: Vec<HostMatch>,
 }
 
 /// A host pattern, lower case, without a port.
@@ -93,18 +115,49 @@ pub struct GrpcMatch {
 }
 
 /// Who sends a request.
-pub type SourceMatch = EgressSource;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceMatch {
+    /// An instance of which service; `None`: of any, and any gateway.
+    pub who: Option<EgressSource>,
+    /// Its proxy has all of these labels.
+    pub labels: Labels,
+}
 
 impl MatchSpec {
     /// True when it asks for something that only a request has: a connection of bytes has none of it.
     pub fn looks_at_requests(&self) -> bool {
-        let Self { hosts, path, path_any_case: _, methods, headers, queries, grpc, sources: _ } = self;
+        let Self {
+            hosts,
+            path,
+            path_any_case: _,
+            methods,
+            headers,
+            queries,
+            grpc,
+            sources: _,
+            link: _,
+            also,
+        } = self;
         !hosts.is_empty()
             || path.is_some()
             || !methods.is_empty()
             || !headers.is_empty()
             || !queries.is_empty()
             || grpc.is_some()
+            || also.iter().any(Self::looks_at_requests)
+    }
+
+    /// This and what must hold too.
+    pub fn parts(&self) -> impl Iterator<Item = &Self> {
+        core::iter::once(self).chain(&self.also)
+    }
+
+    /// True for what a service sends whose proxy has these labels.
+    pub fn covers_source(&self, source: Option<&ServiceId>, labels: &Labels) -> bool {
+        self.parts().all(|it| {
+            it.sources.is_empty()
+                || source.is_some_and(|own| it.sources.iter().any(|of| of.covers(own, labels)))
+        })
     }
 
     /// The same for those who are among its sources.
@@ -134,8 +187,21 @@ impl FieldMatch {
 }
 
 impl SourceMatch {
+    /// True when an instance of `service` whose proxy has these labels is one of these callers.
+    pub fn covers(&self, service: &ServiceId, labels: &Labels) -> bool {
+        self.who.as_ref().is_none_or(|who| who.covers(service)) && labels.have(None, &self.labels)
+    }
+}
+
+impl From<EgressSource> for SourceMatch {
+    fn from(who: EgressSource) -> Self {
+        Self { who: Some(who), labels: Labels::NONE }
+    }
+}
+
+impl EgressSource {
     /// True when `service` is one of these callers.
-    pub fn covers(&self, service: &crate::name::ServiceId) -> bool {
+    pub fn covers(&self, service: &ServiceId) -> bool {
         match self {
             Self::Service(wanted) => wanted == service,
             Self::Namespace(wanted) => *wanted == service.namespace,

@@ -30,6 +30,8 @@ pub struct NamedEndpoint {
     pub port: u16,
     /// Its version, if it has one.
     pub version: Option<Label>,
+    /// Where it is, and its labels.
+    pub tags: super::Tags,
     /// The share of each of its addresses beside the other endpoints.
     pub weight: u32,
 }

@@ -329,6 +329,7 @@ fn hello(agent: &Agent) -> Hello {
         Workload::Sidecar { version, weight, .. } => (version.as_ref(), Some(*weight), false),
         Workload::Gateway { .. } => (None, None, true),
     };
+    let tags = &agent.config.own;
     let mesh_address = agent.config.mesh_advertise.filter(|_| !gateway);
     Hello {
         instance: agent.name().to_owned(),
@@ -339,6 +340,8 @@ fn hello(agent: &Agent) -> Hello {
         gateway,
         health: Some(health(&agent.health.borrow())),
         proxy_version: env!("CARGO_PKG_VERSION").into(),
+        zone: tags.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+        labels: tags.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
     }
 }
 

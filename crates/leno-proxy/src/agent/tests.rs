@@ -48,6 +48,7 @@ fn endpoints(count: u16) -> Vec<EndpointSpec> {
             version: None,
             weight: 1,
             healthy: true,
+            tags: leno_core::spec::Tags::NONE,
         })
         .collect()
 }
@@ -55,6 +56,7 @@ fn endpoints(count: u16) -> Vec<EndpointSpec> {
 /// A sidecar of `cart` beside `app`, with a token for `granted`.
 fn sidecar(control: &Control, granted: &str, app: SocketAddr) -> AgentConfig {
     AgentConfig {
+        own: leno_core::spec::Tags::NONE,
         control: control.address.to_string(),
         token: control.token(Grant::Service(id(granted))),
         workload: Workload::Sidecar {
@@ -147,11 +149,13 @@ async fn a_gateway_learns_its_rules() {
             change: None,
             tries: None,
         }],
+        zone: None,
     };
     control.put_gateway(spec.clone());
     control.put_service(service("user", &["product"]));
     control.put_endpoints(&id("user"), endpoints(1));
     let config = AgentConfig {
+        own: leno_core::spec::Tags::NONE,
         control: control.address.to_string(),
         token: control.token(Grant::Gateway(id("edge"))),
         workload: Workload::Gateway { name: Label::parse("edge").unwrap() },

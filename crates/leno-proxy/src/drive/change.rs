@@ -44,6 +44,7 @@ pub(super) fn change(
         source: &worker.own_name,
         service: snapshot.list_name(decision.list),
         request_id,
+        link: caller.link(client),
     };
     match snapshot.change(caller.entry(), head, &facts, edits) {
         Ok(mut changed) => {

@@ -230,6 +230,9 @@ impl<'a> Drive<'a> {
     /// Counts what became of a second attempt.
     fn count_hedge(&self, backend: BackendId) {
         let Some(hedged) = self.exchange.record().hedged else { return };
+        if hedged == Hedged::Won {
+            self.worker.backends().hedge_won(self.snapshot, backend);
+        }
         let telemetry = &mut self.worker.telemetry().hedges;
         let service = self.snapshot.backend(backend).map_or("", |backend| &backend.name);
         let key = (service.into(), hedged.word());

@@ -27,6 +27,7 @@ impl Drive<'_> {
                 caller: self.caller,
                 own_name: &self.worker.own_name,
                 peer: client.address,
+                link: self.caller.link(client),
                 kind: self.request.kind,
                 head: &self.head,
                 request_id: self.request_id.bytes(),

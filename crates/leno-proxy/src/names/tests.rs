@@ -18,6 +18,7 @@ fn world(hosts: &[&str]) -> Arc<World> {
         host: (*host).into(),
         port: 443,
         version: None,
+        tags: leno_core::spec::Tags::NONE,
         weight: 1,
     });
     let spec = ServiceSpec {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use leno_core::snapshot::LocalApp;
+use leno_core::spec::Tags;
 
 use super::{Feed, Identity, SourceError};
 use crate::agent::{self, AgentConfig};
@@ -20,6 +21,7 @@ pub(crate) fn open(
     workload: &Workload,
     mesh: Option<SocketAddr>,
     dialer: Dialer,
+    own: &Tags,
 ) -> Result<(Feed, Identity), SourceError> {
     let config = AgentConfig {
         control: address.to_owned(),
@@ -27,6 +29,7 @@ pub(crate) fn open(
         workload: workload.clone(),
         mesh_advertise: mesh,
         dialer,
+        own: own.clone(),
     };
     let handle = agent::start(config, seed(AGENT_SALT))
         .map_err(|error| SourceError::Control(format!("the join token cannot be used: {error}")))?;

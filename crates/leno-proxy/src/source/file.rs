@@ -8,7 +8,7 @@ use leno_config::native::{InstanceEntry, MeshFile, Role, ServiceEntry};
 use leno_core::name::ServiceId;
 use leno_core::peer::SpiffeId;
 use leno_core::snapshot::LocalApp;
-use leno_core::spec::{EndpointSpec, KnownService, Transport, World};
+use leno_core::spec::{EndpointSpec, KnownService, Tags, Transport, World};
 use leno_identity::credential::Credential;
 use leno_identity::files;
 use tokio::sync::watch;
@@ -30,9 +30,11 @@ pub(crate) fn open(
     mesh: &MeshFile,
     role: &str,
     identity: &IdentitySource,
+    typed: &Tags,
 ) -> Result<(Feed, Identity, Listens), SourceError> {
     let found = mesh.role(role).ok_or_else(|| SourceError::NoSuchRole(role.to_owned(), mesh.role_names()))?;
-    let mut world = World { generation: 1, egress: mesh.egress.clone(), ..World::default() };
+    let mut world =
+        World { generation: 1, egress: mesh.egress.clone(), own: typed.clone(), ..World::default() };
     for entry in &mesh.services {
         let endpoints = endpoints(mesh, entry);
         world.services.insert(entry.spec.id.clone(), KnownService { spec: entry.spec.clone(), endpoints });
@@ -50,6 +52,10 @@ pub(crate) fn open(
                     instance.name
                 ))
             })?;
+            let Tags { zone, labels } = &instance.tags;
+            world.own.zone = typed.zone.clone().or_else(|| zone.clone());
+            let labels = if typed.labels.is_empty() { labels } else { &typed.labels };
+            world.own.labels = labels.with_version(instance.version.as_ref());
             let local = LocalApp {
                 service: service.spec.id.clone(),
                 instance: instance.name.as_str().into(),
@@ -95,6 +101,7 @@ fn endpoints(mesh: &MeshFile, entry: &ServiceEntry) -> Vec<EndpointSpec> {
             version: instance.version.clone(),
             weight: instance.weight,
             healthy: true,
+            tags: instance.tags.clone(),
         })
     });
     instances.chain(entry.endpoints.iter().cloned()).collect()

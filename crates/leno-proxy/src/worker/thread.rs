@@ -106,7 +106,11 @@ async fn run(
 fn obey(worker: &Rc<Worker>, order: Order) {
     // Whoever gave the order may have stopped waiting for the answer.
     match order {
-        Order::Scrape(answer) => drop(answer.send(worker.telemetry().clone())),
+        Order::Scrape(answer) => {
+            let mut telemetry = worker.telemetry().clone();
+            telemetry.near = worker.backends().near();
+            drop(answer.send(telemetry));
+        }
         Order::Backends(answer) => drop(answer.send(worker.endpoints())),
         Order::Drain(answer) => {
             worker.start_drain();

@@ -15,7 +15,8 @@ use leno_core::rng::Rng;
 use leno_core::route::BackendId;
 use leno_core::snapshot::{Entry, Snapshot};
 use leno_core::spec::{
-    Balance, Care, EndpointSpec, HedgeSpec, KnownService, Protocol, ServiceSpec, Transport, TriesSpec, World,
+    Balance, Care, EndpointSpec, HedgeSpec, KnownService, Protocol, ServiceSpec, Tags, Transport, TriesSpec,
+    World, Zone,
 };
 use leno_core::time::{Duration, Instant};
 use leno_core::vip::Vips;
@@ -38,6 +39,8 @@ pub struct Leno {
     waiting: BTreeMap<usize, (Place, BackendId, Instant)>,
     ledgers: Ledgers,
     ejected: Vec<usize>,
+    /// Of each host, where that is known.
+    zones: Vec<Option<Zone>>,
 }
 
 impl Leno {
@@ -68,7 +71,16 @@ impl Leno {
             waiting: BTreeMap::new(),
             ledgers: Ledgers::default(),
             ejected: Vec::new(),
+            zones: Vec::new(),
         }
+    }
+
+    /// The same, in a zone, before hosts in these zones.
+    pub fn in_zone(mut self, own: usize, hosts: &[usize]) -> Self {
+        let zone = |number: usize| Zone::parse(&format!("region/z{number}")).ok();
+        self.world.own.zone = zone(own);
+        self.zones = hosts.iter().map(|host| zone(*host)).collect();
+        self
     }
 
     /// The same with second attempts beside slow ones.
@@ -115,6 +127,9 @@ impl Leno {
             (Heed::Take | Heed::Over, _) => {}
         }
         self.racing.remove(&number);
+        if let (Some(Hedged::Won), Some(backend)) = (exchange.record().hedged, exchange.backend()) {
+            self.backends.hedge_won(snapshot, backend);
+        }
         self.go_on(number, now, rng)
     }
 
@@ -196,6 +211,7 @@ impl Caller for Leno {
                 version: None,
                 weight: 1,
                 healthy: true,
+                tags: Tags { zone: self.zones.get(*host).cloned().flatten(), ..Tags::NONE },
             })
             .collect();
         endpoints.sort_by(|a, b| a.name.cmp(&b.name));

@@ -5,6 +5,8 @@
 //! - Linkerd: the lesser of two by peak EWMA (decay 10 s, first guess 30 ms) times requests under way; no failure
 //!   accrual. It chooses among endpoints to which a connection stands, so that one that refuses connections fails nobody;
 //!   it is tried again after half a second.
+//! - Envoy's zone-aware routing ([`ZoneAware`]), which has to be configured: requests stay in the zone as far as its share of the
+//!   instances is not less than its share of the callers; the rest goes to zones that have a larger one.
 
 use std::collections::BTreeMap;
 
@@ -147,5 +149,68 @@ impl Caller for Linkerd {
             }
             Back::Broke | Back::Shed | Back::TimedOut => self.over(number, now, false),
         }
+    }
+}
+
+/// Envoy with zone-aware routing, which knows all callers and instances and goes by their numbers.
+pub struct ZoneAware {
+    inner: Envoy,
+    /// Where it is, where the hosts are, and how many callers each zone has.
+    own: usize,
+    zones: Vec<usize>,
+    callers: Vec<usize>,
+}
+
+impl ZoneAware {
+    /// One of the callers in `own`.
+    pub fn new(seed: u64, own: usize, hosts: &[usize], callers: &[usize]) -> Self {
+        Self { inner: Envoy::new(seed), own, zones: hosts.to_vec(), callers: callers.to_vec() }
+    }
+
+    /// The zone that the next request goes to.
+    fn zone(&self, told: &[usize], rng: &mut Rng) -> usize {
+        let zones = self.zones.iter().max().map_or(0, |last| last + 1);
+        let share = |all: &[usize], zone: usize| {
+            let there = all.iter().filter(|it| **it == zone).count();
+            there as f64 / all.len().max(1) as f64
+        };
+        let hosts: Vec<usize> = told.iter().map(|host| self.zones[*host]).collect();
+        let (callers, upstream) = (share(&self.callers, self.own), share(&hosts, self.own));
+        let draw = |rng: &mut Rng| rng.below(1 << 20) as f64 / f64::from(1 << 20);
+        if upstream >= callers || draw(rng) < upstream / callers {
+            return self.own;
+        }
+        let spare = |zone: usize| (share(&hosts, zone) - share(&self.callers, zone)).max(0.0);
+        let mut ticket = draw(rng) * (0..zones).map(spare).sum::<f64>();
+        for zone in 0..zones {
+            ticket -= spare(zone);
+            if ticket < 0.0 {
+                return zone;
+            }
+        }
+        self.own
+    }
+}
+
+impl Caller for ZoneAware {
+    fn told(&mut self, hosts: &[usize], now: Instant) {
+        self.inner.told(hosts, now);
+    }
+
+    fn arrives(&mut self, number: usize, _deadline: Instant, _now: Instant, rng: &mut Rng) -> Step {
+        let zone = self.zone(&self.inner.hosts, rng);
+        let there: Vec<usize> =
+            self.inner.hosts.iter().copied().filter(|host| self.zones[*host] == zone).collect();
+        if self.inner.running.len() >= ENVOY_REQUESTS_MAX || there.is_empty() {
+            return Step::Over(false);
+        }
+        self.inner.next += 1;
+        let host = there[self.inner.next % there.len()];
+        self.inner.running.insert(number, host);
+        Step::Dial(host)
+    }
+
+    fn back(&mut self, number: usize, back: Back, now: Instant, rng: &mut Rng) -> Step {
+        self.inner.back(number, back, now, rng)
     }
 }

@@ -8,7 +8,7 @@ use leno_core::time::{Duration, Instant};
 use super::host::{Admission, HostPlan, Mood};
 use super::leno::Leno;
 use super::peers::{Envoy, Linkerd};
-use super::{Caller, Figures, Plan, run};
+use super::{Caller, Figures, Places, Plan, run};
 
 /// What is put through a scenario.
 #[derive(Clone, Debug)]
@@ -60,6 +60,7 @@ pub(super) fn calm(seconds: u64) -> Plan {
         length: Duration::from_secs(seconds),
         measured_from: second(1),
         timeout: Duration::from_secs(2),
+        zones: Places::default(),
         classes: Vec::new(),
     }
 }

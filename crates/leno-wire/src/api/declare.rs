@@ -1,5 +1,6 @@
 //! A service's declaration as JSON, and its way to and from `ServiceSpec`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,6 +148,9 @@ pub struct Target {
     /// Only of this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Only with all of these labels; `version` is one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Its share is this over the sum.
     pub weight: u32,
 }
@@ -246,6 +250,7 @@ impl From<Rule> for wire::Rule {
                         .map(|target| wire::Target {
                             service: target.service,
                             version: target.version.unwrap_or_default(),
+                            labels: target.labels,
                             weight: target.weight,
                         })
                         .collect(),
@@ -324,6 +329,7 @@ impl From<&spec::RuleSpec> for Rule {
                         .map(|target| Target {
                             service: target.service.to_string(),
                             version: target.version.as_ref().map(String::from),
+                            labels: crate::convert::labels_of(&target.labels),
                             weight: target.weight,
                         })
                         .collect(),

@@ -23,6 +23,7 @@ impl From<&spec::Care> for wire::Care {
             slow_start_ms: spec.slow_start.as_ref().map(|it| millis(it.duration)),
             slow_start_percent: spec.slow_start.as_ref().map(|it| it.from_percent),
             backup: spec.backup.as_ref().map(full_name),
+            locality: spec.locality.as_deref().map(crate::proto::zones::Locality::from),
             concurrency: spec.concurrency.as_ref().map(wire::Concurrency::from),
             rate_limits: spec.rates.iter().map(|rate| RateLimit::from(&**rate)).collect(),
         }
@@ -49,6 +50,11 @@ impl TryFrom<wire::Care> for spec::Care {
                 default_rtt: some_period("default_rtt_ms", message.default_rtt_ms)?,
             },
             backup: message.backup.map(|name| id("backup", &name)).transpose()?,
+            locality: message
+                .locality
+                .map(|it| spec::Locality::try_from(it).map_err(|e| e.below("locality")))
+                .transpose()?
+                .map(Arc::new),
             concurrency: message
                 .concurrency
                 .map(|it| it.try_into().map_err(|e: WireError| e.below("concurrency")))

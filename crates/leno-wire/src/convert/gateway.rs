@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use leno_core::spec;
 
+use super::zones::{zone, zone_of};
 use super::{WireError, address, bad, full_name, host, host_text, id, list, rules};
 use crate::proto::resource as wire;
 
@@ -13,6 +14,7 @@ impl From<&spec::GatewaySpec> for wire::Gateway {
             name: full_name(&spec.id),
             rules: spec.rules.iter().map(wire::Rule::from).collect(),
             listeners: spec.listeners.iter().map(|listener| wire::Listener::from(&**listener)).collect(),
+            zone: zone_of(spec.zone.as_ref()),
         }
     }
 }
@@ -34,7 +36,8 @@ impl TryFrom<wire::Gateway> for spec::GatewaySpec {
             if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                 return Err(bad("listeners", format!("two are named {:?}", twice[0])));
             }
-            Ok(Self { id, listeners, rules: rules(message.rules)? })
+            let zone = zone("zone", &message.zone)?;
+            Ok(Self { id, listeners, rules: rules(message.rules)?, zone })
         };
         parse().map_err(|error: WireError| WireError { resource: message.name, ..error })
     }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use leno_core::name::Label;
 use leno_core::spec;
 
-use super::{WireError, bad, check_path, full_name, host, host_text, id, list};
+use super::zones::{sources, sources_of};
+use super::{WireError, bad, check_path, full_name, host, host_text, id, list, port_number};
 use crate::proto::resource as wire;
 
 impl From<&spec::MatchSpec> for wire::Match {
     fn from(spec: &spec::MatchSpec) -> Self {
+        let (sources, labelled_sources) = sources_of(&spec.sources);
         Self {
             hosts: spec.hosts.iter().map(host_text).collect(),
             path: spec.path.as_ref().map(|path| match path {
@@ -27,7 +29,12 @@ impl From<&spec::MatchSpec> for wire::Match {
                 service: call.service.as_ref().map(ToString::to_string),
                 method: call.method.as_ref().map(ToString::to_string),
             }),
-            sources: spec.sources.iter().map(source_text).collect(),
+            sources,
+            labelled_sources,
+            ports: spec.link.iter().flat_map(|link| &link.ports).map(|port| u32::from(*port)).collect(),
+            clients: spec.link.iter().flat_map(|link| &link.clients).map(ToString::to_string).collect(),
+            server_names: spec.link.iter().flat_map(|link| &link.server_names).map(host_text).collect(),
+            also: spec.also.iter().map(Self::from).collect(),
         }
     }
 }
@@ -69,9 +76,31 @@ impl TryFrom<wire::Match> for spec::MatchSpec {
                     })
                 })
                 .transpose()?,
-            sources: list("when.sources", message.sources, source)?,
+            sources: sources(message.sources, message.labelled_sources)?,
+            link: {
+                let link = spec::LinkMatch {
+                    ports: list("when.ports", message.ports, |port| port_number("", port))?,
+                    clients: list("when.clients", message.clients, |text| {
+                        spec::Cidr::parse(&text).map_err(|error| bad("", format!("{text:?}: {error}")))
+                    })?,
+                    server_names: list("when.server_names", message.server_names, host)?,
+                };
+                (link != spec::LinkMatch::default()).then(|| Arc::new(link))
+            },
+            also: also(message.also)?,
         })
     }
+}
+
+/// What must hold too, one level deep.
+fn also(messages: Vec<wire::Match>) -> Result<Vec<spec::MatchSpec>, WireError> {
+    const FIELD: &str = "when.also";
+    if messages.len() > spec::LISTS_DEEP_MAX {
+        return Err(bad(FIELD, format!("are more than {}", spec::LISTS_DEEP_MAX)));
+    }
+    list(FIELD, messages, |message| {
+        if message.also.is_empty() { message.try_into() } else { Err(bad("also", "goes one level deep")) }
+    })
 }
 
 fn path(path: wire::Path) -> Result<spec::PathMatch, WireError> {
@@ -143,19 +172,19 @@ fn segment(field: &str, name: String) -> Result<Arc<str>, WireError> {
 }
 
 /// `NAMESPACE/NAME`, or `NAMESPACE/*` for every service there.
-pub(super) fn source_text(source: &spec::SourceMatch) -> String {
+pub(super) fn source_text(source: &spec::EgressSource) -> String {
     match source {
-        spec::SourceMatch::Service(id) => full_name(id),
-        spec::SourceMatch::Namespace(namespace) => format!("{namespace}/*"),
+        spec::EgressSource::Service(id) => full_name(id),
+        spec::EgressSource::Namespace(namespace) => format!("{namespace}/*"),
     }
 }
 
 /// A source as [`source_text`] writes it.
-pub(super) fn source(text: String) -> Result<spec::SourceMatch, WireError> {
+pub(super) fn source(text: String) -> Result<spec::EgressSource, WireError> {
     match text.strip_suffix("/*") {
-        None => Ok(spec::SourceMatch::Service(id("", &text)?)),
+        None => Ok(spec::EgressSource::Service(id("", &text)?)),
         Some(namespace) => Label::parse(namespace)
-            .map(spec::SourceMatch::Namespace)
+            .map(spec::EgressSource::Namespace)
             .map_err(|error| bad("", format!("{text:?}: {error}"))),
     }
 }

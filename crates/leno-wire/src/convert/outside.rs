@@ -7,6 +7,7 @@ use leno_core::peer::SpiffeId;
 use leno_core::spec;
 
 use super::matching::{source, source_text};
+use super::zones::{labels_of, tags, zone_of};
 use super::{WireError, address, bad, host, list, optional_label};
 use crate::proto::outside as wire;
 
@@ -18,6 +19,8 @@ impl From<&spec::ExternalSpec> for wire::External {
             port: named.port.into(),
             version: named.version.as_ref().map(String::from).unwrap_or_default(),
             weight: named.weight,
+            zone: zone_of(named.tags.zone.as_ref()),
+            labels: labels_of(&named.tags.labels),
         };
         Self { names: spec.names.iter().map(named).collect(), tls: spec.tls.as_deref().map(wire::Tls::from) }
     }
@@ -41,6 +44,7 @@ impl TryFrom<wire::External> for spec::ExternalSpec {
                 port: port("port", named.port)?,
                 version: optional_label("version", &named.version)?,
                 weight: named.weight,
+                tags: tags(&named.zone, &named.labels)?,
             })
         };
         let tls = message.tls.map(|tls| spec::TlsSpec::try_from(tls).map_err(|error| error.below("tls")));

@@ -79,6 +79,13 @@ fn rate(message: wire::RateLimit, caller: bool) -> Result<spec::RateSpec, WireEr
         return Err(bad("by", format!("has more than {RATE_KEYS_MAX} parts")));
     }
     let when = spec::MatchSpec::try_from(message.when.unwrap_or_default())?;
+    if when
+        .parts()
+        .flat_map(|when| &when.sources)
+        .any(|source| source.who.is_none() || !source.labels.is_empty())
+    {
+        return Err(bad("when.labelled_sources", "only a caller's own proxy knows its labels"));
+    }
     let by = list("by", message.by, key)?;
     if !caller && (by.contains(&spec::RateKey::Caller) || !when.sources.is_empty()) {
         return Err(bad("", "asks for a caller, and clients of a gateway have no identity"));

@@ -1,9 +1,11 @@
 use super::*;
 
 mod admission;
+mod outside;
 mod rates;
 mod rules;
 
+use outside::{full_egress, full_external};
 use rules::{answering, every_field_match, full_change, full_direct, full_redirect};
 
 fn label(text: &str) -> Label {
@@ -38,13 +40,30 @@ fn full_service() -> spec::ServiceSpec {
                     queries: every_field_match(),
                     grpc: Some(spec::GrpcMatch { service: Some("a.B".into()), method: None }),
                     sources: vec![
-                        spec::SourceMatch::Service(service("shop/cart")),
-                        spec::SourceMatch::Namespace(label("ops")),
+                        spec::EgressSource::Service(service("shop/cart")).into(),
+                        spec::EgressSource::Namespace(label("ops")).into(),
+                        spec::SourceMatch { who: None, labels: labels() },
                     ],
+                    link: Some(Arc::new(spec::LinkMatch {
+                        ports: vec![80, 8080],
+                        clients: vec![spec::Cidr::parse("10.0.0.0/8").unwrap()],
+                        server_names: vec![spec::HostMatch::Suffix(".example".into())],
+                    })),
+                    also: vec![spec::MatchSpec { methods: vec!["GET".into()], ..spec::MatchSpec::default() }],
                 },
                 then: spec::ActionSpec::Split(vec![
-                    spec::TargetSpec { service: service("product"), version: Some(label("v1")), weight: 90 },
-                    spec::TargetSpec { service: service("product"), version: None, weight: 0 },
+                    spec::TargetSpec {
+                        service: service("product"),
+                        version: Some(label("v1")),
+                        labels: labels(),
+                        weight: 90,
+                    },
+                    spec::TargetSpec {
+                        service: service("product"),
+                        version: None,
+                        labels: spec::Labels::NONE,
+                        weight: 0,
+                    },
                 ]),
                 timeout: Some(Duration::from_millis(1500)),
                 change: Some(Arc::new(full_change())),
@@ -162,6 +181,7 @@ fn full_care() -> spec::Care {
         affinity,
         slow_start,
         backup: Some(service("other/spare")),
+        locality: Some(Arc::new(spec::Locality { endpoints_min: 2, ..spec::Locality::new() })),
         rates: rates::full(true),
         concurrency: Some(spec::Concurrency {
             limit: spec::ConcurrencyLimit::Auto { min: 5, max: 50 },
@@ -205,55 +225,12 @@ fn what_is_unset_of_the_care_is_the_default_and_off_is_off() {
     assert_eq!(parse(proto::care::Care::from(&none)), Ok(none));
 }
 
-fn full_external() -> spec::ExternalSpec {
-    let named = |name: &str, version| spec::NamedEndpoint {
-        name: name.into(),
-        host: "api.pay.example".into(),
-        port: 443,
-        version,
-        weight: 3,
-    };
-    let tls = spec::TlsSpec {
-        sni: Some("pay.example".into()),
-        roots: Some(spec::Roots::File("/etc/ca.pem".into())),
-        pinned: vec![spec::Pinned::Key([7; 32]), spec::Pinned::File("pin.pem".into())],
-        names: vec!["pay.example".into(), "192.0.2.1".into()],
-        spiffe: Some("spiffe://other.mesh/pay".into()),
-        identity: Some(spec::ClientIdentity::Files { cert: "a.pem".into(), key: "a.key".into() }),
-        alpn: vec![spec::Alpn::Http11, spec::Alpn::H2],
-    };
-    spec::ExternalSpec {
-        names: vec![named("pay-1", Some(label("v1"))), named("pay-2", None)],
-        tls: Some(Arc::new(tls)),
-    }
+fn labels() -> spec::Labels {
+    spec::Labels::parse([("track", "canary"), ("example.com/disk", "")]).unwrap()
 }
 
-fn full_egress() -> spec::EgressSpec {
-    let rule = spec::EgressRule {
-        name: "pay".into(),
-        from: vec![
-            spec::EgressSource::Service(service("shop/cart")),
-            spec::EgressSource::Namespace(label("ops")),
-        ],
-        hosts: vec![
-            spec::HostMatch::Exact("pay.example".into()),
-            spec::HostMatch::Suffix(".pay.example".into()),
-        ],
-        cidrs: vec![spec::Cidr::parse("10.0.0.0/8").unwrap(), spec::Cidr::parse("fd00::/8").unwrap()],
-        ports: vec![443, 65535],
-        allow: true,
-    };
-    let deny = spec::EgressRule {
-        name: "rest".into(),
-        from: vec![],
-        hosts: vec![],
-        cidrs: vec![],
-        ports: vec![],
-        allow: false,
-    };
-    let identity = SpiffeId::parse("spiffe://shop.mesh/ns/default/sa/out").unwrap();
-    let via = spec::Via { identity, address: "10.0.0.9:15443".parse().unwrap() };
-    spec::EgressSpec { mode: spec::EgressMode::RegistryOnly, rules: vec![rule, deny], via: Some(via) }
+fn tags() -> spec::Tags {
+    spec::Tags { zone: spec::Zone::parse("eu-west/a/1").ok(), labels: labels() }
 }
 
 fn full_gateway() -> spec::GatewaySpec {
@@ -293,6 +270,7 @@ fn full_gateway() -> spec::GatewaySpec {
         id: service("public"),
         listeners: serves.into_iter().enumerate().map(listener).collect(),
         rules: full_service().rules,
+        zone: tags().zone,
     }
 }
 
@@ -315,6 +293,7 @@ fn endpoint(name: &str, transport: spec::Transport) -> spec::EndpointSpec {
         version: Some(label("v2")),
         weight: 7,
         healthy: false,
+        tags: tags(),
     }
 }
 
@@ -401,6 +380,14 @@ fn a_wrong_field_is_named() {
         }),
         ("rules[0].when.grpc.service", |s| {
             s.rules[0].when.as_mut().unwrap().grpc.as_mut().unwrap().service = Some("a/b".into());
+        }),
+        ("rules[0].when.ports[0]", |s| s.rules[0].when.as_mut().unwrap().ports[0] = 0),
+        ("rules[0].when.clients[0]", |s| {
+            s.rules[0].when.as_mut().unwrap().clients[0] = "10.0.0.1/8".into();
+        }),
+        ("rules[0].when.also[0].also", |s| {
+            let also = &mut s.rules[0].when.as_mut().unwrap().also[0].also;
+            also.push(wire::Match::default());
         }),
         ("rules[0].when.sources[1]", |s| s.rules[0].when.as_mut().unwrap().sources[1] = "A/*".into()),
         ("rules[0].change.host", |s| s.rules[0].change.as_mut().unwrap().host = Some("a b".into())),
@@ -535,61 +522,4 @@ fn garbled_bytes_are_refused_or_parsed_never_a_panic() {
             let _ = Known::parse(kind, &bytes);
         }
     }
-}
-
-#[test]
-fn a_wrong_field_about_the_outside_is_named() {
-    type Service = (&'static str, fn(&mut proto::outside::External));
-    let services: &[Service] = &[
-        ("external.names[1].host", |e| e.names[1].host = "*.pay.example".into()),
-        ("external.names[1].host", |e| e.names[1].host = "10.0.0.1".into()),
-        ("external.names[0].port", |e| e.names[0].port = 0),
-        ("external.tls.roots", |e| e.tls.as_mut().unwrap().roots = 9),
-        ("external.tls.roots_file", |e| e.tls.as_mut().unwrap().roots_file.clear()),
-        ("external.tls.identity", |e| e.tls.as_mut().unwrap().identity = 9),
-        ("external.tls.key", |e| e.tls.as_mut().unwrap().key.clear()),
-        ("external.tls.pinned[0]", |e| e.tls.as_mut().unwrap().pinned[0] = "sha256:00".into()),
-        ("external.tls.alpn[0]", |e| e.tls.as_mut().unwrap().alpn[0] = "h3".into()),
-    ];
-    for (field, spoil) in services {
-        let mut message = wire::Service::from(&full_service());
-        spoil(message.external.as_mut().unwrap());
-        assert_eq!(spec::ServiceSpec::try_from(message).unwrap_err().field, *field);
-    }
-    type Egress = (&'static str, fn(&mut proto::outside::Egress));
-    let egress: &[Egress] = &[
-        ("mode", |e| e.mode = 0),
-        ("rules[0].from[1]", |e| e.rules[0].from[1] = "Ops/*".into()),
-        ("rules[0].hosts[0]", |e| e.rules[0].hosts[0] = "Pay.example".into()),
-        ("rules[0].cidrs[0]", |e| e.rules[0].cidrs[0] = "10.1.0.0/8".into()),
-        ("rules[0].ports[0]", |e| e.rules[0].ports[0] = 65536),
-        ("rules[1].name", |e| e.rules[1].name.clear()),
-        ("via.identity", |e| e.via.as_mut().unwrap().identity = "out".into()),
-        ("via.address", |e| e.via.as_mut().unwrap().address = "out:1".into()),
-    ];
-    for (field, spoil) in egress {
-        let mut message = proto::outside::Egress::from(&full_egress());
-        spoil(&mut message);
-        assert_eq!(spec::EgressSpec::try_from(message).unwrap_err().field, *field);
-    }
-}
-
-#[test]
-fn every_way_to_ask_for_health_travels() {
-    for probe in [
-        spec::Probe::Tcp,
-        spec::Probe::Http("/a".into()),
-        spec::Probe::Http2("/a".into()),
-        spec::Probe::Grpc(String::new()),
-        spec::Probe::Grpc("shop.Cart".into()),
-    ] {
-        let spec = spec::HealthSpec { probe, ..leno_core::health::default_spec() };
-        assert_eq!(spec::HealthSpec::try_from(wire::HealthCheck::from(&spec)).unwrap(), spec);
-    }
-    let both = wire::HealthCheck {
-        http_path: Some("/a".into()),
-        grpc_service: Some(String::new()),
-        ..wire::HealthCheck::from(&leno_core::health::default_spec())
-    };
-    assert_eq!(spec::HealthSpec::try_from(both).unwrap_err().field, "grpc_service");
 }

@@ -48,6 +48,10 @@ pub struct Care {
     #[prost(string, optional, tag = "10")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
+    /// What is made of where endpoints are; unset: near ones are preferred.
+    #[prost(message, optional, tag = "70")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<super::zones::Locality>,
     /// How many requests it takes in a time.
     #[prost(message, repeated, tag = "50")]
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -89,6 +89,12 @@ pub struct Hello {
     /// The proxy's own version.
     #[prost(string, tag = "8")]
     pub proxy_version: String,
+    /// Where the instance is; empty: nobody says.
+    #[prost(string, tag = "70")]
+    pub zone: String,
+    /// Its labels.
+    #[prost(btree_map = "string, string", tag = "71")]
+    pub labels: std::collections::BTreeMap<String, String>,
 }
 
 /// Keeps the lease; send one every third of it, and one at once when the health changes.

@@ -29,6 +29,12 @@ pub struct NamedEndpoint {
     /// Of each of its addresses.
     #[prost(uint32, tag = "5")]
     pub weight: u32,
+    /// Where they are; empty: nobody says.
+    #[prost(string, tag = "70")]
+    pub zone: String,
+    /// Their labels.
+    #[prost(btree_map = "string, string", tag = "71")]
+    pub labels: std::collections::BTreeMap<String, String>,
 }
 
 /// `TlsSpec`.

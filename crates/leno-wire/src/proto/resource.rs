@@ -143,6 +143,9 @@ pub struct Target {
     /// Its share is this over the sum.
     #[prost(uint32, tag = "3")]
     pub weight: u32,
+    /// Only endpoints with all of these.
+    #[prost(btree_map = "string, string", tag = "70")]
+    pub labels: std::collections::BTreeMap<String, String>,
 }
 
 /// `MatchSpec`.
@@ -172,6 +175,21 @@ pub struct Match {
     /// `NAMESPACE/NAME`, or `NAMESPACE/*`; empty: anybody.
     #[prost(string, repeated, tag = "26")]
     pub sources: Vec<String>,
+    /// Or one of these.
+    #[prost(message, repeated, tag = "70")]
+    pub labelled_sources: Vec<super::zones::Source>,
+    /// The port that the client connected to or asks for, one of these; empty: any.
+    #[prost(uint32, repeated, tag = "61")]
+    pub ports: Vec<u32>,
+    /// The client's address, in one of these ranges; empty: any.
+    #[prost(string, repeated, tag = "62")]
+    pub clients: Vec<String>,
+    /// The name asked for when TLS began, as in `hosts`; empty: any, or no TLS.
+    #[prost(string, repeated, tag = "63")]
+    pub server_names: Vec<String>,
+    /// All of this must hold too; has no `also` of its own.
+    #[prost(message, repeated, tag = "60")]
+    pub also: Vec<Match>,
 }
 
 /// `PathMatch`.
@@ -291,6 +309,9 @@ pub struct Gateway {
     /// At least one. (2 was the address of the only one.)
     #[prost(message, repeated, tag = "4")]
     pub listeners: Vec<Listener>,
+    /// Where its proxies are that do not say so; empty: nobody says.
+    #[prost(string, tag = "70")]
+    pub zone: String,
 }
 
 /// `ListenerSpec`.
@@ -450,4 +471,10 @@ pub struct Endpoint {
     /// Whether it may get requests. Unhealthy is what is sent, so that a forgotten field is no outage.
     #[prost(bool, tag = "6")]
     pub unhealthy: bool,
+    /// Where it is; empty: nobody says.
+    #[prost(string, tag = "70")]
+    pub zone: String,
+    /// Its labels.
+    #[prost(btree_map = "string, string", tag = "71")]
+    pub labels: std::collections::BTreeMap<String, String>,
 }

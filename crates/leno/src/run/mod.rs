@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use leno_core::name::{Label, ServiceId};
+use leno_core::spec::Tags;
 use rustix::process::{Pid, Signal, getpgrp, getpid, setpgid};
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -35,6 +36,7 @@ use crate::failure::Failure;
 use crate::hold::exit_code;
 use crate::logging::Level;
 use crate::output::{self, Output};
+use crate::tags::TagFlags;
 use crate::up::run_file::RunFile;
 
 use self::leftovers::{Cleaned, Entry, Noted};
@@ -60,6 +62,8 @@ pub(crate) struct RunArgs {
     /// The instance's share beside the others; 0 takes no new requests.
     #[arg(long, value_name = "N", default_value_t = 1)]
     weight: u32,
+    #[command(flatten)]
+    tags: TagFlags,
     /// Add to the program's environment; may be given several times.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -145,9 +149,10 @@ impl RunArgs {
     async fn supervise(&self, log: Option<Level>) -> Result<u8, Failure> {
         let mut signals = Signals::listen()?;
         let plan = self.plan()?;
+        let tags = self.tags.resolve()?;
         let place = if self.no_capture { None } else { Some(self.place(&plan)?) };
         let recipe = Recipe {
-            arguments: self.proxy_arguments(&plan, place.as_ref(), log),
+            arguments: self.proxy_arguments(&plan, &tags, place.as_ref(), log),
             tokens: plan.tokens,
             echo: log.is_some(),
             start_max: self.start_timeout,
@@ -229,7 +234,13 @@ impl RunArgs {
         })
     }
 
-    fn proxy_arguments(&self, plan: &Plan, place: Option<&Place>, log: Option<Level>) -> Vec<String> {
+    fn proxy_arguments(
+        &self,
+        plan: &Plan,
+        tags: &Tags,
+        place: Option<&Place>,
+        log: Option<Level>,
+    ) -> Vec<String> {
         // Without a port there is nothing to send to: the instance takes no requests.
         let (port, weight) = self.port.map_or((NO_PORT, 0), |port| (port, self.weight));
         let mut arguments: Vec<String> = Vec::new();
@@ -253,6 +264,7 @@ impl RunArgs {
         if let Some(level) = log {
             give("--log", level.word().to_owned());
         }
+        arguments.extend(crate::tags::arguments(tags));
         arguments.extend(place.into_iter().flat_map(Place::proxy_arguments));
         arguments
     }

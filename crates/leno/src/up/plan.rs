@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use leno_config::native::{InstanceEntry, MeshFile, Run, ServiceEntry};
 use leno_core::name::ServiceId;
-use leno_core::spec::{GatewaySpec, HttpSpec, Serve};
+use leno_core::spec::{GatewaySpec, HttpSpec, Serve, Tags};
 
 use crate::capture::place::Place;
 use crate::failure::Failure;
@@ -263,6 +263,7 @@ impl<'a> Planner<'a> {
         if let Some(version) = &entry.version {
             arguments.extend(words(["--version", version.as_str()]));
         }
+        arguments.extend(crate::tags::arguments(&entry.tags).into_iter().map(OsString::from));
         arguments.extend(words(["--weight", &entry.weight.to_string(), "--app", &app.to_string()]));
         arguments.extend(words(["--mesh-listen", &mesh.to_string(), "--proxy-listen", &proxy.to_string()]));
         for (service, address) in &outbound {
@@ -338,7 +339,7 @@ impl<'a> Planner<'a> {
     fn gateway(&mut self, gateway: &GatewaySpec, control: SocketAddr) -> Result<(), Failure> {
         let admin = self.ports.free()?;
         let name = gateway.id.to_string();
-        let arguments = words([
+        let mut arguments = words([
             "proxy",
             "--control",
             &control.to_string(),
@@ -349,6 +350,8 @@ impl<'a> Planner<'a> {
             "--drain-seconds",
             DRAIN_SECONDS,
         ]);
+        let own = Tags { zone: gateway.zone.clone(), ..Tags::NONE };
+        arguments.extend(crate::tags::arguments(&own).into_iter().map(OsString::from));
         // After everything, so that the first request that anybody can send finds every instance.
         let after = (0..self.members.len()).filter(|&id| self.members[id].kind != Kind::Gateway).collect();
         self.members.push(MemberPlan {

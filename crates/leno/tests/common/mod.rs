@@ -43,6 +43,8 @@ pub fn leno() -> Command {
         "LENO_API_TOKEN",
         "LENO_STATE",
         "LENO_TOKEN",
+        "LENO_ZONE",
+        "LENO_LABELS",
     ] {
         command.env_remove(name);
     }

@@ -64,3 +64,41 @@ async fn answer(
     let head = Response::builder().header("content-length", 5).body(()).ok()?;
     respond.send_response(head, false).ok()?.send_data(Bytes::from_static(b"hello"), true).ok()
 }
+
+/// A call of gRPC with a message of these bytes that comes behind its head after `pause`; the status of its answer.
+pub(crate) async fn call(
+    send: &h2::client::SendRequest<Bytes>,
+    path: &str,
+    pause: std::time::Duration,
+) -> http::StatusCode {
+    let request = Request::post(format!("http://web{path}")).header("content-type", "application/grpc");
+    let request = request.header("te", "trailers").body(()).unwrap();
+    let (response, mut stream) = send.clone().ready().await.unwrap().send_request(request, false).unwrap();
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    stream.send_data(Bytes::from_static(b"\0\0\0\0\x05hello"), true).unwrap();
+    let (head, mut body) = response.await.unwrap().into_parts();
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+    }
+    head.status
+}
+
+/// Runs a test of a client that speaks HTTP/2 to `address`.
+pub(crate) fn client<T>(
+    address: std::net::SocketAddr,
+    test: impl AsyncFnOnce(h2::client::SendRequest<Bytes>) -> T,
+) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let result = test(send).await;
+        connection.abort();
+        result
+    })
+}

@@ -281,3 +281,38 @@ fn a_service_that_is_slow_as_a_whole_gets_no_more_than_the_share() {
         until("both are cancelled", SOON, || origin.cancelled() - before == origin.effects("/gone"));
     });
 }
+
+/// A call whose message is at hand may have a second attempt, where its policy says that it may have its effect twice; one whose
+/// message comes later is sent once, and so is one of which nothing is said.
+#[test]
+fn calls_are_hedged_as_far_as_they_are_at_hand() {
+    const CALLS: usize = 200;
+    within(TEST_MAX, || {
+        let settings = |policy: &str| {
+            format!(
+                "protocol: grpc\noutliers: none\nhedge: {{after: 5ms, percent: 50}}\nretry: {{methods: {policy}}}"
+            )
+        };
+        for (policy, pause, hedged) in [("any", 0, true), ("any", 20, false), ("idempotent", 0, false)] {
+            let origin = http2::start(2);
+            origin.all_take(Duration::from_millis(15));
+            let way = Way::single(&settings(policy), &origin.addresses);
+            let calls = if pause == 0 { CALLS } else { CALLS / 10 };
+            http2::client(way.address, async |send| {
+                for at in 0..calls {
+                    let status =
+                        http2::call(&send, &format!("/a.B/{at}"), Duration::from_millis(pause)).await;
+                    assert_eq!(status, 200);
+                }
+            });
+            let requests = origin.requests();
+            if hedged {
+                // None of them wins here, so that they become few.
+                assert!((calls + 5..=calls + calls / 2).contains(&requests), "{requests} of {calls}");
+                assert!(origin.bodies_of("/a.B/", "\0\0\0\0\u{5}hello"));
+            } else {
+                assert_eq!(requests, calls, "{policy}, {pause} ms");
+            }
+        }
+    });
+}

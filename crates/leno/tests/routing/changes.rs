@@ -46,12 +46,19 @@ fn an_application_sees_what_routes_make_of_requests() {
     assert_eq!(logged["sent_path"], "/cart/7?a=b", "{logged}");
     assert_eq!(logged["changed_by"], serde_json::json!(["gateway: /shop", "server: /cart"]), "{logged}");
     assert_eq!(logged["rule"], "/cart", "{logged}");
+    let way = serde_json::json!([
+        {"list": "gateway", "rule": "/shop", "lost": []},
+        {"list": "server", "rule": "/cart", "lost": []},
+    ]);
+    assert_eq!(logged["way"], way, "{logged}");
 
     get(mesh.gateway, "/users/42/a/b?q=%20", "");
     let head = app.last();
     assert!(head.starts_with("GET /u/42?q=%20 HTTP/1.1\r\nHost: user.internal:8080\r\n"), "{head}");
     assert!(head.contains("\r\nx-user: 42\r\n") && head.contains("\r\nx-client: 127.0.0.1\r\n"), "{head}");
-    assert_eq!(mesh.logged("/users/42/a/b?q=%20")["sent_authority"], "user.internal:8080");
+    let logged = mesh.logged("/users/42/a/b?q=%20");
+    assert_eq!(logged["sent_authority"], "user.internal:8080");
+    assert_eq!(logged["way"][0]["lost"], serde_json::json!(["/shop: path"]), "{logged}");
 
     get(mesh.gateway, "/n/17", "");
     assert!(app.last().starts_with("GET /number/17 HTTP/1.1\r\n"), "{}", app.last());

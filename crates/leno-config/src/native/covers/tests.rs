@@ -3,7 +3,7 @@ use leno_core::name::{Label, ServiceId};
 use leno_core::rng::Rng;
 use leno_core::route::{Subject, matches};
 
-use leno_core::spec::{Pattern, Template};
+use leno_core::spec::{LinkMatch, Pattern, Template};
 
 use super::*;
 
@@ -67,9 +67,18 @@ fn spec(rng: &mut Rng) -> MatchSpec {
         spec.queries.push(field(rng, "q", value));
     }
     if rng.one_in(5) {
-        let sources =
-            [SourceMatch::Service(service("cart")), SourceMatch::Namespace(Label::parse("default").unwrap())];
-        spec.sources.push(sources[rng.below(2) as usize].clone());
+        let sources = [
+            EgressSource::Service(service("cart")),
+            EgressSource::Namespace(Label::parse("default").unwrap()),
+        ];
+        spec.sources.push(sources[rng.below(2) as usize].clone().into());
+    }
+    if rng.one_in(5) {
+        let ports = (0..=rng.below(2)).map(|_| one(rng, &[80, 81])).collect();
+        spec.link = Some(LinkMatch { ports, ..LinkMatch::default() }.into());
+    }
+    if rng.one_in(4) {
+        spec.also = vec![MatchSpec { also: vec![], ..self::spec(rng) }];
     }
     spec
 }
@@ -129,7 +138,7 @@ impl Request {
             path: self.path.as_bytes(),
             fields: Fields::new(self.buffer.as_bytes(), self.field.as_slice()),
         };
-        let from = spec.sources.is_empty() || spec.sources.iter().any(|it| it.covers(&service(self.source)));
-        from && matches(spec, &Subject::new(&head))
+        let own = service(self.source);
+        spec.covers_source(Some(&own), &leno_core::spec::Labels::NONE) && matches(spec, &Subject::new(&head))
     }
 }

@@ -25,6 +25,7 @@ pub(crate) static GATEWAY: Shape = Shape {
             Without::Means("none, which only a gateway without HTTP can do with"),
             "Where requests go; the first route that matches wins. What none matches is answered with 404.",
         ),
+        super::zones::GATEWAY_ZONE,
     ],
 };
 

@@ -1,6 +1,6 @@
 //! The instances of a service, in the mesh and outside.
 
-use super::{Kind, REPLICAS_MAX, Shape, Without, field};
+use super::{Kind, REPLICAS_MAX, Shape, Without, field, zones};
 
 /// An instance.
 pub(crate) static INSTANCE: Shape = Shape {
@@ -25,6 +25,8 @@ pub(crate) static INSTANCE: Shape = Shape {
             Without::Value("1"),
             "Its share beside the other instances; 0 takes no requests.",
         ),
+        zones::ZONE,
+        zones::LABELS,
         field("replicas", Kind::Count(REPLICAS_MAX), Without::Value("1"), "So many instances like this one."),
         field(
             "run",
@@ -102,5 +104,7 @@ pub(crate) static ENDPOINT: Shape = Shape {
             Without::Value("1"),
             "Its share beside the other endpoints; 0 takes no requests.",
         ),
+        zones::ZONE,
+        zones::LABELS,
     ],
 };

@@ -40,9 +40,28 @@ pub(super) const ROUTE_GRPC: Field = field(
 );
 pub(super) const ROUTE_FROM: Field = field(
     "from",
-    Kind::OneOrMore(&Kind::Caller),
+    super::zones::CALLERS,
     Without::Means("any caller"),
     "Who sends the request: one of these services, or of all services (and gateways) of a namespace.",
+);
+
+pub(super) const ROUTE_PORT: Field = field(
+    "port",
+    Kind::OneOrMore(&Kind::Port),
+    Without::Means("any port"),
+    "The port that the client connected to: that of a gateway's listener, or of an intercepted connection; else the one that the request asks for, 80 where it says none.",
+);
+pub(super) const ROUTE_CLIENT: Field = field(
+    "client",
+    Kind::OneOrMore(&Kind::Range),
+    Without::Means("any client"),
+    "The client's address: one of these, or in one of these ranges.",
+);
+pub(super) const ROUTE_SNI: Field = field(
+    "sni",
+    Kind::OneOrMore(&Kind::Host),
+    Without::Means("any name, or no TLS"),
+    "The name that the client asked for when TLS began, at a listener with certificates.",
 );
 
 const PATH_FORMS: Kind = Kind::Either(&[Kind::Path, Kind::Object(&PATH)]);

@@ -6,12 +6,13 @@ use super::change::{
 };
 use super::instance::{ENDPOINT, INSTANCE};
 use super::matching::{
-    ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_QUERY,
+    ROUTE_CLIENT, ROUTE_FROM, ROUTE_GRPC, ROUTE_HEADERS, ROUTE_HOST, ROUTE_METHODS, ROUTE_PATH, ROUTE_PORT,
+    ROUTE_QUERY, ROUTE_SNI,
 };
 use super::outside::TLS;
 use super::{
-    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, Shape, Without, care, cors, fault, field, gateway, hedge,
-    rate, tries,
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, ROUTE_USE, Shape, Without, care, cors, fault, field, gateway,
+    hedge, rate, tries, zones,
 };
 
 /// A service.
@@ -37,6 +38,8 @@ pub(crate) static SERVICE: Shape = Shape {
         care::CONCURRENCY_FIELD,
         rate::RATE_LIMITS,
         care::BACKUP_FIELD,
+        zones::LOCALITY_FIELD,
+        zones::SERVICE_ZONE,
         field(
             "health",
             Kind::Either(&[Kind::Choice(HEALTH_WORDS), Kind::Path, Kind::Object(&HEALTH)]),
@@ -141,6 +144,7 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_HEADERS,
         ROUTE_QUERY,
         ROUTE_GRPC,
+        ROUTE_PORT,
         ROUTE_FROM,
         field(
             "to",
@@ -158,6 +162,49 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
             Without::Means("`to`"),
             "Versions of this service with their shares.",
         ),
+        ROUTE_USE,
+        ROUTE_REDIRECT,
+        ROUTE_ANSWER,
+        ROUTE_REWRITE,
+        ROUTE_REQUEST_HEADERS,
+        ROUTE_RESPONSE_HEADERS,
+        ROUTE_MIRROR,
+        ROUTE_PRIORITY,
+        fault::ROUTE_FAULT,
+        cors::ROUTE_CORS,
+        tries::ROUTE_TIMEOUT,
+        tries::ROUTE_RETRY,
+        hedge::ROUTE_HEDGE,
+    ],
+};
+
+/// A route of a list that others use.
+pub(crate) static LISTED_ROUTE: Shape = Shape {
+    name: "listed route",
+    doc: "A rule of a list that gateways and services use: what a request must look like besides what the route asks that uses the list, and where it goes.",
+    fields: &[
+        ROUTE_NAME,
+        ROUTE_HOST,
+        ROUTE_PATH,
+        ROUTE_METHODS,
+        ROUTE_HEADERS,
+        ROUTE_QUERY,
+        ROUTE_GRPC,
+        ROUTE_PORT,
+        ROUTE_CLIENT,
+        ROUTE_SNI,
+        ROUTE_FROM,
+        field(
+            "to",
+            Kind::Either(&[
+                Kind::Service,
+                Kind::Object(&TARGET),
+                Kind::List(&Kind::Either(&[Kind::Service, Kind::Object(&TARGET)])),
+            ]),
+            Without::Means("`use`, `redirect` or `answer`"),
+            "The service that takes the request; or a target; or several targets with weights. By its own routes where a gateway uses the list, by its instances where a service does.",
+        ),
+        ROUTE_USE,
         ROUTE_REDIRECT,
         ROUTE_ANSWER,
         ROUTE_REWRITE,
@@ -185,6 +232,7 @@ pub(crate) static TARGET: Shape = Shape {
             "The service; a gateway's target needs it.",
         ),
         field("version", Kind::Version, Without::Means("any version"), "Only instances of this version."),
+        zones::TARGET_LABELS,
         field("weight", Kind::Weight, Without::Value("1"), "Its share beside the other targets."),
     ],
 };

@@ -21,6 +21,7 @@ fn endpoints(weights: &[(usize, u32)]) -> Vec<Arc<EndpointSpec>> {
                 version: None,
                 weight: *weight,
                 healthy: true,
+                tags: crate::spec::Tags::NONE,
             })
         })
         .collect();

@@ -4,7 +4,7 @@ use crate::backend::bench::service;
 use crate::backend::{Backends, Choice, Chosen, Ledgers, Limit, NoEndpoint, Outcome, Permit};
 use crate::name::ServiceId;
 use crate::rng::Rng;
-use crate::route::Then;
+use crate::route::{Link, Then};
 use crate::snapshot::{Entry, Snapshot};
 use crate::spec::{Balance, Care, KnownService, Limits, World};
 use crate::time::{Duration, Instant};
@@ -42,7 +42,7 @@ impl Two {
         }
         change(&mut world);
         let snapshot = Snapshot::build_with(&world, None, &mut Vips::new(), &mut Ledgers::default());
-        let decision = snapshot.decide_connection(Entry::Dependency(&id("main")), b"");
+        let decision = snapshot.decide_connection(Entry::Dependency(&id("main")), b"", Link::UNKNOWN);
         let choice = match decision.then {
             Then::Split(split) => Choice::Split(split),
             then => panic!("{then:?}"),

@@ -12,6 +12,7 @@ const FACTS: Facts<'static> = Facts {
     source: "gateway",
     service: "shop/cart",
     request_id: b"id-1",
+    link: Link::UNKNOWN,
 };
 
 fn get<'a>(authority: &'a str, path: &'a str) -> RequestHead<'a> {
@@ -169,7 +170,7 @@ fn the_next_list_sees_what_the_rule_before_has_made() {
         ]),
     ];
     let head = get("shop.example", "/shop/cart/7?q");
-    let decision = decide(&lists, ListId(0), &head);
+    let decision = decide(&lists, ListId(0), &head, Link::UNKNOWN);
     assert_eq!((decision.list, decision.rule), (ListId(1), Some(1)));
     assert_eq!(decision.then, Then::Split(SplitId(0)));
     assert!(decision.changed);
@@ -183,7 +184,7 @@ fn the_next_list_sees_what_the_rule_before_has_made() {
 fn delegation_with_changes_ends() {
     let change = Change { path: Some(whole("/a", &[])), ..Change::default() };
     let lists = [list(vec![rule(PathMatch::Prefix("/".into()), change, Then::List(ListId(0)))])];
-    assert_eq!(decide(&lists, ListId(0), &get("h", "/")).then, Then::NoRoute);
+    assert_eq!(decide(&lists, ListId(0), &get("h", "/"), Link::UNKNOWN).then, Then::NoRoute);
     let changed = Changed::by(&lists, ListId(0), &get("h", "/"), &FACTS, &mut Edits::default()).unwrap();
     assert_eq!(changed.by.len(), DELEGATION_MAX);
 }
@@ -234,7 +235,7 @@ fn an_answer_has_its_headers_and_those_of_the_rule() {
         ..rule(PathMatch::Prefix("/".into()), change, Then::Answer(503))
     };
     let lists = [list(vec![rule])];
-    let decision = decide(&lists, ListId(0), &get("h", "/a"));
+    let decision = decide(&lists, ListId(0), &get("h", "/a"), Link::UNKNOWN);
     assert_eq!((decision.then, decision.changed), (Then::Answer(503), true));
     let (found, edits) = changed(vec![lists[0].rules[0].clone()], &get("h", "/a")).unwrap();
     assert!(edits.is_empty());

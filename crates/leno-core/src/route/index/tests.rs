@@ -284,6 +284,9 @@ fn random_rule(rng: &mut Rng) -> MatchSpec {
             _ => continue,
         };
     }
+    if rng.one_in(4) {
+        when.also = (0..=rng.below(2)).map(|_| MatchSpec { also: vec![], ..random_rule(rng) }).collect();
+    }
     when
 }
 

@@ -36,6 +36,21 @@ pub struct Match {
     /// Who sends it: one of these services, `NAMESPACE/NAME`, or all of a namespace, `NAMESPACE/*`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<String>,
+    /// Or one of these, whose proxy has labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from_labels: Vec<crate::proto::zones::Source>,
+    /// The port that the client connected to or asks for, one of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+    /// The client's address, in one of these ranges.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<String>,
+    /// The name asked for when TLS began (SNI), one of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub server_names: Vec<Host>,
+    /// All of this must hold too; has no `also` of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Self>,
 }
 
 /// A host: `a.example`, or `*.example` for every host below it.
@@ -122,11 +137,7 @@ impl Match {
 impl From<Match> for wire::Match {
     fn from(when: Match) -> Self {
         Self {
-            hosts: when
-                .hosts
-                .into_iter()
-                .map(|Host(h)| h.strip_prefix('*').map_or(h.clone(), String::from))
-                .collect(),
+            hosts: hosts(when.hosts),
             path: when.path.map(|path| match path {
                 Path::Exact(path) => wire::Path::Exact(path),
                 Path::Prefix(path) => wire::Path::Prefix(path),
@@ -140,8 +151,17 @@ impl From<Match> for wire::Match {
             queries: when.query.into_iter().map(field).collect(),
             grpc: when.grpc.map(|call| wire::Call { service: call.service, method: call.method }),
             sources: when.from,
+            labelled_sources: when.from_labels,
+            ports: when.ports.into_iter().map(u32::from).collect(),
+            clients: when.clients,
+            server_names: hosts(when.server_names),
+            also: when.also.into_iter().map(Self::from).collect(),
         }
     }
+}
+
+fn hosts(hosts: Vec<Host>) -> Vec<String> {
+    hosts.into_iter().map(|Host(host)| host.strip_prefix('*').map_or(host.clone(), String::from)).collect()
 }
 
 fn field((name, value): (String, Option<FieldMatch>)) -> wire::Field {
@@ -165,15 +185,17 @@ fn field((name, value): (String, Option<FieldMatch>)) -> wire::Field {
 impl From<&spec::MatchSpec> for Match {
     fn from(spec: &spec::MatchSpec) -> Self {
         let text = |text: &Arc<str>| text.to_string();
+        let host = |host: &spec::HostMatch| match host {
+            spec::HostMatch::Exact(host) => Host(text(host)),
+            spec::HostMatch::Suffix(suffix) => Host(format!("*{suffix}")),
+        };
+        let link = spec.link.as_deref();
         Self {
-            hosts: spec
-                .hosts
-                .iter()
-                .map(|host| match host {
-                    spec::HostMatch::Exact(host) => Host(text(host)),
-                    spec::HostMatch::Suffix(suffix) => Host(format!("*{suffix}")),
-                })
-                .collect(),
+            ports: link.map_or(Vec::new(), |link| link.ports.clone()),
+            clients: link.iter().flat_map(|link| &link.clients).map(ToString::to_string).collect(),
+            server_names: link.iter().flat_map(|link| &link.server_names).map(host).collect(),
+            also: spec.also.iter().map(Self::from).collect(),
+            hosts: spec.hosts.iter().map(host).collect(),
             path: spec.path.as_ref().map(|path| match path {
                 spec::PathMatch::Exact(path) => Path::Exact(text(path)),
                 spec::PathMatch::Prefix(path) => Path::Prefix(text(path)),
@@ -192,11 +214,14 @@ impl From<&spec::MatchSpec> for Match {
             from: spec
                 .sources
                 .iter()
-                .map(|source| match source {
-                    spec::SourceMatch::Service(id) => id.to_string(),
-                    spec::SourceMatch::Namespace(namespace) => format!("{namespace}/*"),
+                .filter(|source| source.labels.is_empty())
+                .filter_map(|source| source.who.as_ref())
+                .map(|who| match who {
+                    spec::EgressSource::Service(id) => id.to_string(),
+                    spec::EgressSource::Namespace(namespace) => format!("{namespace}/*"),
                 })
                 .collect(),
+            from_labels: wire::Match::from(spec).labelled_sources,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use leno_core::admission::Class;
 use leno_core::spec;
 
 use crate::proto;
@@ -28,5 +29,18 @@ fn a_concurrency_is_a_number_or_found_out_within_bounds() {
         (Wire { queue_ms: Some(60_001), ..none() }, "queue_ms"),
     ] {
         assert_eq!(spec::Concurrency::try_from(wrong).unwrap_err().field, field);
+    }
+}
+
+#[test]
+fn a_class_is_one_of_four_words() {
+    let change = |word: &str| {
+        let message =
+            proto::change::Change { priority: Some(word.into()), ..proto::change::Change::default() };
+        crate::convert::change::change(message, &spec::MatchSpec::default())
+    };
+    assert_eq!(change("critical").unwrap().priority, Some(Class::Critical));
+    for word in ["", "Low", "urgent", "low "] {
+        assert_eq!(change(word).unwrap_err().field, "change.priority", "{word:?}");
     }
 }

@@ -11,7 +11,7 @@ pub(super) fn full(callers: bool) -> Vec<Arc<spec::RateSpec>> {
     };
     if callers {
         by.push(spec::RateKey::Caller);
-        when.sources = vec![spec::SourceMatch::Service(service("shop/cart"))];
+        when.sources = vec![spec::EgressSource::Service(service("shop/cart")).into()];
     }
     let first = spec::RateSpec {
         name: "per-user".into(),
