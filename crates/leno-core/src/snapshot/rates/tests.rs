@@ -5,7 +5,7 @@ use alloc::vec;
 use super::*;
 use crate::head::{Fields, RequestHead};
 use crate::peer::SpiffeId;
-use crate::route::{Expected, Facts};
+use crate::route::{Expected, Facts, Link};
 use crate::snapshot::{Entry, LocalApp, Snapshot};
 use crate::spec::{
     ActionSpec, Care, Change, EndpointSpec, GatewaySpec, Protocol, RateScope, RuleSpec, Scheme, World,
@@ -40,6 +40,7 @@ fn service(name: &str, outside: bool, rules: Vec<RuleSpec>) -> KnownService {
         version: None,
         weight: 1,
         healthy: true,
+        tags: crate::spec::Tags::NONE,
     };
     let spec = ServiceSpec {
         id: id(name),
@@ -66,7 +67,12 @@ fn rule(name: &str, then: ActionSpec, change: Option<Change>) -> RuleSpec {
 }
 
 fn to(services: &[&str]) -> ActionSpec {
-    let target = |name: &&str| TargetSpec { service: id(name), version: None, weight: 1 };
+    let target = |name: &&str| TargetSpec {
+        service: id(name),
+        version: None,
+        labels: crate::spec::Labels::NONE,
+        weight: 1,
+    };
     ActionSpec::Split(services.iter().map(target).collect())
 }
 
@@ -74,7 +80,14 @@ fn to(services: &[&str]) -> ActionSpec {
 fn counted(snapshot: &Snapshot, entry: Entry<'_>, path: &str) -> Vec<String> {
     let head =
         RequestHead { method: b"GET", authority: b"x", path: path.as_bytes(), fields: Fields::default() };
-    let facts = Facts { client: b"", scheme: Scheme::Http, source: "", service: "", request_id: b"" };
+    let facts = Facts {
+        client: b"",
+        scheme: Scheme::Http,
+        source: "",
+        service: "",
+        request_id: b"",
+        link: Link::UNKNOWN,
+    };
     let decision = snapshot.decide(entry, &head);
     let mut edits = crate::edit::Edits::new();
     let changed = snapshot.change(entry, &head, &facts, &mut edits).unwrap();
@@ -105,7 +118,7 @@ fn requests_are_counted_where_they_arrive_and_where_nobody_else_does() {
             .into_iter()
             .map(|known| (known.spec.id.clone(), known))
             .collect::<BTreeMap<_, _>>(),
-        gateway: Some(GatewaySpec { id: id("edge"), listeners: vec![], rules: gateway_rules }),
+        gateway: Some(GatewaySpec { id: id("edge"), listeners: vec![], rules: gateway_rules, zone: None }),
         ..World::default()
     };
     let app = LocalApp { service: id("web"), instance: "one".into(), address: ([127, 0, 0, 1], 1).into() };
@@ -144,7 +157,7 @@ fn connections_of_bytes_are_counted_by_the_rule_that_takes_them() {
         let app = LocalApp { service: id("db"), instance: "one".into(), address: ([127, 0, 0, 1], 1).into() };
         let snapshot = Snapshot::build(&world, Some(&app));
         let rates = |entry| {
-            let decision = snapshot.decide_connection(entry, b"");
+            let decision = snapshot.decide_connection(entry, b"", Link::UNKNOWN);
             assert!(matches!(decision.then, Then::Split(_)));
             let rates = snapshot.rates_of(&decision);
             assert_eq!(decision.changed, !rates.is_empty());
