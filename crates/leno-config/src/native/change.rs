@@ -111,7 +111,7 @@ fn mirror(node: &Node, own: Option<&ServiceId>, reader: &mut Reader<'_>) -> Opti
 
 /// Reports what says nothing in a route that answers by itself, at `answer`.
 pub(crate) fn sends_nothing(fields: &mut Fields<'_>, answer: &Entry, reader: &mut Reader<'_>) {
-    for name in ["rewrite", "request_headers", "mirror", "priority", "fault", "timeout", "retry"] {
+    for name in ["rewrite", "request_headers", "mirror", "priority", "fault", "timeout", "retry", "hedge"] {
         if let Some(entry) = fields.entry(name) {
             let message =
                 format!("`{name}` is about what is sent to a service, and this route sends nothing");
