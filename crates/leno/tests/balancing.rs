@@ -225,6 +225,20 @@ fn who_waits_in_vain_is_told_in_time_and_connections_have_a_limit_too() {
     assert_eq!(gateway.ask(), (200, "a".into()), "the connection is free again");
 }
 
+/// What a route changes in answers and the cookie that keeps a client at an instance go together.
+#[test]
+fn a_cookie_is_given_beside_what_a_route_changes() {
+    let apps = [App::start("a"), App::start("b")];
+    let service = "    balance: {policy: maglev, by: {cookie: sticky}}\n    routes:\n      \
+                   - {response_headers: {set: {x-edge: here}, add: {set-cookie: other=1}}, to: {service: app}}\n";
+    let gateway = Gateway::start(&apps, service);
+    let answer = common::agent().get(gateway.url()).call().unwrap();
+    assert_eq!(answer.headers()["x-edge"], "here");
+    let cookies: Vec<_> = answer.headers().get_all("set-cookie").iter().collect();
+    assert_eq!(cookies.len(), 2, "{cookies:?}");
+    assert!(cookies[0] == "other=1" && cookies[1].to_str().unwrap().starts_with("sticky="), "{cookies:?}");
+}
+
 #[test]
 fn a_client_without_the_cookie_gets_one_and_stays_where_it_leads() {
     let apps = [App::start("a"), App::start("b"), App::start("c")];

@@ -54,6 +54,9 @@ pub(crate) fn gateway(
         reader.missing(fields.span, &GATEWAY, "routes");
     }
     let rules = routes.map(|node| rules::of_gateway(node, reader)).unwrap_or_default();
+    if let (Some(routes), Some(listeners)) = (routes, &listeners) {
+        circles(routes, listeners, reader);
+    }
     if let Some(routes) = routes.filter(|_| !wants_routes) {
         let problem = Problem::error(routes.span, "no listener of this gateway serves HTTP");
         reader.error(problem.hint("remove `routes`, or add a listener with `protocol: http` or `https`"));
@@ -61,6 +64,27 @@ pub(crate) fn gateway(
     let zone = fields.get("zone").and_then(|node| zones::zone(node, reader));
     fields.finish();
     Some(GatewaySpec { id, listeners: listeners?, rules, zone })
+}
+
+/// Reports routes that answer requests over HTTPS with the URL that they came for.
+fn circles(routes: &Node, listeners: &[Arc<ListenerSpec>], reader: &mut Reader<'_>) {
+    let over_tls = |it: &&Arc<ListenerSpec>| matches!(&it.serve, Serve::Http(HttpSpec { tls: Some(_), .. }));
+    let Some(https) = listeners.iter().find(over_tls) else { return };
+    let Value::List(items) = &routes.value else { return };
+    for item in items {
+        let Value::Map(fields) = &item.value else { continue };
+        let of_one_listener = fields.iter().any(|field| matches!(&*field.key, "port" | "client" | "sni"));
+        let redirect = fields.iter().find(|field| field.key == "redirect");
+        let Some(Value::Map(to)) = redirect.map(|field| &field.value.value) else { continue };
+        let https_alone = to.iter().any(|field| {
+            field.key == "scheme" && matches!(&field.value.value, Value::Scalar(word) if word.text == "https")
+        }) && to.iter().all(|field| matches!(&*field.key, "scheme" | "status"));
+        if https_alone && !of_one_listener {
+            let message = format!("clients of the listener \"{}\" are sent in a circle", https.name);
+            let hint = "give the listener of plain HTTP `redirect: https` instead, or this route its `port`";
+            reader.problems.add(Problem::warning(item.span, message).hint(hint));
+        }
+    }
 }
 
 /// Redirects lead to HTTPS, not to a service: a listener that does nothing else needs no routes.

@@ -1,9 +1,10 @@
 //! Copies of requests: who gets them sees what was sent, and whatever it does with them changes nothing.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::{App, Running, SOON, common, exchange, get, leno};
+use crate::{App, Running, SOON, common, exchange, get, leno, proxy};
 
 /// A gateway whose routes copy to `mirror`.
 fn gateway(
@@ -94,4 +95,48 @@ fn a_share_is_copied() {
     std::thread::sleep(Duration::from_millis(300));
     let copies = shadow.heads.lock().unwrap().len();
     assert!((55..=145).contains(&copies), "{copies} of 500");
+}
+
+/// A body that is kept to be sent again is copied once, and whole, whatever became of the first attempt.
+#[test]
+fn a_request_that_is_tried_again_is_copied_once() {
+    let shadow = App::start(true);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let app = listener.local_addr().unwrap();
+    let serving = std::thread::spawn(move || {
+        let mut bodies = Vec::new();
+        for answer in ["503 Busy", "200 OK"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            let mut read = Vec::new();
+            while !read.ends_with(b"all of it") {
+                let mut piece = [0; 1024];
+                let bytes = stream.read(&mut piece).unwrap();
+                assert!(bytes > 0, "{}", String::from_utf8_lossy(&read));
+                read.extend_from_slice(&piece[..bytes]);
+            }
+            bodies.push(read);
+            write!(stream, "HTTP/1.1 {answer}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+        }
+        bodies.len()
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let listen = common::free_port();
+    let text = format!(
+        "mesh: m\ngateway:\n  listen: 127.0.0.1:{listen}\n  routes:\n    \
+         - {{to: web, mirror: shadow, retry: {{on: 503, methods: any}}}}\n\
+         services:\n  web: {{endpoints: [\"{app}\"]}}\n  shadow: {{endpoints: [\"{}\"]}}\n",
+        shadow.address,
+    );
+    let file = common::write(folder.path(), "mesh.yaml", &text);
+    let (_gateway, _) = proxy(&file, "gateway", &folder.path().join("identity"), None);
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 9\r\n\r\nall of it";
+    let answer = exchange(([127, 0, 0, 1], listen).into(), request);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{answer}");
+    assert_eq!(serving.join().unwrap(), 2, "both attempts had the whole body");
+    common::until("a copy", SOON, || !shadow.heads.lock().unwrap().is_empty());
+    std::thread::sleep(Duration::from_millis(300));
+    let heads = shadow.heads.lock().unwrap().clone();
+    assert_eq!(heads.len(), 1, "{heads:?}");
+    assert!(heads[0].contains("\r\nContent-Length: 9\r\n"), "{}", heads[0]);
 }
