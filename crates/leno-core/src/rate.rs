@@ -189,8 +189,6 @@ fn interval_of(whole: u64, share: u32) -> u64 {
     u64::try_from(interval).unwrap_or(u64::MAX).min(TOLERANCE_MAX)
 }
 
-/// How often a place is looked for that other keys take away before something was counted there.
-const PLACES_TRIED: usize = 8;
 /// No bucket looks further ahead than this, so that sums of times do not overflow: 146 years.
 const TOLERANCE_MAX: u64 = u64::MAX / 4;
 
@@ -221,17 +219,8 @@ impl Rate {
             return (pace.take(&self.buckets.full, now), Taken { pace, place: None });
         };
         let key = keys.key(&self.spec.by, head, sender);
-        for _ in 0..PLACES_TRIED {
-            let Some(place) = keys.place(key, now) else { break };
-            let Some(full) = keys.full(place) else { break };
-            let answer = pace.take(full, now);
-            if keys.is_of(place, key) {
-                return (answer, Taken { pace, place: Some(place) });
-            }
-            // Another key has come in between.
-            if answer.passes {
-                pace.give_back(full);
-            }
+        if let Some((answer, place)) = keys.count(key, pace, now) {
+            return (answer, Taken { pace, place: Some(place) });
         }
         self.tally.strangers.fetch_add(1, Ordering::Relaxed);
         (pace.take(&self.buckets.full, now), Taken { pace, place: None })

@@ -1,4 +1,4 @@
-//! Buckets by key, in a table of fixed size that all workers share without a lock.
+//! Buckets by key, in a table of fixed size that all workers share. Keys that are known take no lock.
 //!
 //! A key is known by 64 bits of a keyed hash, and has two groups of places where it can be. A place whose bucket is full
 //! again says no more about its key than no place at all, so that it is free for the next one: nothing has to be swept. When
@@ -7,9 +7,9 @@
 
 use alloc::boxed::Box;
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::Sender;
+use super::{Answer, Pace, Sender};
 use crate::head::RequestHead;
 use crate::spec::RateKey;
 
@@ -22,6 +22,12 @@ pub const KEY_BYTES_MAX: usize = 256;
 
 /// Places of one group.
 const GROUP: usize = 32;
+/// The key of a place that is just being taken.
+const TAKEN: u64 = u64::MAX;
+/// How often a key is looked for that loses its place before it has counted anything.
+const TRIES: usize = 8;
+/// How often somebody looks whether it may look for a place: about a millisecond.
+const SPINS_MAX: usize = 20_000;
 const GROUPS: usize = KEYS_MAX / GROUP;
 
 /// The table.
@@ -29,6 +35,17 @@ const GROUPS: usize = KEYS_MAX / GROUP;
 pub(super) struct Keys {
     seed: (u64, u64),
     places: Box<[Place]>,
+    /// A worker is looking for a free place.
+    taking: AtomicBool,
+}
+
+/// Nobody else is looking for a place.
+struct Taking<'k>(&'k AtomicBool);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +60,11 @@ impl Keys {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = crate::rng::Rng::new(seed);
         let seed = (rng.next_u64(), rng.next_u64());
-        Self { seed, places: (0..KEYS_MAX).map(|_| Place::default()).collect() }
+        Self {
+            seed,
+            places: (0..KEYS_MAX).map(|_| Place::default()).collect(),
+            taking: AtomicBool::new(false),
+        }
     }
 
     /// What a request's key is known by.
@@ -62,30 +83,38 @@ impl Keys {
                 }
             }
         }
-        hash.finish().max(1)
+        hash.finish().clamp(1, TAKEN - 1)
     }
 
-    /// The place of a key; `None`: there is none for it. Whoever counts there asks [`Self::is_of`] afterwards.
-    pub(super) fn place(&self, key: u64, now: u64) -> Option<usize> {
-        if let Some(known) = self.find(key) {
-            return Some(known);
+    /// Counts a request of `key`, and says at which place; `None`: there is none for it.
+    ///
+    /// Who finds its key counts there, and looks afterwards whether the place is still its own. Who has none takes a free one, one
+    /// worker at a time, and looks at its bucket again when it is taken: of two that mean the same place one sees the other.
+    pub(super) fn count(&self, key: u64, pace: Pace, now: u64) -> Option<(Answer, usize)> {
+        for _ in 0..TRIES {
+            let Some(at) = self.find(key) else {
+                let _taking = self.lock()?;
+                if self.find(key).is_some() {
+                    continue;
+                }
+                let (at, place) = places(key).find_map(|at| Some((at, self.claim(at, now)?)))?;
+                let answer = pace.take(&place.full, now);
+                place.key.store(key, Ordering::SeqCst);
+                return Some((answer, at));
+            };
+            let full = self.full(at)?;
+            let answer = pace.take(full, now);
+            if self.is_of(at, key) {
+                return Some((answer, at));
+            }
+            if answer.passes {
+                pace.give_back(full);
+            }
         }
-        // The first free one, whoever looks: so two workers with one new key want the same place.
-        let free = places(key).find(|at| self.claim(*at, key, now))?;
-        // Unless a bucket has become full just between their looks: then the first of the two places is it.
-        let first = self.find(key).unwrap_or(free);
-        if first != free
-            && let Some(place) = self.places.get(free)
-        {
-            // It has counted nothing yet.
-            let _ = place.key.compare_exchange(key, 0, Ordering::SeqCst, Ordering::Relaxed);
-        }
-        Some(first)
+        None
     }
 
-    /// True while a place is this key's. A place is free until something was counted there: between finding it and that,
-    /// another key may have taken it.
-    pub(super) fn is_of(&self, place: usize, key: u64) -> bool {
+    fn is_of(&self, place: usize, key: u64) -> bool {
         self.places.get(place).is_some_and(|place| place.key.load(Ordering::SeqCst) == key)
     }
 
@@ -93,26 +122,32 @@ impl Keys {
         places(key).find(|at| self.is_of(*at, key))
     }
 
-    /// Takes a place that nobody has, or whose bucket is full again.
-    fn claim(&self, at: usize, key: u64, now: u64) -> bool {
-        let Some(place) = self.places.get(at) else { return false };
+    /// Takes a place that nobody has, or whose bucket is full again, out of everybody's sight.
+    fn claim(&self, at: usize, now: u64) -> Option<&Place> {
+        let place = self.places.get(at)?;
         let before = place.key.load(Ordering::SeqCst);
-        if before == key {
-            return true;
+        if place.full.load(Ordering::SeqCst) > now {
+            return None;
         }
-        if before != 0 && place.full.load(Ordering::SeqCst) > now {
-            return false;
+        place.key.store(TAKEN, Ordering::SeqCst);
+        if place.full.load(Ordering::SeqCst) > now {
+            // Whoever had it has just counted something.
+            place.key.store(before, Ordering::SeqCst);
+            return None;
         }
-        if let Err(found) = place.key.compare_exchange(before, key, Ordering::SeqCst, Ordering::SeqCst) {
-            return found == key;
+        Some(place)
+    }
+
+    /// Lets one worker at a time look for a free place: some nanoseconds, unless that one is put to sleep meanwhile. Then it is
+    /// not waited for.
+    fn lock(&self) -> Option<Taking<'_>> {
+        for _ in 0..SPINS_MAX {
+            if !self.taking.swap(true, Ordering::Acquire) {
+                return Some(Taking(&self.taking));
+            }
+            core::hint::spin_loop();
         }
-        // Whoever had it may have counted something meanwhile. It asks whose the place is after that, as this looks at the
-        // bucket after taking the place: one of the two sees the other.
-        if place.full.load(Ordering::SeqCst) <= now {
-            return true;
-        }
-        let _ = place.key.compare_exchange(key, before, Ordering::SeqCst, Ordering::Relaxed);
-        false
+        None
     }
 
     /// The bucket of a place.
@@ -202,19 +237,21 @@ impl Sip {
 mod tests {
     use super::*;
 
+    /// Two requests a time of 100 apart.
+    const PACE: Pace = Pace { interval: 100, tolerance: 200 };
+
     #[test]
     fn a_key_keeps_its_place_until_its_bucket_is_full_again() {
         let keys = Keys::new(1);
-        let place = keys.place(7, 0).unwrap();
-        keys.full(place).unwrap().store(100, Ordering::Relaxed);
-        assert_eq!(keys.place(7, 50), Some(place));
+        let count = |key, now| keys.count(key, PACE, now).map(|(answer, place)| (answer.passes, place));
+        let (_, place) = count(7, 0).unwrap();
+        assert_eq!([count(7, 0), count(7, 0)], [Some((true, place)), Some((false, place))]);
         // Every other key that may be there goes elsewhere while it is busy.
         let rival = 7 + GROUPS as u64;
-        assert_ne!(keys.place(rival, 50), Some(place));
+        assert_ne!(count(rival, 50).unwrap().1, place);
         let late = 7 + 2 * GROUPS as u64;
-        assert_eq!(keys.place(late, 100), Some(place), "at 100 it is as good as new");
-        keys.full(place).unwrap().store(200, Ordering::Relaxed);
-        assert_ne!(keys.place(7, 100), Some(place));
+        assert_eq!(count(late, 200), Some((true, place)), "at 200 it is as good as new");
+        assert_ne!(count(7, 200).unwrap().1, place);
     }
 
     #[test]
@@ -224,10 +261,9 @@ mod tests {
         let mut placed = 0;
         let mut first_refused = None;
         for n in 0..2 * KEYS_MAX {
-            match keys.place(rng.next_u64(), 0) {
-                Some(place) => {
-                    let before = keys.full(place).unwrap().swap(1000, Ordering::Relaxed);
-                    assert_eq!(before, 0, "nobody was there");
+            match keys.count(rng.next_u64(), PACE, 0) {
+                Some((answer, _)) => {
+                    assert_eq!(answer.left, 1, "nobody was there");
                     placed += 1;
                 }
                 None => first_refused = first_refused.or(Some(n)),
@@ -236,7 +272,33 @@ mod tests {
         assert!(placed <= KEYS_MAX && placed > KEYS_MAX * 95 / 100, "{placed} of {KEYS_MAX} places used");
         assert!(first_refused.unwrap() > KEYS_MAX / 2, "{first_refused:?}");
         // A time later all of them may go.
-        assert!(keys.place(rng.next_u64(), 1000).is_some());
+        assert!(keys.count(rng.next_u64(), PACE, 1000).is_some());
+    }
+
+    /// More keys than there are places for them, over several workers: places change hands all the time, and no key passes more often
+    /// than it may.
+    #[test]
+    fn no_key_gains_anything_while_places_change_hands() {
+        let (keys, clock) = (Keys::new(1), AtomicU64::new(1));
+        let passed: std::vec::Vec<AtomicU64> = (0..90).map(|_| AtomicU64::new(0)).collect();
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let (keys, clock, passed) = (&keys, &clock, &passed);
+                scope.spawn(move || {
+                    let mut rng = crate::rng::Rng::new(worker);
+                    for _ in 0..50_000 {
+                        let (n, now) = (rng.below(90), clock.fetch_add(1, Ordering::Relaxed));
+                        let counted = keys.count(7 + n * GROUPS as u64, PACE, now);
+                        let passes = counted.is_some_and(|(answer, _)| answer.passes);
+                        passed[n as usize].fetch_add(u64::from(passes), Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        let most = 2 + clock.into_inner() / PACE.interval;
+        let passed: std::vec::Vec<u64> = passed.into_iter().map(AtomicU64::into_inner).collect();
+        assert!(passed.iter().all(|passed| *passed <= most), "{passed:?} of {most}");
+        assert!(passed.iter().sum::<u64>() > 50 * most, "{passed:?} of {most}");
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Changed {
             let Some(number) = list.rules.first_match(&Subject::on(&now, facts.link)) else { break };
             let Some(rule) = list.rules.get(number) else { break };
             if !rule.rates.is_empty() {
-                let subject = Subject::new(&now);
+                let subject = Subject::on(&now, facts.link);
                 changed.rates.extend(rule.rates.iter().filter(|rate| rate.concerns(&subject)).cloned());
             }
             if let Some(change) = &rule.change {

@@ -92,3 +92,6 @@ pub(super) fn rates_of(spec: &ServiceSpec) -> &[Arc<RateSpec>] {
 fn is_outside(known: &KnownService) -> bool {
     !known.endpoints.iter().any(|endpoint| matches!(endpoint.transport, Transport::Mesh(_)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -370,3 +370,44 @@ fn what_a_zone_cannot_keep_up_with_goes_on_to_the_next() {
     assert!(far[1] > 3_000, "{far:?}: ten times as slow as the next zone");
     assert_eq!(caller.backends.near().iter().sum::<u64>(), 8_000);
 }
+
+#[test]
+fn nobody_who_is_out_is_preferred_to_somebody_farther_who_is_there() {
+    for seed in 0..300 {
+        let mut rng = Rng::new(seed);
+        let places = ["eu/a", "eu/a/1", "eu/b", "us/a", ""];
+        let mut all: Vec<EndpointSpec> = (0..2 + rng.below(12))
+            .map(|at| endpoint(&alloc::format!("e{at:02}"), places[rng.below(5) as usize]))
+            .collect();
+        for endpoint in &mut all {
+            endpoint.weight = 1 + rng.below(3) as u32;
+            endpoint.healthy = rng.below(4) > 0;
+        }
+        let balance = POLICIES[rng.below(6) as usize];
+        let mut caller = Caller::new(world("eu/a/1", balance, care(Locality::new()), all, seed));
+        // Some are not reachable.
+        for _ in 0..rng.below(12) {
+            if let Ok(permit) = caller.pick(&[]) {
+                permit.report(Outcome::Unreachable, caller.now);
+            }
+        }
+        caller.now = caller.now.after(LOOKED_AFTER_FAILURE);
+        let all: Vec<Rc<Endpoint>> = caller.backends.iter().next().unwrap().endpoints().to_vec();
+        let there = |it: &Endpoint| it.spec.healthy && !it.cooling(caller.now);
+        let weight = |there: &dyn Fn(&Endpoint) -> bool, level: u8| -> u64 {
+            let of_level = all.iter().filter(|it| it.level == level && there(it));
+            of_level.map(|it| u64::from(it.spec.weight)).sum()
+        };
+        let (near, of_near) = (weight(&there, 0), weight(&|_| true, 0));
+        let (any, now) = (all.iter().any(|it| there(it)), caller.now);
+        for _ in 0..40 {
+            let Ok(permit) = caller.pick(&[]) else { break };
+            let endpoint = permit.endpoint();
+            assert!(endpoint.spec.healthy, "{seed}");
+            assert!(!any || !endpoint.cooling(now), "{seed} {balance:?}: {:?}", endpoint.spec.name);
+            if near * 140 >= of_near * 100 {
+                assert_eq!(endpoint.level, 0, "{seed} {balance:?}: {near} of {of_near} are near");
+            }
+        }
+    }
+}
