@@ -89,6 +89,11 @@ impl FieldId {
     }
 }
 
+/// True when `found`, which has no control characters, is `word` in any case; `word` has only small letters and hyphens.
+pub(crate) fn is_word(word: &[u8], found: &[u8]) -> bool {
+    word.len() == found.len() && is_lower_case_of(word, found)
+}
+
 /// True when `name` is `text` in any case, where `text` has only small letters and hyphens and is as long. Word by word, the
 /// last one overlapping: in such a text the bit by which a capital differs is always set, so that setting it in `name`
 /// loses nothing (but tells no hyphen from a carriage return, which no name has).

@@ -9,7 +9,7 @@ use super::facts::{BodyFraming, Version, list};
 use super::response::ResponseFor;
 use super::scan::{is_field_value, is_token};
 use crate::edit::Edits;
-use crate::head::{FieldId, Fields, RequestHead, ResponseHead, Span};
+use crate::head::{FieldId, Fields, RequestHead, ResponseHead, Span, is_word};
 
 /// What a request head says besides what came.
 #[derive(Clone, Copy, Debug)]
@@ -151,10 +151,10 @@ pub fn end_to_end<'a>(fields: Fields<'a>) -> impl Iterator<Item = (FieldId, &'a 
 /// True when a `Connection` field has an option that is the name of a field which would cross otherwise. Framing and
 /// `Host` cannot be named away.
 fn names_fields(fields: Fields<'_>) -> bool {
-    let names = |option: &[u8]| !option.eq_ignore_ascii_case(b"close") && !is_ours(FieldId::of(option));
+    let names = |option: &[u8]| !is_word(b"close", option) && !is_ours(FieldId::of(option));
     // What nearly all say costs no list.
     fields.iter().any(|(id, _, value)| {
-        id == FieldId::Connection && !value.eq_ignore_ascii_case(b"keep-alive") && list(value).any(names)
+        id == FieldId::Connection && !is_word(b"keep-alive", value) && list(value).any(names)
     })
 }
 
@@ -206,7 +206,8 @@ fn write_fields(
     }
     out.extend_from_slice(fields.text(run));
     for (name, value) in edits.added() {
-        if !is_ours(FieldId::of(name)) && is_token(name) && is_field_value(value) {
+        let id = FieldId::of(name);
+        if !is_ours(id) && (id != FieldId::Other || is_token(name)) && is_field_value(value) {
             write_field(out, name, value);
         }
     }

@@ -2,7 +2,7 @@
 //! end of the head.
 
 use super::error::ParseError;
-use crate::head::{FieldId, Span};
+use crate::head::{FieldId, Span, is_word};
 
 /// The protocol version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,22 +90,19 @@ impl Facts {
             }
             FieldId::TransferEncoding => {
                 // A second field would be a second coding on top of the first one.
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                if self.chunked || !is_word(b"chunked", value) {
                     return Err(ParseError::TransferEncodingUnsupported);
                 }
                 self.chunked = true;
             }
             // What nearly all say, and what nearly all say otherwise.
-            FieldId::Connection if value.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
-            FieldId::Connection if value.eq_ignore_ascii_case(b"close") => self.close = true,
+            FieldId::Connection if is_word(b"keep-alive", value) => self.keep_alive = true,
+            FieldId::Connection if is_word(b"close", value) => self.close = true,
             FieldId::Connection => {
                 for option in list(value) {
-                    match option.len() {
-                        5 if option.eq_ignore_ascii_case(b"close") => self.close = true,
-                        10 if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
-                        7 if option.eq_ignore_ascii_case(b"upgrade") => self.upgrade_option = true,
-                        _ => {}
-                    }
+                    self.close |= is_word(b"close", option);
+                    self.keep_alive |= is_word(b"keep-alive", option);
+                    self.upgrade_option |= is_word(b"upgrade", option);
                 }
             }
             FieldId::Upgrade => {
