@@ -148,7 +148,7 @@ pub(crate) async fn drive<S: Source, K: ResponseSink>(
     if changed.as_ref().is_some_and(|changed| changed.injected.is_something()) {
         Box::pin(drive.inject(source)).await;
     }
-    if repeatable && tries.is_some_and(|tries| tries.hedges()) {
+    if repeatable && tries.is_some_and(|tries| tries.hedges()) && drive.exchange.is_open() {
         Box::pin(drive.read_ahead(source)).await;
     }
     let mut upstream = None;

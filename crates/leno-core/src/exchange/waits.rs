@@ -6,6 +6,11 @@ use crate::reason::Reason;
 use crate::time::Instant;
 
 impl Exchange {
+    /// True as long as it is not answered, or being answered.
+    pub const fn is_open(&self) -> bool {
+        !matches!(self.state, State::Ending | State::Done)
+    }
+
     /// When [`Input::Timeout`](super::Input::Timeout) is due, and what will have timed out.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
         // How long the client may take to be told is the shell's to bound: a deadline that is already past must not

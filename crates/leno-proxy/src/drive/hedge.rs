@@ -35,6 +35,10 @@ use crate::splice::{Carried, Passage};
 use crate::telemetry::{PAIRS_MAX, bump};
 use crate::worker::Worker;
 
+/// The longest body of a request that may get a second attempt, in bytes: what every server takes, and answers, in one go. An
+/// attempt is a thing of its own until its answer's head, and nobody reads the answer while more than that is sent.
+const RACED_BODY_MAX: usize = 64 << 10;
+
 impl<'a> Drive<'a> {
     /// Takes what there is of the body, so that two attempts can send it. One of a known length is waited for; of another one
     /// nobody knows whether its client waits for an answer first, so that it has to be here already.
@@ -47,22 +51,37 @@ impl<'a> Drive<'a> {
         let whole = match (request.framing, self.kept.take()) {
             (BodyFraming::None | BodyFraming::Length(0), _) => true,
             (_, None) => false,
+            (BodyFraming::Length(bytes), kept) if bytes > RACED_BODY_MAX as u64 => {
+                self.kept = kept;
+                false
+            }
             (framing, Some(kept)) => {
                 let waits = matches!(framing, BodyFraming::Length(_));
-                let due = self.due();
-                let filled = tokio::select! {
-                    biased;
-                    filled = kept.fill(source, waits) => filled.map_err(|broken| match broken.reason {
-                        Reason::RequestMalformed => Input::RequestMalformed,
-                        _ => Input::DownstreamGone,
-                    }),
-                    () = self.alarm.until(due) => Err(Input::Timeout),
+                let filled = loop {
+                    let (due, before) = (self.due(), kept.bytes());
+                    tokio::select! {
+                        biased;
+                        filled = kept.fill(source, waits) => break filled.map_err(|broken| match broken.reason {
+                            Reason::RequestMalformed => Input::RequestMalformed,
+                            _ => Input::DownstreamGone,
+                        }),
+                        () = self.alarm.until(due) => {}
+                    }
+                    let now = self.worker.now();
+                    if kept.bytes() > before {
+                        self.exchange.progress(now);
+                    }
+                    if self.due() <= now {
+                        break Err(Input::Timeout);
+                    }
                 };
+                let short = kept.bytes() <= RACED_BODY_MAX;
                 self.kept = Some(kept);
-                filled.unwrap_or_else(|input| {
+                let filled = filled.unwrap_or_else(|input| {
                     self.handle(input);
                     false
-                })
+                });
+                filled && short
             }
         };
         if whole {
@@ -400,8 +419,40 @@ async fn ask(
                         return Err(Broken { app_saw: leno_core::exchange::AppSaw::Maybe, reason: Reason::UpstreamMalformed });
                     }
                 }
-                arrived => return Ok((arrived, whole)),
+                arrived => {
+                    if !over {
+                        whole = rest(sending.as_mut(), responses).await;
+                    }
+                    return Ok((arrived, whole));
+                }
             },
+        }
+    }
+}
+
+/// How long what is left of a body may take once its answer's body has begun: whoever answers without having read it may never do.
+const REST_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Sends what is left of a body whose answer has begun: there are servers that say at once how they will answer, and then wait for
+/// the rest. False when not all of it was sent.
+async fn rest(
+    mut sending: Pin<&mut impl Future<Output = Result<(), Broken>>>,
+    responses: &mut impl ResponseSource,
+) -> bool {
+    loop {
+        match responses.peek() {
+            Ok(Chunk::Empty) => {}
+            Ok(Chunk::Data(_)) => {
+                return tokio::time::timeout(REST_TIME_MAX, sending).await.is_ok_and(|sent| sent.is_ok());
+            }
+            Ok(Chunk::End) | Err(_) => return false,
+        }
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent.is_ok(),
+            waited = responses.wait() => if waited.is_err() {
+                return false;
+            }
         }
     }
 }

@@ -61,6 +61,11 @@ impl Kept {
         }
     }
 
+    /// How much of it there is, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.borrow().len()
+    }
+
     /// All of the body.
     pub(super) fn whole(&self) -> Rc<Vec<u8>> {
         self.bytes.borrow().clone()

@@ -112,9 +112,12 @@ async fn answer(
     seen.lock().unwrap().requests.push(parts.clone());
     let ok = || Response::builder().header("x-origin", "h2");
     match parts.uri.path() {
-        // Echoes body and trailers.
-        "/echo" => {
+        // Echoes body and trailers, at once or after a while.
+        path @ ("/echo" | "/later") => {
             let mut stream = respond.send_response(ok().body(()).unwrap(), false).ok()?;
+            if path == "/later" {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
             while let Some(data) = next(&mut body).await {
                 send(&mut stream, data.ok()?, false).await?;
             }

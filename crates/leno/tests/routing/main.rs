@@ -9,6 +9,7 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+mod hedged;
 mod matching;
 mod mirror;
 #[path = "../http2/origin.rs"]
