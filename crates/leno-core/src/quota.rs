@@ -159,11 +159,14 @@ impl Office {
         if new && desk.holders.len() >= HOLDERS_MAX {
             return None;
         }
+        let holders = desk.live(now) + usize::from(new);
         let known = desk.holders.entry(holder.clone()).or_insert_with(|| Holder::new(now));
         if ask.number <= known.ask {
             return None;
         }
-        known.hear(ask, now);
+        // What it says that it has from elsewhere is believed as far as somebody can have it: all of it only after a restart.
+        let elsewhere = if settling { WHOLE } else { known.fallback.max(even(holders)) };
+        known.hear(ask, elsewhere, now);
         if new || desk.worked.is_none_or(|worked| now.since(worked) >= WORK_INTERVAL) {
             desk.work(now);
         }
@@ -178,8 +181,10 @@ impl Office {
         let known = desk.holders.get_mut(holder)?;
         let (had, wanted) =
             (ask.held, if settling { known.during_settling(ask, holders) } else { known.target });
-        // A share that is nearly right stays: moving it costs something, and gains nothing.
-        let stays = !settling && had.abs_diff(wanted) <= wanted / 32 && known.applies(ask);
+        // A share that is nearly enough stays: moving it costs something, and gains nothing. One that is too large goes: where
+        // somebody has nearly all, the little that is too much is all that another one needs.
+        let nearly = had <= wanted && wanted - had <= wanted / 32;
+        let stays = !settling && nearly && known.applies(ask);
         let share = if stays { had } else { wanted }.min(free);
         self.last += 1;
         let (lease, until) = (self.last, now.after(LEASE_KEPT));
@@ -212,7 +217,7 @@ impl Holder {
     }
 
     /// Takes a question in: who asks has had the answer to the question before, or has given it up.
-    fn hear(&mut self, ask: Ask, now: Instant) {
+    fn hear(&mut self, ask: Ask, elsewhere: u32, now: Instant) {
         (self.ask, self.heard) = (ask.number, now);
         // The mean of about a second, so that the few requests of one interval do not move shares to and fro; but who suddenly
         // needs much more needs it now.
@@ -223,7 +228,7 @@ impl Holder {
         // One that is not known here was given by another office.
         let applied = applied.filter(|_| ask.lease > 0).unwrap_or(Issued {
             lease: ask.lease,
-            share: ask.held,
+            share: ask.held.min(elsewhere),
             // What it has without a lease it has until it is given another one.
             until: now.after(if ask.left.is_zero() { FORGET } else { ask.left.min(LEASE_KEPT) }),
         });

@@ -20,6 +20,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::head::RequestHead;
 use crate::name::ServiceId;
+use crate::quota::LEASE;
 use crate::route::{Subject, matches};
 use crate::spec::{EgressSource, RateScope, RateSpec};
 use crate::time::{Duration, Instant};
@@ -214,6 +215,16 @@ impl Rate {
 
     /// Counts one request, or says that it is one too many.
     fn take(&self, head: &RequestHead<'_>, sender: &Sender<'_>, now: Instant) -> (Answer, Taken) {
+        let (mut answer, taken) = self.count(head, sender, now);
+        if self.spec.scope == RateScope::Mesh {
+            // Who has next to no share of a limit gets one with its next lease: nobody is sent away for years.
+            let most = LEASE.max(Duration::from_nanos(self.buckets.tolerance));
+            (answer.wait, answer.reset) = (answer.wait.min(most), answer.reset.min(most));
+        }
+        (answer, taken)
+    }
+
+    fn count(&self, head: &RequestHead<'_>, sender: &Sender<'_>, now: Instant) -> (Answer, Taken) {
         let (now, pace) = (now.as_nanos(), self.buckets.pace());
         let Some(keys) = &self.buckets.keys else {
             return (pace.take(&self.buckets.full, now), Taken { pace, place: None });
@@ -248,6 +259,7 @@ impl Rate {
         let carry = || {
             from.carry(to, &buckets.full, now);
             if let Some(keys) = &buckets.keys {
+                from.carry(to, keys.floor(), now);
                 keys.each(|full| from.carry(to, full, now));
             }
         };

@@ -333,3 +333,41 @@ fn a_question_that_was_overtaken_is_not_answered() {
     office.sweep(at(16_000));
     assert!(office.desks.is_empty());
 }
+
+/// One has all of it, and wants more; whoever comes later and wants little gets that, also where no answer is ever lost.
+#[test]
+fn who_joins_late_and_wants_little_gets_it() {
+    let mut office = Office::new(Instant::ZERO);
+    let at = |number: u64| Instant::from_nanos(LEASE_KEPT.as_nanos() as u64 + number * 250 * MILLI);
+    let mut held = [(0, 0), (0, 0)];
+    for number in 1..80 {
+        for (who, demand) in [(0, 3 * u64::from(WHOLE)), (1, u64::from(WHOLE) / 50)] {
+            if who == 1 && number < 20 {
+                continue;
+            }
+            let (share, lease) = held[who];
+            let left = if lease == 0 { Duration::ZERO } else { LEASE };
+            let ask = Ask { number, demand, lease, held: share, left };
+            let grant = office.ask(&limit(), &holder(who), ask, at(number)).unwrap();
+            held[who] = (grant.share, grant.lease);
+        }
+    }
+    assert!(held[1].0 >= WHOLE / 50, "{} of {WHOLE} for who wants a fiftieth", held[1].0);
+    assert!(held[0].0 + held[1].0 <= WHOLE, "{held:?}");
+}
+
+/// Nobody takes all from everybody by saying that somebody has leased it to him.
+#[test]
+fn what_somebody_says_to_have_from_elsewhere_is_not_all() {
+    let mut office = Office::new(Instant::ZERO);
+    let at = |millis: u64| Instant::from_nanos((LEASE_KEPT.as_nanos() as u64) + millis * MILLI);
+    let ask = |number, held, lease| Ask { number, demand: WHOLE.into(), lease, held, left: Duration::ZERO };
+    let mut lease = (0, 0);
+    for number in 1..40 {
+        office.ask(&limit(), &holder(1), ask(number, u32::MAX, 0), at(number * 250));
+        let grant =
+            office.ask(&limit(), &holder(2), ask(number, lease.0, lease.1), at(number * 250)).unwrap();
+        lease = (grant.share, grant.lease);
+    }
+    assert!(lease.0 >= WHOLE / 2 - WHOLE / 50, "{} of {WHOLE}", lease.0);
+}

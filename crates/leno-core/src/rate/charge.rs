@@ -15,6 +15,8 @@ use crate::time::{Duration, Instant};
 pub struct Charge {
     /// Each that was asked, in order; nobody is asked after the one that refuses.
     pub limits: Vec<Charged>,
+    /// Until a refused request would pass.
+    pub wait: Option<Duration>,
 }
 
 /// What one limit said.
@@ -85,7 +87,9 @@ impl Charge {
             .fetch_add(1, Ordering::Relaxed);
         }
         tell(&answers, told);
-        Self { limits }
+        let wait =
+            answers.last().filter(|(_, answer)| refused && !answer.passes).map(|(_, answer)| answer.wait);
+        Self { limits, wait }
     }
 
     /// The limit that refused.

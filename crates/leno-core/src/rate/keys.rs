@@ -37,6 +37,9 @@ pub(super) struct Keys {
     places: Box<[Place]>,
     /// A worker is looking for a free place.
     taking: AtomicBool,
+    /// When a bucket is full that nobody has touched: later than now when the share has just grown, since what comes in from
+    /// then on is more, and not what was there.
+    floor: AtomicU64,
 }
 
 /// Nobody else is looking for a place.
@@ -64,6 +67,7 @@ impl Keys {
             seed,
             places: (0..KEYS_MAX).map(|_| Place::default()).collect(),
             taking: AtomicBool::new(false),
+            floor: AtomicU64::new(0),
         }
     }
 
@@ -126,15 +130,18 @@ impl Keys {
     fn claim(&self, at: usize, now: u64) -> Option<&Place> {
         let place = self.places.get(at)?;
         let before = place.key.load(Ordering::SeqCst);
-        if place.full.load(Ordering::SeqCst) > now {
+        let floor = self.floor.load(Ordering::SeqCst);
+        let untouched = now.max(floor);
+        if place.full.load(Ordering::SeqCst) > untouched {
             return None;
         }
         place.key.store(TAKEN, Ordering::SeqCst);
-        if place.full.load(Ordering::SeqCst) > now {
+        if place.full.load(Ordering::SeqCst) > untouched {
             // Whoever had it has just counted something.
             place.key.store(before, Ordering::SeqCst);
             return None;
         }
+        place.full.fetch_max(floor, Ordering::SeqCst);
         Some(place)
     }
 
@@ -148,6 +155,11 @@ impl Keys {
             core::hint::spin_loop();
         }
         None
+    }
+
+    /// The bucket that nobody has touched.
+    pub(super) const fn floor(&self) -> &AtomicU64 {
+        &self.floor
     }
 
     /// The bucket of a place.

@@ -282,3 +282,30 @@ fn a_share_that_moves_makes_no_request_out_of_nothing() {
         assert!(f64::from(passed) > came_in / 4.0, "seed {seed}: {passed} of {came_in}");
     }
 }
+
+/// A key that is new here has not saved up what comes in with a share that has just grown.
+#[test]
+fn a_new_key_has_what_the_share_was_and_not_what_it_is() {
+    let (scope, by) = (RateScope::Mesh, vec![RateKey::Header("x-user".into())]);
+    let rates = [rate(RateSpec { scope, by, ..spec(1000, Duration::from_secs(3600), 1000) })];
+    rates[0].set_share(WHOLE / 100, at(0));
+    let sent = Sent::with("x-user", "another");
+    Charge::of(&rates, &sent.head(), &from("shop"), at(1), &mut Edits::new());
+    let later = 4_000_000;
+    rates[0].set_share(WHOLE / 100 * 99, at(later));
+    let passed = (0..100).filter(|_| passes(&rates, &from("shop"), at(later))).count();
+    assert!((9..=11).contains(&passed), "{passed}: a hundredth of a thousand");
+}
+
+/// Who has next to nothing of a limit for a moment is not sent away for years.
+#[test]
+fn a_share_of_nothing_is_a_short_wait() {
+    let rates = [rate(RateSpec { scope: RateScope::Mesh, ..spec(100, Duration::from_secs(1), 100) })];
+    rates[0].set_share(0, at(0));
+    let sent = Sent::with("x-user", "a");
+    let (mut told, mut waits) = (Edits::new(), vec![]);
+    for _ in 0..300 {
+        waits.extend(Charge::of(&rates, &sent.head(), &from("shop"), at(1), &mut told).wait);
+    }
+    assert!(!waits.is_empty() && waits.iter().all(|wait| *wait <= Duration::from_secs(2)), "{waits:?}");
+}

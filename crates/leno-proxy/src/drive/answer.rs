@@ -63,6 +63,12 @@ impl Drive<'_> {
         if reason == Reason::ServiceOverloaded {
             self.ask_to_wait(&mut edits);
         }
+        if reason == Reason::RateLimited
+            && self.call
+            && let Some(wait) = self.changed.and_then(|changed| changed.charge.wait)
+        {
+            edits.set(b"grpc-retry-pushback-ms", wait.as_millis().max(1).to_string().as_bytes());
+        }
         if reason == Reason::HttpsOnly
             && let Some(url) = self.caller.https_url(&self.head)
         {
