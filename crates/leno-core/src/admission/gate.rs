@@ -52,6 +52,8 @@ pub struct Gate {
     looked: Instant,
     /// Those whose standing changed without them being asked.
     rung: Vec<Ticket>,
+    /// The last place that was given up while there were too many inside went on to somebody critical.
+    passed_on: bool,
     counts: Counts,
 }
 
@@ -152,6 +154,7 @@ impl Gate {
             crowded: None,
             looked: now,
             rung: Vec::new(),
+            passed_on: false,
             counts: Counts::default(),
         }
     }
@@ -161,8 +164,13 @@ impl Gate {
         if *spec == self.spec {
             return;
         }
+        let another_kind = core::mem::discriminant(&self.spec.limit) != core::mem::discriminant(&spec.limit);
         self.spec = spec.clone();
-        self.auto.bound(bounds(spec));
+        if another_kind {
+            self.auto = Auto::new(bounds(spec), now);
+        } else {
+            self.auto.bound(bounds(spec));
+        }
         self.hand_out(now);
     }
 
@@ -260,7 +268,9 @@ impl Gate {
         match state {
             State::Admitted { at, counts: true, .. } => {
                 self.taken = self.taken.saturating_sub(1);
-                self.auto.left((how == Left::Answered).then(|| now.since(at)));
+                if matches!(self.spec.limit, ConcurrencyLimit::Auto { .. }) {
+                    self.auto.left((how == Left::Answered).then(|| now.since(at)));
+                }
             }
             State::Waiting { .. } => self.leave_line(class),
             State::Admitted { counts: false, .. } | State::Shed | State::Free => {}
@@ -268,7 +278,11 @@ impl Gate {
         if matches!(self.spec.limit, ConcurrencyLimit::Auto { .. }) {
             self.auto.look(now);
             if matches!(state, State::Admitted { counts: true, .. }) && self.taken >= self.limit() {
-                self.pass_on(now);
+                // Every other one: else it would never come to be as few, where all are critical.
+                self.passed_on = !self.passed_on;
+                if self.passed_on {
+                    self.pass_on(now);
+                }
             }
         }
         self.hand_out(now);

@@ -255,3 +255,17 @@ fn any_order_of_events_keeps_the_promises() {
         }
     }
 }
+
+#[test]
+fn a_limit_is_come_down_to_also_where_all_are_critical() {
+    let auto = |max| Concurrency::new(ConcurrencyLimit::Auto { min: 1, max });
+    let mut gate = Gate::new(&auto(20), at(0));
+    let mut inside: Vec<Ticket> = (0..20).map(|_| admitted(&mut gate, Class::Critical, 0)).collect();
+    gate.configure(&auto(4), at(0));
+    for now in 1..60 {
+        waiting(&mut gate, Class::Critical, now);
+        gate.leave(inside.remove(0), Left::Answered, at(now));
+        inside.extend(rung(&mut gate).into_iter().filter(|it| gate.standing(*it) == Standing::Admitted));
+    }
+    assert!(gate.taken() <= 4, "{}", gate.taken());
+}
