@@ -53,16 +53,18 @@ pub fn is_target(text: &[u8]) -> bool {
 pub(super) fn token_end(buf: &[u8], from: usize) -> usize {
     let mut at = from;
     // Names are short and of all lengths, so a branch for each byte would be guessed wrong at the end of each of them:
-    // look up eight bytes without one, and then ask where the first stop is.
+    // look at eight without one, and then ask where the first is that most names do not have.
     while let Some(word) = eight_at(buf, at) {
-        let mut stops = 0_u32;
-        for (bit, byte) in word.iter().enumerate() {
-            stops |= u32::from(!TOKEN[usize::from(*byte)]) << bit;
+        let odd = odd_in_names(u64::from_le_bytes(*word));
+        if odd == 0 {
+            at += 8;
+            continue;
         }
-        if stops != 0 {
-            return at + stops.trailing_zeros() as usize;
+        at += odd.trailing_zeros() as usize / 8;
+        if !TOKEN[usize::from(buf[at])] {
+            return at;
         }
-        at += 8;
+        at += 1;
     }
     run_end(buf, at, |byte| TOKEN[usize::from(byte)])
 }
@@ -118,6 +120,22 @@ const fn below(word: u64, limit: u8) -> u64 {
 
 const fn equal(word: u64, byte: u8) -> u64 {
     below(word ^ (ONES * byte as u64), 1)
+}
+
+/// Each byte that is no letter, no digit and no hyphen, exactly.
+const fn odd_in_names(word: u64) -> u64 {
+    // Of numbers below 128 no sum is carried into the next byte.
+    let low = word & !HIGHS;
+    let any_case = low | ONES * 0x20;
+    let letter = at_least(any_case, b'a') & !at_least(any_case, b'z' + 1);
+    let digit = at_least(low, b'0') & !at_least(low, b'9' + 1);
+    let hyphen = !at_least(low ^ ONES * b'-' as u64, 1);
+    HIGHS & !((letter | digit | hyphen) & !word)
+}
+
+/// The high bit of each byte, all below 128, that is `limit` or more; what the other bits are says nothing.
+const fn at_least(low: u64, limit: u8) -> u64 {
+    low + ONES * (0x80 - limit) as u64
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
