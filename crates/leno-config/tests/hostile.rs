@@ -261,3 +261,14 @@ fn texts(folder: &str) -> Vec<String> {
 fn message(diagnostics: &Diagnostics) -> &str {
     &diagnostics.diagnostics[0].message
 }
+
+/// A list that many use is written out for each of them; not so often that a small file fills the memory.
+#[test]
+fn a_bomb_of_lists_is_refused_before_it_is_written_out() {
+    let mut text = "mesh: m\nservices: {web: {run: ./web}}\nroute_lists:\n  b:\n".to_owned();
+    (0..15_000).for_each(|n| text.push_str(&format!("    - {{path: /{n}, to: web}}\n")));
+    text.push_str("  a:\n");
+    (0..15_000).for_each(|n| text.push_str(&format!("    - {{host: h{n}, use: b}}\n")));
+    let found = native::parse("bomb.yaml", &text).unwrap_err().to_string();
+    assert!(found.contains("this list has 15000 routes"), "{found}");
+}

@@ -79,7 +79,8 @@ impl Caller {
             Self::Captured { destination, .. } => (Some(destination.port()), None),
             _ => (None, None),
         };
-        Link { client: Some(client.address.ip()), port, server_name }
+        // Behind an address of both families IPv4 clients look like IPv6.
+        Link { client: Some(client.address.ip().to_canonical()), port, server_name }
     }
 
     /// What a connection of this caller leads to, as far as its protocol may depend on it; `None` where that is fixed.

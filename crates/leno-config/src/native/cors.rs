@@ -45,8 +45,8 @@ pub(crate) fn cors(node: &Node, when: &MatchSpec, reader: &mut Reader<'_>) -> Op
         cors.max_age = fields.get("max_age").and_then(|node| max_age(node, reader));
         if let Some(entry) = fields.entry("credentials") {
             cors.credentials = reader.flag(&entry.value).unwrap_or_default();
-            if cors.credentials && cors.origins.contains(&TextMatch::Present) {
-                let message = "every page of the web could act with its visitors' cookies";
+            if cors.credentials && cors.lets_anybody_in() {
+                let message = "pages that anybody can make could act with their visitors' cookies";
                 let problem = Problem::error(entry.key_span, message);
                 reader.error(problem.hint("name the origins, or leave `credentials` out"));
             }

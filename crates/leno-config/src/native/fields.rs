@@ -276,6 +276,9 @@ const ROUTE_NAME: Field = field(
     Without::Means("its host and path, or `route-N`"),
     "What logs and metrics call this route; unique in its list.",
 );
+const TO_FORMS: Kind = Kind::Either(&[Kind::Service, Kind::Object(&TARGET), Kind::List(&TARGET_FORMS)]);
+const TARGET_FORMS: Kind = Kind::Either(&[Kind::Service, Kind::Object(&TARGET)]);
+
 const ROUTE_USE: Field = field(
     "use",
     Kind::Text,
@@ -300,11 +303,7 @@ pub(crate) static GATEWAY_ROUTE: Shape = Shape {
         ROUTE_SNI,
         field(
             "to",
-            Kind::Either(&[
-                Kind::Service,
-                Kind::Object(&TARGET),
-                Kind::List(&Kind::Either(&[Kind::Service, Kind::Object(&TARGET)])),
-            ]),
+            TO_FORMS,
             Without::Means("`redirect` or `answer`"),
             "The service that takes the request, by its own routes; or a target; or several targets with weights.",
         ),

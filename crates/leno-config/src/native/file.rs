@@ -12,7 +12,7 @@ use super::fields::{FILE, Kind};
 use super::listener;
 use super::lists;
 use super::model::MeshFile;
-use super::read::{INSTANCE_BYTES_MAX, ROUTE_COMPARISONS_MAX, Reader, service_id};
+use super::read::{INSTANCE_BYTES_MAX, LISTED_RULES_MAX, ROUTE_COMPARISONS_MAX, Reader, service_id};
 use super::service::Draft;
 use super::value;
 use crate::diagnostic::{Problem, Problems};
@@ -31,6 +31,7 @@ pub(crate) fn decode(root: &Node, folder: &Path, problems: &mut Problems) -> Opt
         tagged: BTreeMap::new(),
         instance_bytes_left: INSTANCE_BYTES_MAX,
         lists: BTreeMap::new(),
+        listed_rules_left: LISTED_RULES_MAX,
         broken_lists: BTreeSet::new(),
         route_comparisons_left: ROUTE_COMPARISONS_MAX,
     };

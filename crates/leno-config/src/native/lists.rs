@@ -62,10 +62,6 @@ fn read_one<'n>(
             let problem = Problem::error(span, format!("the lists use each other: {}", path.join(" -> ")));
             reader.error(problem.hint("write out what one of them needs of the other"));
             reader.broken_lists.insert(used.to_owned());
-        } else if open.len() >= LISTS_DEEP_MAX {
-            let message = format!("lists use lists that use lists: at most {LISTS_DEEP_MAX} deep");
-            reader.error(Problem::error(span, message));
-            reader.broken_lists.insert(used.to_owned());
         } else {
             read_one(used, known, open, reader);
         }
@@ -121,6 +117,7 @@ pub(crate) fn used(
     name: &str,
     when: &MatchSpec,
     own: Option<&ServiceId>,
+    room: usize,
     reader: &mut Reader<'_>,
 ) -> Option<Vec<RuleSpec>> {
     let errors = reader.problems.errors();
@@ -143,6 +140,21 @@ pub(crate) fn used(
         return None;
     };
     shared.used = true;
+    // Before they are written out: small files could else make gigabytes.
+    let count = shared.rules.len();
+    if count > room || count > reader.listed_rules_left {
+        let message = format!("this list has {count} routes, and there are too many already");
+        let hint = "at most 20000 in one list of routes, and 200000 by `use` in a file";
+        reader.error(Problem::error(entry.value.span, message).hint(hint));
+        return None;
+    }
+    reader.listed_rules_left -= count;
+    let deepest = shared.rules.iter().map(|rule| rule.when.also.len()).max().unwrap_or(0);
+    if deepest >= LISTS_DEEP_MAX && *when != MatchSpec::default() {
+        let message = format!("lists use lists that use lists: conditions go at most {LISTS_DEEP_MAX} deep");
+        reader.error(Problem::error(entry.value.span, message).hint("let a list in between ask for nothing"));
+        return None;
+    }
     let rules = shared.rules.clone().into_iter().map(|rule| {
         let mut also = rule.when.also.clone();
         if *when != MatchSpec::default() {

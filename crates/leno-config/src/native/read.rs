@@ -35,6 +35,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) lists: BTreeMap<String, Shared>,
     /// Those that are wrong, which is reported.
     pub(crate) broken_lists: BTreeSet<String>,
+    /// Rules that lists may still make, see [`LISTED_RULES_MAX`].
+    pub(crate) listed_rules_left: usize,
     /// Comparisons of routes that may still be made, see [`ROUTE_COMPARISONS_MAX`].
     pub(crate) route_comparisons_left: usize,
 }
@@ -42,6 +44,9 @@ pub(crate) struct Reader<'a> {
 /// What all instances of a file may take, in bytes: with `replicas` and a large `env`, a small file could else make
 /// gigabytes. Enough for 25,000 instances with a short command each.
 pub(crate) const INSTANCE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Rules that the lists of a file make where they are used: some 100 MB of them.
+pub(crate) const LISTED_RULES_MAX: usize = 200_000;
 
 /// Comparisons made to find routes that never match; a file with more gets fewer warnings. Enough for every pair
 /// of 1,000 ordinary routes, four times.

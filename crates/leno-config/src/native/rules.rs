@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leno_core::name::{Label, ServiceId};
 use leno_core::spec::{ActionSpec, GrpcMatch, Labels, MatchSpec, Protocol, RuleSpec, TargetSpec};
 
-use super::fields::{GATEWAY_ROUTE, Kind, LISTED_ROUTE, SERVICE_ROUTE, TARGET, WEIGHT_MAX};
+use super::fields::{GATEWAY_ROUTE, Kind, LISTED_ROUTE, SERVICE_ROUTE, Shape, TARGET, WEIGHT_MAX};
 use super::matching::{matching, of_service as matching_of_service};
 use super::read::{Fields, Reader};
 use super::tries::{self, Said};
@@ -37,43 +37,34 @@ struct Placed {
 
 /// The rules of a gateway.
 pub(crate) fn of_gateway(routes: &Node, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
-    let mut rules = Vec::new();
-    for (index, node) in reader.list(routes, "a list of routes", ROUTES_MAX).iter().enumerate() {
-        let Some(mut fields) = reader.fields(node, &GATEWAY_ROUTE) else { continue };
-        let matching = matching(&mut fields, reader);
-        let then = match action(&mut fields, &["to", "use", "redirect", "answer"], reader) {
-            Given::One("use", entry) => {
-                rules.extend(used(fields, entry, index, matching, None, reader));
-                continue;
-            }
-            Given::One("to", to) => targets(&to.value, None, reader),
-            Given::One(kind, entry) => own_answer(kind, entry, matching.as_ref(), &mut fields, reader),
-            Given::Nothing if fields.complete => {
-                reader.missing(fields.span, &GATEWAY_ROUTE, "to");
-                None
-            }
-            Given::Nothing | Given::Several => None,
-        };
-        rules.extend(placed(fields, index, matching, then, None, reader));
-    }
-    finished(rules, reader)
+    of_nobody(routes, &GATEWAY_ROUTE, matching, reader)
 }
 
 /// The rules of a list that others use.
 pub(crate) fn of_list(routes: &Node, reader: &mut Reader<'_>) -> Vec<RuleSpec> {
+    of_nobody(routes, &LISTED_ROUTE, matching_of_service, reader)
+}
+
+/// The rules of a list that belongs to no service: each says where its requests go.
+fn of_nobody(
+    routes: &Node,
+    shape: &'static Shape,
+    matching: fn(&mut Fields<'_>, &mut Reader<'_>) -> Option<MatchSpec>,
+    reader: &mut Reader<'_>,
+) -> Vec<RuleSpec> {
     let mut rules = Vec::new();
     for (index, node) in reader.list(routes, "a list of routes", ROUTES_MAX).iter().enumerate() {
-        let Some(mut fields) = reader.fields(node, &LISTED_ROUTE) else { continue };
-        let matching = matching_of_service(&mut fields, reader);
+        let Some(mut fields) = reader.fields(node, shape) else { continue };
+        let matching = matching(&mut fields, reader);
         let then = match action(&mut fields, &["to", "use", "redirect", "answer"], reader) {
             Given::One("use", entry) => {
-                rules.extend(used(fields, entry, index, matching, None, reader));
+                rules.extend(used(fields, entry, (index, rules.len()), matching, None, reader));
                 continue;
             }
             Given::One("to", to) => targets(&to.value, None, reader),
             Given::One(kind, entry) => own_answer(kind, entry, matching.as_ref(), &mut fields, reader),
             Given::Nothing if fields.complete => {
-                reader.missing(fields.span, &LISTED_ROUTE, "to");
+                reader.missing(fields.span, shape, "to");
                 None
             }
             Given::Nothing | Given::Several => None,
@@ -98,7 +89,7 @@ pub(crate) fn of_service(
         let matching = matching_of_service(&mut fields, reader);
         let then = match action(&mut fields, &["to", "split", "use", "redirect", "answer"], reader) {
             Given::One("use", entry) => {
-                rules.extend(used(fields, entry, index, matching, Some(own), reader));
+                rules.extend(used(fields, entry, (index, rules.len()), matching, Some(own), reader));
                 continue;
             }
             Given::One("to", to) => targets(&to.value, Some(own), reader),
@@ -181,11 +172,11 @@ fn own_answer(
     }
 }
 
-/// The rules of the route in `fields`, which uses a list.
+/// The rules of the route in `fields`, which uses a list, and is the one of this number behind so many rules.
 fn used(
     mut fields: Fields<'_>,
     entry: &Entry,
-    index: usize,
+    (index, before): (usize, usize),
     when: Option<MatchSpec>,
     own: Option<&ServiceId>,
     reader: &mut Reader<'_>,
@@ -201,6 +192,7 @@ fn used(
         name.as_deref().unwrap_or_default(),
         when.as_ref().unwrap_or(&unknown),
         own,
+        ROUTES_MAX.saturating_sub(before),
         reader,
     );
     let span = fields.span;

@@ -337,7 +337,9 @@ impl Backend {
             // Who fails may not be alone with it: the next attempt leaves the place of the first one.
             let tried = self.endpoints.iter().filter(|it| avoid.contains(&it.key)).map(|it| it.level);
             let tried = tried.fold(0_u32, |levels, level| levels | 1 << level.min(31));
-            first = (0..levels).find(|level| tried & 1 << level == 0 && takes_any(*level)).unwrap_or(meant);
+            first = (0..levels)
+                .find(|level| tried & 1 << (*level).min(31) == 0 && takes_any(*level))
+                .unwrap_or(meant);
         } else if key.is_none() && !zones.plan.divided && zones.loads.is_full(meant) {
             let free = |level: &usize| takes_any(*level) && !zones.loads.is_full(*level);
             first = (meant + 1..levels).find(free).unwrap_or(meant);

@@ -289,7 +289,11 @@ impl Step<'_> {
         let path = redirect.path.as_ref().map(|path| changed_path(path, &self.rule.when, self.now.path));
         let path = path.transpose()?;
         let path = path.as_deref().unwrap_or(asked.path);
-        url.extend_from_slice(if path.first() == Some(&b'/') { path } else { b"/" });
+        let path = if path.first() == Some(&b'/') { path } else { b"/" };
+        // Without a host before it, two slashes would begin one.
+        let slashes = path.iter().take_while(|byte| **byte == b'/').count();
+        let from = if url.is_empty() { slashes - 1 } else { 0 };
+        url.extend_from_slice(path.get(from..).unwrap_or(b"/"));
         Ok(url)
     }
 }

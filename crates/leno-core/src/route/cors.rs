@@ -26,36 +26,42 @@ const ASKED_BYTES_MAX: usize = 4096;
 
 /// Changes the answer to `head`, and makes it where it is a browser's question that the service is not asked.
 pub(super) fn share(cors: &Cors, head: &RequestHead<'_>, response: &mut Edits) -> Option<Arc<Answer>> {
+    let origin = head.fields.get_named(b"origin");
+    let allowed = origin.is_some_and(|origin| cors.origins.iter().any(|it| it.holds(origin, false)));
+    if origin.is_some() && !allowed && cors.unmatched == Unmatched::Forward {
+        // The service has the say about it.
+        return None;
+    }
     for name in [ALLOW_ORIGIN, ALLOW_CREDENTIALS, EXPOSE_HEADERS] {
         response.remove_all(name);
     }
-    // What is answered depends on the origin, also where there is none.
     let any = cors.origins.iter().any(|it| matches!(it, crate::spec::TextMatch::Present));
-    if !any || cors.credentials {
+    if any && !cors.credentials {
+        // Said to everybody, so that a cache may give the answer to one that asked from nowhere to a page.
+        response.add(ALLOW_ORIGIN, b"*");
+    } else {
+        // What is answered depends on the origin, also where there is none.
         response.add(b"vary", b"Origin");
-    }
-    let origin = head.fields.get_named(b"origin")?;
-    let asks = head.method == b"OPTIONS" && head.fields.get_named(REQUEST_METHOD).is_some();
-    let allowed = cors.origins.iter().any(|it| it.holds(origin, false));
-    if allowed {
-        response.add(ALLOW_ORIGIN, if any && !cors.credentials { b"*" } else { origin });
-        if cors.credentials {
-            response.add(ALLOW_CREDENTIALS, b"true");
+        if let Some(origin) = origin.filter(|_| allowed) {
+            response.add(ALLOW_ORIGIN, origin);
         }
     }
-    match (asks, allowed, cors.unmatched) {
-        (false, allowed, _) => {
+    if allowed && cors.credentials {
+        response.add(ALLOW_CREDENTIALS, b"true");
+    }
+    let asks = head.method == b"OPTIONS" && head.fields.get_named(REQUEST_METHOD).is_some();
+    match (asks && origin.is_some(), allowed) {
+        (false, _) => {
             if allowed && !cors.expose.is_empty() {
                 response.add_with(EXPOSE_HEADERS, |out| write_list(&cors.expose, out));
             }
             None
         }
-        (true, false, Unmatched::Forward) => None,
-        (true, false, Unmatched::Refuse) => {
+        (true, false) => {
             let body = "leno: pages of this origin may not use this (cors)\n".into();
             Some(Arc::new(Answer::Direct(Direct { status: 403, headers: Vec::new(), body })))
         }
-        (true, true, _) => {
+        (true, true) => {
             answer_question(cors, head, response);
             Some(Arc::new(Answer::Direct(Direct { status: 204, headers: Vec::new(), body: "".into() })))
         }

@@ -25,6 +25,23 @@ pub struct Cors {
     pub unmatched: Unmatched,
 }
 
+impl Cors {
+    /// True when pages are among its origins of which nobody knows who makes them: any, or any host that begins alike.
+    pub fn lets_anybody_in(&self) -> bool {
+        self.origins.iter().any(|origin| {
+            let made_up = ["null", "https://leno-nobody.invalid", "http://leno-nobody.invalid"];
+            let open_end = match origin {
+                // What follows a host, but no port, goes on with the host.
+                TextMatch::Prefix(prefix) => {
+                    !prefix.split_once("://").is_some_and(|(_, host)| host.contains(':'))
+                }
+                _ => false,
+            };
+            open_end || made_up.iter().any(|it| origin.holds(it.as_bytes(), false))
+        })
+    }
+}
+
 /// Some headers, or any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allowed {

@@ -49,15 +49,12 @@ impl TryFrom<wire::Cors> for spec::Cors {
             return Err(bad("origins", "are missing"));
         }
         let origins = list("origins", message.origins, origin)?;
-        if message.credentials && origins.contains(&TextMatch::Present) {
-            return Err(bad("credentials", "go with origins that are named alone"));
-        }
         let lower = |name: String| token(&name).map(|_| name.to_ascii_lowercase().into());
         let headers = list("headers", message.headers, lower)?;
         if message.any_header && !headers.is_empty() {
             return Err(bad("any_header", "goes with no `headers`"));
         }
-        Ok(Self {
+        let cors = Self {
             origins,
             methods: list("methods", message.methods, |name| token(&name))?,
             headers: if message.any_header { Allowed::Any } else { Allowed::These(headers) },
@@ -65,7 +62,11 @@ impl TryFrom<wire::Cors> for spec::Cors {
             max_age: message.max_age_seconds.map(Duration::from_secs),
             credentials: message.credentials,
             unmatched: if message.forward_unmatched { Unmatched::Forward } else { Unmatched::Refuse },
-        })
+        };
+        if cors.credentials && cors.lets_anybody_in() {
+            return Err(bad("credentials", "go with origins that are known"));
+        }
+        Ok(cors)
     }
 }
 

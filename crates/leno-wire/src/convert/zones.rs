@@ -8,6 +8,11 @@ use super::matching::{source, source_text};
 use super::{WireError, bad, list};
 use crate::proto::zones as wire;
 
+/// Most that a level can take, and that it may be slowed down by, in percent.
+const PERCENT_MAX: u32 = 10_000;
+/// The largest share of a place, so that sums of them fit.
+const SHARE_MAX: u32 = 1_000_000;
+
 /// Labels as they are sent.
 pub(crate) fn labels_of(labels: &Labels) -> BTreeMap<String, String> {
     labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
@@ -74,7 +79,11 @@ impl TryFrom<wire::Locality> for spec::Locality {
     fn try_from(message: wire::Locality) -> Result<Self, WireError> {
         let default = Self::new();
         let at_least = |field: &str, percent: u32| {
-            if percent < 100 { Err(bad(field, format!("{percent} % is less than all"))) } else { Ok(percent) }
+            if (100..=PERCENT_MAX).contains(&percent) {
+                Ok(percent)
+            } else {
+                Err(bad(field, format!("{percent} % is not from 100 to {PERCENT_MAX}")))
+            }
         };
         let few = |field: &str, count: usize| {
             if count > PLACES_MAX { Err(bad(field, format!("are more than {PLACES_MAX}"))) } else { Ok(()) }
@@ -83,7 +92,12 @@ impl TryFrom<wire::Locality> for spec::Locality {
         few("distribute", message.distribute.len())?;
         let distribution = |sent: wire::Distribution| {
             few("to", sent.to.len())?;
-            let to = list("to", sent.to, |it| Ok((place("zone", &it.zone)?, it.weight)))?;
+            let to = list("to", sent.to, |it| {
+                if it.weight > SHARE_MAX {
+                    return Err(bad("weight", format!("{} is more than {SHARE_MAX}", it.weight)));
+                }
+                Ok((place("zone", &it.zone)?, it.weight))
+            })?;
             if to.iter().all(|(_, weight)| *weight == 0) {
                 return Err(bad("to", "the sum of the weights is 0"));
             }

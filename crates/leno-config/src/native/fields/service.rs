@@ -11,8 +11,8 @@ use super::matching::{
 };
 use super::outside::TLS;
 use super::{
-    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, ROUTE_USE, Shape, Without, care, cors, fault, field, gateway,
-    hedge, rate, tries, zones,
+    CHECKS_MAX, Kind, REPLICAS_MAX, ROUTE_NAME, ROUTE_USE, Shape, TO_FORMS, Without, care, cors, fault,
+    field, gateway, hedge, rate, tries, zones,
 };
 
 /// A service.
@@ -148,11 +148,7 @@ pub(crate) static SERVICE_ROUTE: Shape = Shape {
         ROUTE_FROM,
         field(
             "to",
-            Kind::Either(&[
-                Kind::Service,
-                Kind::Object(&TARGET),
-                Kind::List(&Kind::Either(&[Kind::Service, Kind::Object(&TARGET)])),
-            ]),
+            TO_FORMS,
             Without::Means("`split`"),
             "A target, such as `{version: v2}`; or several with weights; or another service.",
         ),
@@ -196,11 +192,7 @@ pub(crate) static LISTED_ROUTE: Shape = Shape {
         ROUTE_FROM,
         field(
             "to",
-            Kind::Either(&[
-                Kind::Service,
-                Kind::Object(&TARGET),
-                Kind::List(&Kind::Either(&[Kind::Service, Kind::Object(&TARGET)])),
-            ]),
+            TO_FORMS,
             Without::Means("`use`, `redirect` or `answer`"),
             "The service that takes the request; or a target; or several targets with weights. By its own routes where a gateway uses the list, by its instances where a service does.",
         ),

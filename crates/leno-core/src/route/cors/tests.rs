@@ -39,7 +39,11 @@ fn shared(cors: &Cors, method: &str, fields: &[(&str, &str)]) -> (Option<u16>, V
     let mut edits = Edits::default();
     let answer = share(cors, &head, &mut edits);
     let text = |bytes: &[u8]| core::str::from_utf8(bytes).unwrap().to_string();
-    assert!(edits.removes(b"access-control-allow-origin"), "the service's own word is taken away");
+    let forwards = cors.unmatched == Unmatched::Forward;
+    assert!(
+        forwards || edits.removes(b"access-control-allow-origin"),
+        "the service's own word is taken away"
+    );
     (
         answer.map(|answer| answer.status()),
         edits.added().map(|(name, value)| (text(name), text(value))).collect(),
@@ -87,7 +91,9 @@ fn a_question_is_answered_here() {
     let bad = pairs(&[("vary", "Origin")]);
     assert_eq!(shared(&cors(), "OPTIONS", &asked("https://evil.example")), (Some(403), bad.clone()));
     let forward = Cors { unmatched: Unmatched::Forward, ..cors() };
-    assert_eq!(shared(&forward, "OPTIONS", &asked("https://evil.example")), (None, bad));
+    // The service has the say, and its answers are left alone.
+    assert_eq!(shared(&forward, "OPTIONS", &asked("https://evil.example")), (None, vec![]));
+    assert_eq!(shared(&forward, "GET", &asked("https://evil.example")[..1]), (None, vec![]));
 }
 
 #[test]
@@ -112,5 +118,29 @@ fn what_is_for_everybody_says_so() {
         ("access-control-allow-headers", "x-a,x-b"),
     ]);
     assert_eq!(shared(&cors, "OPTIONS", &fields), (Some(204), expected));
-    assert_eq!(shared(&cors, "GET", &fields[..1]), (None, pairs(&[("access-control-allow-origin", "*")])));
+    let everybody = pairs(&[("access-control-allow-origin", "*")]);
+    assert_eq!(shared(&cors, "GET", &fields[..1]), (None, everybody.clone()));
+    assert_eq!(shared(&cors, "GET", &[]), (None, everybody), "a cache may give it to a page");
+}
+
+#[test]
+fn patterns_that_let_anybody_in_are_known() {
+    let with = |origin| Cors { origins: vec![origin], ..cors() }.lets_anybody_in();
+    let regex = |text| TextMatch::Regex(Pattern::whole(text).unwrap());
+    for origin in [
+        TextMatch::Present,
+        regex(".*"),
+        regex("https://.*"),
+        TextMatch::Prefix("https://".into()),
+        TextMatch::Prefix("https://shop.example".into()),
+    ] {
+        assert!(with(origin.clone()), "{origin:?}");
+    }
+    for origin in [
+        TextMatch::Exact(SHOP.into()),
+        regex("https://[a-z]+[.]shop[.]example"),
+        TextMatch::Prefix("http://localhost:".into()),
+    ] {
+        assert!(!with(origin.clone()), "{origin:?}");
+    }
 }
