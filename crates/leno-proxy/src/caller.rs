@@ -256,4 +256,12 @@ mod tests {
             assert_eq!(client.ip(), ip.as_bytes());
         }
     }
+
+    #[test]
+    fn rules_see_a_client_of_ipv4_as_one() {
+        for (ip, expected) in [("::ffff:10.0.0.1", "10.0.0.1"), ("10.0.0.1", "10.0.0.1"), ("::1", "::1")] {
+            let client = Remote::new(std::net::SocketAddr::new(ip.parse().unwrap(), 1));
+            assert_eq!(super::Caller::Forward.link(&client).client, expected.parse().ok());
+        }
+    }
 }
