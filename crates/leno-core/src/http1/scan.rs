@@ -126,10 +126,10 @@ const fn equal(word: u64, byte: u8) -> u64 {
 const fn odd_in_names(word: u64) -> u64 {
     // Of numbers below 128 no sum is carried into the next byte.
     let low = word & !HIGHS;
-    let any_case = low | ONES * 0x20;
+    let any_case = low | (ONES * 0x20);
     let letter = at_least(any_case, b'a') & !at_least(any_case, b'z' + 1);
     let digit = at_least(low, b'0') & !at_least(low, b'9' + 1);
-    let hyphen = !at_least(low ^ ONES * b'-' as u64, 1);
+    let hyphen = !at_least(low ^ (ONES * b'-' as u64), 1);
     HIGHS & !((letter | digit | hyphen) & !word)
 }
 
