@@ -137,9 +137,10 @@ fn of_bytes_connections_are_counted() {
         for _ in 0..8 {
             let mut stream = TcpStream::connect(caller).unwrap();
             stream.set_read_timeout(Some(SOON)).unwrap();
-            stream.write_all(b"some bytes").unwrap();
+            // A refusal may be there before the bytes are sent.
+            let sent = stream.write_all(b"some bytes").is_ok();
             let mut answer = [0; 64];
-            passed += u32::from(matches!(stream.read(&mut answer), Ok(1..)));
+            passed += u32::from(sent && matches!(stream.read(&mut answer), Ok(1..)));
         }
         assert_eq!(passed, 3);
     }
