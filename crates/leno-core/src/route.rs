@@ -119,6 +119,23 @@ pub struct Rule {
     pub rates: Vec<Rate>,
 }
 
+impl Rule {
+    /// One that does this with what matches, and nothing else.
+    pub(crate) fn new(name: Arc<str>, when: MatchSpec, then: Then) -> Self {
+        Self {
+            name,
+            when,
+            then,
+            timeout: None,
+            change: None,
+            answer: None,
+            tries: None,
+            experiment: None,
+            rates: Vec::new(),
+        }
+    }
+}
+
 /// What a rule does, with every name resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {

@@ -143,7 +143,8 @@ impl Entry<'_> {
             let _ = write!(out, ",\"{key}\":");
             json_string(&mut out, value);
         }
-        if self.kind != Kind::Tcp {
+        // Who was not let in at all has met no rules.
+        if self.kind != Kind::Tcp && self.caller.turn_away(self.head).is_none() {
             self.write_way(&mut out);
         }
         if let Some(changed) = self.changed {

@@ -274,8 +274,10 @@ impl Zones {
             taking.map(|endpoint| u64::from(endpoint.spec.weight)).sum()
         };
         let health = self.lanes.iter().zip(&self.plan.levels).map(|(lane, level)| {
-            let percent = u64::from(self.plan.overprovision_percent);
-            (PARTS * there(lane) * percent / (100 * level.weight.max(1))).min(PARTS)
+            // In wide numbers: a weight is whatever an instance says that it is.
+            let (there, percent) = (u128::from(there(lane)), u128::from(self.plan.overprovision_percent));
+            let health = u128::from(PARTS) * there * percent / (100 * u128::from(level.weight.max(1)));
+            u64::try_from(health).unwrap_or(PARTS).min(PARTS)
         });
         let mut left = PARTS;
         let parts: Vec<u64> = health

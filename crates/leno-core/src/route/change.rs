@@ -188,7 +188,7 @@ impl Changed {
                     shared = true;
                     if let Some(answer) = cors::share(cors, head, &mut changed.response) {
                         changed.make(answer, Made::Cors, (at, number as u32));
-                        return Ok(changed);
+                        break;
                     }
                 }
                 changed.experiments.extend(rule.experiment.clone().map(|it| ((at, number as u32), it)));
@@ -199,13 +199,8 @@ impl Changed {
                 }
                 changed.answer.clone_from(&rule.answer);
                 changed.mirrors.extend_from_slice(&change.mirrors);
-                let path = change.path.as_ref().map(|path| changed_path(path, &rule.when, now.path));
-                if let Some(path) = path.transpose()? {
-                    changed.rewritten.path = Some(path);
-                }
-                if let Some(host) = &change.host {
-                    changed.rewritten.authority = Some(host.clone());
-                }
+                let further = Rewritten::by(rule, &now)?;
+                changed.rewritten = further.over(core::mem::take(&mut changed.rewritten));
             }
             match rule.then {
                 Then::List(next) => at = next,

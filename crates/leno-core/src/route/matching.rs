@@ -85,52 +85,63 @@ fn port_of(authority: &[u8]) -> u16 {
 
 /// True when everything that `when` asks for holds, besides who sends the request.
 pub fn matches(when: &MatchSpec, subject: &Subject<'_>) -> bool {
-    when.path.as_ref().is_none_or(|wanted| path_matches(wanted, when.path_any_case, subject.path()))
-        && (when.methods.is_empty()
-            || when.methods.iter().any(|method| method.as_bytes() == subject.head.method))
-        && (when.hosts.is_empty() || when.hosts.iter().any(|wanted| host_matches(wanted, subject.host())))
-        && when
-            .headers
-            .iter()
-            .all(|header| header.holds(subject.head.fields.get_named(header.name.as_bytes())))
-        && when.queries.iter().all(|query| query.holds(subject.parameter(query.name.as_bytes()).as_deref()))
-        && when.grpc.as_ref().is_none_or(|wanted| call_matches(wanted, subject))
+    path_holds(when, subject)
+        && method_holds(when, subject)
+        && host_holds(when, subject)
+        && when.headers.iter().all(|header| header_holds(header, subject))
+        && when.queries.iter().all(|query| query_holds(query, subject))
+        && call_holds(when, subject)
         && link_matches(when, subject.link, subject.head.authority)
         && when.also.iter().all(|also| matches(also, subject))
 }
 
-/// What of `when`, which does not match, is asked in vain: the first thing.
+/// What of `when`, which does not match, is asked in vain: the first thing, in the order of [`matches`].
 pub(super) fn why_not(when: &MatchSpec, subject: &Subject<'_>) -> String {
-    let only = |part: MatchSpec| !matches(&part, subject);
-    let none = MatchSpec::default;
     for part in when.parts() {
-        if only(MatchSpec { path: part.path.clone(), path_any_case: part.path_any_case, ..none() }) {
-            return "path".into();
-        }
-        if only(MatchSpec { methods: part.methods.clone(), ..none() }) {
-            return "method".into();
-        }
-        if only(MatchSpec { hosts: part.hosts.clone(), ..none() }) {
-            return "host".into();
-        }
-        for field in &part.headers {
-            if only(MatchSpec { headers: alloc::vec![field.clone()], ..none() }) {
-                return alloc::format!("header {}", field.name);
-            }
-        }
-        for field in &part.queries {
-            if only(MatchSpec { queries: alloc::vec![field.clone()], ..none() }) {
-                return alloc::format!("query {}", field.name);
-            }
-        }
-        if only(MatchSpec { grpc: part.grpc.clone(), ..none() }) {
-            return "grpc".into();
-        }
-        if !link_matches(part, subject.link, subject.head.authority) {
-            return "connection".into();
-        }
+        let why = if !path_holds(part, subject) {
+            "path".into()
+        } else if !method_holds(part, subject) {
+            "method".into()
+        } else if !host_holds(part, subject) {
+            "host".into()
+        } else if let Some(header) = part.headers.iter().find(|it| !header_holds(it, subject)) {
+            alloc::format!("header {}", header.name)
+        } else if let Some(query) = part.queries.iter().find(|it| !query_holds(it, subject)) {
+            alloc::format!("query {}", query.name)
+        } else if !call_holds(part, subject) {
+            "grpc".into()
+        } else if !link_matches(part, subject.link, subject.head.authority) {
+            "connection".into()
+        } else {
+            continue;
+        };
+        return why;
     }
     String::new()
+}
+
+fn path_holds(when: &MatchSpec, subject: &Subject<'_>) -> bool {
+    when.path.as_ref().is_none_or(|wanted| path_matches(wanted, when.path_any_case, subject.path()))
+}
+
+fn method_holds(when: &MatchSpec, subject: &Subject<'_>) -> bool {
+    when.methods.is_empty() || when.methods.iter().any(|method| method.as_bytes() == subject.head.method)
+}
+
+fn host_holds(when: &MatchSpec, subject: &Subject<'_>) -> bool {
+    when.hosts.is_empty() || when.hosts.iter().any(|wanted| host_matches(wanted, subject.host()))
+}
+
+fn header_holds(header: &FieldMatch, subject: &Subject<'_>) -> bool {
+    header.holds(subject.head.fields.get_named(header.name.as_bytes()))
+}
+
+fn query_holds(query: &FieldMatch, subject: &Subject<'_>) -> bool {
+    query.holds(subject.parameter(query.name.as_bytes()).as_deref())
+}
+
+fn call_holds(when: &MatchSpec, subject: &Subject<'_>) -> bool {
+    when.grpc.as_ref().is_none_or(|wanted| call_matches(wanted, subject))
 }
 
 fn path_matches(wanted: &PathMatch, any_case: bool, path: &[u8]) -> bool {

@@ -2,7 +2,7 @@ use alloc::vec;
 
 use super::*;
 use crate::head::{Field, FieldId, Fields, Span};
-use crate::spec::{FieldMatch, GrpcMatch, HostMatch, PathMatch, Pattern, Template, TextMatch};
+use crate::spec::{FieldMatch, GrpcMatch, HostMatch, LinkMatch, PathMatch, Pattern, Template, TextMatch};
 
 fn head<'a>(method: &'a str, authority: &'a str, path: &'a str, fields: Fields<'a>) -> RequestHead<'a> {
     RequestHead { method: method.as_bytes(), authority: authority.as_bytes(), path: path.as_bytes(), fields }
@@ -177,17 +177,7 @@ fn list(name: &str, rules: Vec<Rule>, otherwise: Then) -> RuleList {
 }
 
 fn rule(name: &str, path: &str, then: Then) -> Rule {
-    Rule {
-        name: name.into(),
-        when: on_path(PathMatch::Prefix(path.into())),
-        then,
-        timeout: None,
-        change: None,
-        answer: None,
-        experiment: None,
-        rates: vec![],
-        tries: None,
-    }
+    Rule::new(name.into(), on_path(PathMatch::Prefix(path.into())), then)
 }
 
 #[test]
@@ -230,4 +220,46 @@ fn the_callers_rule_decides_the_timeout() {
     let head = head("GET", "h", "/", Fields::default());
     assert_eq!(decide(&lists, ListId(0), &head, Link::UNKNOWN).timeout, Some(second));
     assert_eq!(decide(&lists, ListId(1), &head, Link::UNKNOWN).timeout, Some(second * 9));
+}
+
+/// What a connection is asked holds for one of bytes, too; a request is not looked at for it.
+#[test]
+fn connections_are_told_apart_by_what_they_are() {
+    let asks = |link: LinkMatch| MatchSpec { link: Some(Arc::new(link)), ..MatchSpec::default() };
+    let client = crate::spec::Cidr::parse("10.0.0.0/8").unwrap();
+    let split = |number| Then::Split(SplitId(number));
+    let rules = vec![
+        Rule::new("port".into(), asks(LinkMatch { ports: vec![81, 82], ..LinkMatch::default() }), split(0)),
+        Rule::new(
+            "client".into(),
+            asks(LinkMatch { clients: vec![client], ..LinkMatch::default() }),
+            split(1),
+        ),
+        Rule::new(
+            "name".into(),
+            asks(LinkMatch {
+                server_names: vec![HostMatch::Suffix(".example".into())],
+                ..LinkMatch::default()
+            }),
+            split(2),
+        ),
+    ];
+    let lists = [list("list", rules, Then::NoRoute)];
+    let then = |link, authority: &str| decide_connection(&lists, ListId(0), link, authority.as_bytes()).then;
+    let port = |port| Link { port: Some(port), ..Link::UNKNOWN };
+    let client = |ip: &str| Link { client: ip.parse().ok(), ..Link::UNKNOWN };
+    let named = |name| Link { server_name: Some(name), ..Link::UNKNOWN };
+    for (link, authority, expected) in [
+        (port(82), "a", split(0)),
+        (port(83), "a:81", Then::NoRoute),
+        // Where the connection says nothing, the one that is asked for counts.
+        (Link::UNKNOWN, "a:81", split(0)),
+        (Link::UNKNOWN, "a:x", Then::NoRoute),
+        (client("10.1.2.3"), "a", split(1)),
+        (client("11.1.2.3"), "a", Then::NoRoute),
+        (named("a.EXAMPLE"), "a", split(2)),
+        (named("example"), "a", Then::NoRoute),
+    ] {
+        assert_eq!(then(link, authority), expected, "{link:?} {authority}");
+    }
 }

@@ -70,16 +70,11 @@ impl Build<'_> {
 /// The last rule of a list whose requests are counted whatever they are; `None`: they are not.
 pub(super) fn counting(rates: Vec<Rate>, then: Then, tries: Option<TriesId>) -> Option<Rule> {
     (!rates.is_empty()).then(|| Rule {
-        // Nobody has written it, and what it does is not the decision that a log should name.
-        name: "".into(),
-        when: MatchSpec::default(),
-        then,
-        timeout: None,
         tries,
         change: Some(Arc::default()),
-        answer: None,
-        experiment: None,
         rates,
+        // Nobody has written it, and what it does is not the decision that a log should name.
+        ..Rule::new("".into(), MatchSpec::default(), then)
     })
 }
 

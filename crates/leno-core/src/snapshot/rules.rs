@@ -80,15 +80,13 @@ impl Build<'_> {
         let experiment =
             fault.map(|fault| self.ledgers.experiment(&owner.to_string().into(), &rule.name, fault));
         Rule {
-            name: rule.name.clone(),
-            when: rule.when.for_its_sources(),
-            then,
             timeout: rule.timeout,
             tries,
             change: rule.change.clone().or((answer.is_some() || !rates.is_empty()).then(Arc::default)),
             answer,
             experiment,
             rates,
+            ..Rule::new(rule.name.clone(), rule.when.for_its_sources(), then)
         }
     }
 

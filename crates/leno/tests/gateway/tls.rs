@@ -117,6 +117,36 @@ fn certificates_are_chosen_by_the_name_that_is_asked_for() {
     }
 }
 
+/// The listener and the name that a client asks for tell requests apart, whatever host they say.
+#[test]
+fn routes_ask_for_the_name_of_the_handshake_and_the_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "ca");
+    authority.issue("both", "both", &["a.example", "b.example"]);
+    let (first, second) = (common::free_port(), common::free_port());
+    let listener = |name: &str, port: u16| {
+        format!(
+            "    - {{name: {name}, listen: 127.0.0.1:{port}, protocol: https, \
+             certificates: [{{cert: both.pem, key: both.key}}]}}\n"
+        )
+    };
+    let text = format!(
+        "mesh: edge\ngateway:\n  listeners:\n{}{}  routes:\n    - {{sni: a.example, answer: 201}}\n    \
+         - {{port: {second}, answer: 202}}\n    - {{answer: 203}}\nservices:\n  web: {{endpoints: [\"127.0.0.1:1\"]}}\n",
+        listener("first", first),
+        listener("second", second),
+    );
+    let gateway = Gateway::start_file(folder.path(), &text);
+    let config = client(&authority.file);
+    for (listener, name, expected) in
+        [("first", "a.example", 201), ("first", "b.example", 203), ("second", "b.example", 202)]
+    {
+        let mut stream = shake_hands(&config, gateway.at(listener), name).unwrap();
+        let answer = ask(&mut stream, name).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{listener} {name}: {answer}");
+    }
+}
+
 #[test]
 fn curl_is_served_over_tls() {
     if !has("curl", "curl_is_served_over_tls") {

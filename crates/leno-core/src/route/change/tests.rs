@@ -25,17 +25,8 @@ fn get<'a>(authority: &'a str, path: &'a str) -> RequestHead<'a> {
 }
 
 fn rule(path: PathMatch, change: Change, then: Then) -> Rule {
-    Rule {
-        name: "r".into(),
-        when: MatchSpec { path: Some(path), ..MatchSpec::default() },
-        then,
-        timeout: None,
-        tries: None,
-        change: Some(Arc::new(change)),
-        answer: None,
-        experiment: None,
-        rates: vec![],
-    }
+    let when = MatchSpec { path: Some(path), ..MatchSpec::default() };
+    Rule { change: Some(Arc::new(change)), ..Rule::new("r".into(), when, then) }
 }
 
 fn list(rules: Vec<Rule>) -> RuleList {

@@ -44,17 +44,7 @@ impl Request {
 }
 
 fn rules(when: impl IntoIterator<Item = MatchSpec>) -> Vec<Rule> {
-    let rule = |when| Rule {
-        name: "rule".into(),
-        when,
-        then: Then::NoRoute,
-        timeout: None,
-        tries: None,
-        change: None,
-        answer: None,
-        experiment: None,
-        rates: vec![],
-    };
+    let rule = |when| Rule::new("rule".into(), when, Then::NoRoute);
     when.into_iter().map(rule).collect()
 }
 

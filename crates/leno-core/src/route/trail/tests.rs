@@ -8,17 +8,7 @@ use crate::route::{Expected, Rule};
 use crate::spec::{Change, FieldMatch, LinkMatch, MatchSpec, PathChange, PathMatch};
 
 fn rule(when: MatchSpec, then: Then) -> Rule {
-    Rule {
-        name: "r".into(),
-        when,
-        then,
-        timeout: None,
-        tries: None,
-        change: None,
-        answer: None,
-        experiment: None,
-        rates: vec![],
-    }
+    Rule::new("r".into(), when, then)
 }
 
 fn list(rules: Vec<Rule>) -> RuleList {
