@@ -95,7 +95,7 @@ pub fn matches(when: &MatchSpec, subject: &Subject<'_>) -> bool {
         && when.also.iter().all(|also| matches(also, subject))
 }
 
-/// What of `when`, which does not match, is asked in vain: the first thing, in the order of [`matches`].
+/// What of `when`, which does not match, is asked in vain: the first thing, in the order of [`matches()`].
 pub(super) fn why_not(when: &MatchSpec, subject: &Subject<'_>) -> String {
     for part in when.parts() {
         let why = if !path_holds(part, subject) {
